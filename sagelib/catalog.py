@@ -1,0 +1,52 @@
+"""A folder is a catalogue: the names in it, and how to get what a name stands for.
+
+Adding a method, a model or a data set is adding a file: nothing else is edited.
+"""
+import importlib
+import inspect
+import pkgutil
+from difflib import get_close_matches
+
+
+def names(package):
+    """The names users can type: the modules of a package, without those that begin with "_"."""
+    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
+
+
+def load(package, name, **options):
+    """Build what `name` stands for: a method, a network (`classes`, `width`) or a data set (`root`, `train`).
+
+    Raises ValueError for a name or an option that is not there, with the list of those that are.
+    """
+    module = _module(package, name)
+    entry = getattr(module, "build", None) or module.load
+    known = list(inspect.signature(entry).parameters)
+    for option in options:
+        if option not in known:
+            raise ValueError(f"{name} has no option {option!r}{_like(option, known)}; it has: {', '.join(known)}")
+    return entry(**options)
+
+
+def settings(package, name, choice, dataset, model):
+    """The options tuned for a method on a data set and network, from its own file; {} where none are named.
+
+    `choice` is "paper" (what the paper or its README states) or "default" (the method's own defaults).
+    """
+    table = getattr(_module(package, name), "SETTINGS", {})
+    known = sorted({"default", "paper", *table})
+    if choice not in known:
+        raise ValueError(f"unknown settings {choice!r}; known: {', '.join(known)}")
+    return dict(table.get(choice, {}).get((dataset, model), {}))
+
+
+def _module(package, name):
+    known = names(package)
+    if name not in known:
+        kind = package.__name__.rsplit(".", 1)[-1].rstrip("s")
+        raise ValueError(f"unknown {kind} {name!r}{_like(name, known)}; known: {', '.join(known)}")
+    return importlib.import_module(f"{package.__name__}.{name}")
+
+
+def _like(name, known):
+    close = get_close_matches(str(name), known, 1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,151 @@
+"""What every method is: two verbs, typed fields, draws from one generator, one loss.
+
+`mix(x, y, net) -> Mixed` makes pictures and soft labels; `backward(net, x, y) -> loss` adds to the
+gradient of the network. Images are (B, C, H, W) floats, labels (B, K) with rows that sum to 1.
+"""
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+
+@dataclass
+class Mixed:
+    """Mixed images x (B, C, H, W) and labels y (B, K), and how they were made where the method has it."""
+
+    x: torch.Tensor
+    y: torch.Tensor
+    mask: torch.Tensor | None = None   # (B, 1, H, W): share of the image itself, the rest is its partner's
+    tau: torch.Tensor | None = None    # (B, 2): how far the partner was moved, rows and columns
+    share: torch.Tensor | None = None  # (B,): weight of the image's own label
+    pair: torch.Tensor | None = None   # (B,): image i was mixed with image pair[i]
+
+
+def number(default, low, high):
+    """A field that holds a number in [low, high]."""
+    return dataclasses.field(default=default, metadata={"low": low, "high": high})
+
+
+def choice(default, *names):
+    """A field that holds one of these names."""
+    return dataclasses.field(default=default, metadata={"names": (default, *names)})
+
+
+@dataclass(kw_only=True)
+class Method:
+    """A method's options are its fields; a value out of range is a ValueError that says what is allowed.
+
+    `loss`: "bce" is binary cross-entropy on the softmax, the mean over images and classes, which the
+    paper's learning rate of 0.2 belongs to (the authors' code); "cross_entropy" is the usual one.
+    """
+
+    loss: str = choice("bce", "cross_entropy")
+    generator: torch.Generator | None = dataclasses.field(default=None, repr=False)
+
+    def __post_init__(self):
+        for f in dataclasses.fields(self):
+            _check_field(type(self).__name__, f, getattr(self, f.name))
+
+    def seed(self, seed, device="cpu"):
+        """Draw from now on from a generator of its own on that device; returns the method."""
+        self.generator = torch.Generator(device).manual_seed(seed)
+        return self
+
+    def options(self):
+        """The fields that settle what the method does, name -> value."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "generator"}
+
+    def mix(self, x, y, net=None):
+        """Images (B, C, H, W) and labels (B, K) -> Mixed; the inputs are not written to."""
+        raise NotImplementedError
+
+    def backward(self, net, x, y, scale=lambda loss: loss):
+        """Add this batch's gradient to `net`; returns the loss, detached. `scale` is a GradScaler's."""
+        mixed = self.mix(x, y, net)
+        loss = self.criterion(net(mixed.x), mixed.y)
+        scale(loss).backward()
+        return loss.detach()
+
+    def criterion(self, logits, y):
+        """Loss of logits (B, K) for soft labels (B, K), a scalar; computed in float32."""
+        return LOSSES[self.loss](logits, y)
+
+    # draws, all from the method's generator
+
+    def draw_uniform(self, low, high, device):
+        """One number from U(low, high), a 0-d tensor."""
+        u = torch.rand((), generator=self.generator, device=self._place(device))
+        return (low + (high - low) * u).to(device)
+
+    def draw_beta(self, alpha, device):
+        """One number from Beta(alpha, alpha), a 0-d tensor; alpha = 0 gives 1: nothing is mixed."""
+        if alpha == 0:
+            return torch.ones((), device=device)
+        two = torch.full((2,), float(alpha), device=self._place(device))
+        return torch._sample_dirichlet(two, generator=self.generator)[0].to(device)
+
+    def draw_permutation(self, n, device):
+        """A random order of n things, (n,)."""
+        return torch.randperm(n, generator=self.generator, device=self._place(device)).to(device)
+
+    def _place(self, device):
+        return self.generator.device if self.generator is not None else device
+
+
+def bce(logits, y):
+    """Binary cross-entropy on the softmax, mean over images and classes (the authors' code; logs stop at -100)."""
+    with torch.autocast(logits.device.type, enabled=False):
+        return F.binary_cross_entropy(logits.float().softmax(1), y.float())
+
+
+def cross_entropy(logits, y):
+    """Cross-entropy with soft labels, mean over images."""
+    return F.cross_entropy(logits.float(), y.float())
+
+
+LOSSES = {"bce": bce, "cross_entropy": cross_entropy}
+
+
+def one_hot(labels, classes):
+    """Class numbers (B,) -> labels (B, classes), float32."""
+    return F.one_hot(labels, classes).float()
+
+
+def blend(x, y, pair, weight, share):
+    """weight * x + (1 - weight) * partner, and the labels by `share` (B,): what all pair methods end with."""
+    share = share.to(y.dtype)[:, None]
+    return weight * x + (1 - weight) * x[pair], share * y + (1 - share) * y[pair]
+
+
+def check_pairs(x, y, pair):
+    """One clear error for images, labels or a pairing of the wrong shape."""
+    if x.ndim != 4 or not x.is_floating_point():
+        raise ValueError(f"images must be floats of shape (B, C, H, W), not {x.dtype} {tuple(x.shape)}")
+    if y.ndim != 2 or len(y) != len(x) or not y.is_floating_point():
+        raise ValueError(f"labels must be soft, floats of shape ({len(x)}, K), not {y.dtype} {tuple(y.shape)}; "
+                         "one_hot(labels, classes) makes them")
+    if pair.shape != (len(x),) or pair.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"the pairing must be integers of shape ({len(x)},), not {pair.dtype} {tuple(pair.shape)}")
+
+
+def as_column(lam, x):
+    """A mixing weight, a number or (B,), as float32 (B, 1, 1, 1) beside images x."""
+    lam = torch.as_tensor(lam, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32, device=x.device)
+    if lam.shape not in {(), (1,), (len(x),)}:
+        raise ValueError(f"lam must be one number or one for each of the {len(x)} images, not {tuple(lam.shape)}")
+    return lam.expand(len(x))[:, None, None, None]
+
+
+def _check_field(owner, f, value):
+    names, low = f.metadata.get("names"), f.metadata.get("low")
+    if names is not None and value not in names:
+        raise ValueError(f"{owner}: {f.name} is {value!r}; it must be one of {', '.join(map(repr, names))}")
+    if low is not None:
+        high = f.metadata["high"]
+        good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if not (good and low <= value <= high):
+            raise ValueError(f"{owner}: {f.name} is {value!r}; it must be a number from {low} to {high}")
+    if f.type in (bool, "bool") and not isinstance(value, bool):
+        raise ValueError(f"{owner}: {f.name} is {value!r}; it must be True or False")

@@ -1,0 +1,58 @@
+"""CutMix: S. Yun, D. Han, S. J. Oh, S. Chun, J. Choe, Y. Yoo, "CutMix: Regularization Strategy to Train Strong
+Classifiers with Localizable Features", ICCV 2019. https://arxiv.org/abs/1905.04899
+
+As in the SAGE paper's comparison: alpha 1, every batch mixed (CutMix's own code mixes half of them on CIFAR), one box
+and one pairing per batch, and the label follows the area of the box after it was clipped at the border.
+"""
+from dataclasses import dataclass
+
+import torch
+
+from ._method import Method, Mixed, blend, check_pairs, number
+
+
+def mix(x, y, pair, box):
+    """The box of the partner pasted over each image; the label's share is the area that is left.
+
+    x (B, C, H, W), y (B, K), pair (B,) integers; box = top, left, bottom, right in pixels (bottom and
+    right excluded), one for the batch, (4,).
+    """
+    check_pairs(x, y, pair)
+    box = torch.as_tensor(box, device=x.device)
+    if box.shape != (4,):
+        raise ValueError(f"a box is top, left, bottom, right: four numbers, not {tuple(box.shape)}")
+    rows = torch.arange(x.shape[2], device=x.device)[:, None]
+    columns = torch.arange(x.shape[3], device=x.device)
+    inside = (rows >= box[0]) & (rows < box[2]) & (columns >= box[1]) & (columns < box[3])
+    m = (~inside).to(x.dtype).expand(len(x), 1, -1, -1)
+    share = m.float().mean((1, 2, 3))
+    picture, label = blend(x, y, pair, m, share)
+    return Mixed(picture, label, mask=m, share=share, pair=pair)
+
+
+def box(h, w, lam, centre):
+    """Top, left, bottom, right of the box of area 1 - lam around `centre` (row, column), clipped at the border.
+
+    The sides are sqrt(1 - lam) of the image's; corners are clipped, then cut to whole pixels.
+    """
+    half = (1 - lam).clamp(0, 1).sqrt() / 2
+    size = torch.tensor([h, w], device=centre.device)
+    low = torch.minimum((centre - half * size).clamp(min=0), size)
+    high = torch.minimum((centre + half * size).clamp(min=0), size)
+    return torch.cat([low, high]).long()
+
+
+@dataclass(kw_only=True)
+class CutMix(Method):
+    """Area from Beta(alpha, alpha), centre uniform over the image, one pairing for the batch."""
+
+    alpha: float = number(1.0, 0, 100)
+
+    def mix(self, x, y, net=None):
+        h, w = x.shape[2:]
+        pair, lam = self.draw_permutation(len(x), x.device), self.draw_beta(self.alpha, x.device)
+        centre = torch.stack([self.draw_uniform(0, h, x.device), self.draw_uniform(0, w, x.device)])
+        return mix(x, y, pair, box(h, w, lam, centre))
+
+
+build = CutMix

@@ -1,0 +1,119 @@
+"""SAGE: A. Ma, N. Dvornik, R. Zhang, L. Pishdad, K. G. Derpanis, A. Fazly, "SAGE: Saliency-Guided Mixup with Optimal
+Rearrangements", BMVC 2022. https://arxiv.org/abs/2211.00113, Algorithm 1.
+
+Where paper and authors' code (https://github.com/SamsungLabs/SAGE) differ, and what stands here:
+- saliency: the paper's l2 norm over the channels (`norm="l2"`); the code's mean of absolute values is `norm="l1"`;
+- gradient reuse: g = reuse * clean + (1 - reuse) * mixed. The paper's formula gives its eta to the clean gradient, its
+  code to the mixed one; only the code's reading fits Table 7, so the tables' eta = 0.7 is `reuse=0.3` here;
+- each map is smoothed, then scaled to sum to 1, then multiplied by lambda or 1 - lambda, as in the code;
+- a map with nothing in it counts as uniform, where the code makes NaN;
+- "without saliency-guided mixup" has no published code: see `Sage.guided`.
+"""
+from dataclasses import dataclass
+
+import torch
+
+from ..mask import mask
+from ..rearrange import best_offset, offsets, shift
+from ..saliency import normalise, saliency, smooth
+from ._method import Method, Mixed, as_column, check_pairs, choice, number
+
+SETTINGS = {  # the paper's appendix B; WRN16-8 is in the authors' README alone
+    "paper": {
+        ("cifar10", "preactresnet18"): dict(u=0.6, reuse=0.3),
+        ("cifar100", "preactresnet18"): dict(u=0.5, reuse=0.3),
+        ("cifar100", "resnext29_4_24"): dict(u=0.7, reuse=0.5),
+        ("cifar100", "wrn16_8"): dict(u=0.7, reuse=0.5),
+    },
+}
+
+
+def mix(x, y, s, pair, lam, tau, guided=True):
+    """Rearrange each partner where most saliency survives, then mix by saliency: Algorithm 1, lines 2 to 7.
+
+    x (B, C, H, W), y (B, K); s (B, 1, H, W) saliency, smoothed but not normalised; pair (B,) integers;
+    lam in [0, 1], a number or (B,): weight of the image's own saliency; tau (N, 2) candidate shifts
+    of the partner. `guided=False` pastes the shifted partner whole instead of using Equation 2. The
+    label's share is the mean of the mask, so what no image covers (zeros: the mean colour) counts as
+    the partner's.
+    """
+    check_pairs(x, y, pair)
+    if s.shape != (len(x), 1, *x.shape[2:]):
+        raise ValueError(f"saliency must be of shape {(len(x), 1, *x.shape[2:])}, not {tuple(s.shape)}")
+    lam, s = as_column(lam, x), normalise(s)
+    # a weight of exactly 0 would leave pixels to nobody; 1e-12 is the authors' floor
+    a, b = lam.clamp(min=1e-12) * s, (1 - lam).clamp(min=1e-12) * s[pair]
+    best = best_offset(a, b, tau)
+    m = mask(a, shift(b, best)) if guided else 1 - shift(torch.ones_like(b), best)
+    share = m.mean((1, 2, 3))
+    picture = m.to(x.dtype) * x + (1 - m).to(x.dtype) * shift(x[pair], best)
+    label = share[:, None].to(y.dtype) * y + (1 - share[:, None].to(y.dtype)) * y[pair]
+    return Mixed(picture, label, mask=m, tau=best, share=share, pair=pair)
+
+
+@dataclass(kw_only=True)
+class Sage(Method):
+    """Algorithm 1: one lambda, one pairing and one set of candidate shifts per batch; two passes per step.
+
+    u: lambda is uniform on (0, u). reuse: share of the clean gradient in the step, 0 drops it (and does
+    not compute it). fraction: part of all shifts that is searched, at random. sigma: Gaussian, pixels.
+    norm: of Equation 1. bn: BatchNorm in the saliency pass; "train" updates its statistics twice a step,
+    as the authors' code does. guided=False is the ablation without saliency-guided mixup: the shifted partner is
+    pasted over the image (our reading; no code exists). rearranged=False never shifts: without rearrangement.
+    """
+
+    u: float = number(0.6, 0, 1)
+    reuse: float = number(0.3, 0, 1)
+    fraction: float = number(0.01, 0, 1)
+    sigma: float = number(1.0, 0, 100)
+    norm: str = choice("l2", "l1")
+    bn: str = choice("train", "eval")
+    guided: bool = True
+    rearranged: bool = True
+
+    def mix(self, x, y, net):
+        """Images and labels mixed by the saliency that `net` sees; every .grad stays as it was."""
+        return self._mix(x, y, self._clean_pass(net, x, y, reuse=0)[1])
+
+    def backward(self, net, x, y, scale=lambda loss: loss):
+        clean, grad = self._clean_pass(net, x, y, self.reuse, scale)
+        mixed = self._mix(x, y, grad)
+        loss = (1 - self.reuse) * self.criterion(net(mixed.x), mixed.y)
+        scale(loss).backward()
+        return (self.reuse * clean + loss).detach()
+
+    def candidates(self, h, w, device):
+        """The shifts to search this time, (N, 2): int(fraction * all), at least one; the same for the batch."""
+        if not self.rearranged:
+            return torch.zeros(1, 2, dtype=torch.long, device=device)
+        every = offsets(h, w, device)
+        if self.fraction == 1:
+            return every
+        return every[self.draw_permutation(len(every), device)[:max(1, int(self.fraction * len(every)))]]
+
+    def _mix(self, x, y, grad):
+        pair = self.draw_permutation(len(x), x.device)
+        lam = self.draw_uniform(0, self.u, x.device)
+        s = smooth(saliency(grad, self.norm), self.sigma)
+        return mix(x, y, s, pair, lam, self.candidates(*x.shape[2:], x.device), self.guided)
+
+    def _clean_pass(self, net, x, y, reuse, scale=lambda loss: loss):
+        """The loss on the clean batch and its gradient by the images; `reuse` of it goes to the weights."""
+        x = x.detach().requires_grad_()
+        frozen = [m for m in net.modules() if self.bn == "eval" and m.training
+                  and isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+        try:
+            for m in frozen:
+                m.eval()
+            with torch.enable_grad():
+                loss = self.criterion(net(x), y)
+                if reuse == 0:
+                    return loss.detach(), torch.autograd.grad(scale(loss), x)[0]
+                scale(reuse * loss).backward()
+        finally:
+            for m in frozen:
+                m.train()
+        return loss.detach(), x.grad
+
+
+build = Sage

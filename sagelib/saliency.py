@@ -1,0 +1,75 @@
+"""Saliency maps: Equation 1, and the smoothing and normalising that come before Equation 2.
+
+Source: Ma, Dvornik, Zhang, Pishdad, Derpanis, Fazly, "SAGE: Saliency-Guided Mixup with Optimal
+Rearrangements", BMVC 2022, sections 3.1 and 3.2. The authors' code takes the mean of absolute
+values over the channels (`norm="l1"` here) where the paper takes the l2 norm.
+"""
+import math
+
+import torch
+
+NORMS = ("l2", "l1")
+
+
+def saliency(grad, norm="l2"):
+    """How much each pixel moves the loss, (B, C, H, W) -> (B, 1, H, W), at least 0: Equation 1.
+
+    `grad` is the gradient of the loss with respect to the images. `norm="l2"` is the paper's norm
+    over the channels, `norm="l1"` the mean of absolute values of the authors' code. Computed and
+    returned in float32 (float64 stays float64). Raises ValueError for another shape or norm.
+    """
+    if grad.ndim != 4:
+        raise ValueError(f"saliency needs a gradient of shape (B, C, H, W), not {tuple(grad.shape)}")
+    if norm not in NORMS:
+        raise ValueError(f"unknown saliency norm {norm!r}; known: {', '.join(NORMS)}")
+    g = at_least_float32(grad)
+    return g.abs().mean(1, keepdim=True) if norm == "l1" else g.square().sum(1, keepdim=True).sqrt()
+
+
+def smooth(s, sigma=1.0):
+    """Gaussian blur of maps (..., H, W), `sigma` in pixels: 5x5 for sigma 1, reflected border.
+
+    The kernel reaches ceil(2 sigma) pixels to each side and sums to 1; the border pixel itself is
+    not repeated. `sigma=0` returns the maps unchanged. Section 3.2 ("Gaussian-smoothed").
+    """
+    if not (math.isfinite(sigma) and sigma >= 0):
+        raise ValueError(f"sigma is {sigma}; it must be a finite number of pixels, at least 0")
+    s = at_least_float32(s)
+    if sigma == 0:
+        return s
+    radius = math.ceil(2 * sigma)
+    weights = [math.exp(-0.5 * (k / sigma) ** 2) for k in range(-radius, radius + 1)]
+    for axis in (-2, -1):
+        wide = s.index_select(axis, _reflected(s.shape[axis], radius, s.device))
+        s = sum(w / sum(weights) * wide.narrow(axis, k, s.shape[axis]) for k, w in enumerate(weights))
+    return s
+
+
+def normalise(s):
+    """Maps (B, 1, H, W), at least 0, scaled to sum to 1 each.
+
+    A map with nothing in it, or with a NaN or an infinity anywhere, becomes uniform: the image then
+    counts the same everywhere, and no NaN reaches a picture or a label (the authors' code divides
+    0 by 0 there). Negative values count as 0.
+    """
+    if s.ndim != 4 or s.shape[1] != 1:
+        raise ValueError(f"normalise needs maps of shape (B, 1, H, W), not {tuple(s.shape)}")
+    s = at_least_float32(s).clamp(min=0)
+    top = s.amax((-2, -1), keepdim=True)
+    good = (top > 0) & s.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+    # dividing by the largest value first keeps the sum from overflowing or underflowing
+    s = torch.where(good, s / torch.where(good, top, 1), 1)
+    return s / s.sum((-2, -1), keepdim=True)
+
+
+def at_least_float32(z):
+    """The tensor in float32, or in float64 if it comes so: maps are never kept in half precision."""
+    return z if z.dtype == torch.float64 else z.float()
+
+
+def _reflected(n, radius, device):
+    """Indices of n places and `radius` more on each side, mirrored at the first and the last place."""
+    if n == 1:
+        return torch.zeros(1 + 2 * radius, dtype=torch.long, device=device)
+    i = torch.arange(-radius, n + radius, device=device).abs() % (2 * (n - 1))
+    return torch.minimum(i, 2 * (n - 1) - i)
