@@ -1,0 +1,7 @@
+"""CIFAR-10: 50,000 training and 10,000 test images of 10 classes, 32 x 32 (Krizhevsky, 2009)."""
+from ._cifar import load_cifar
+
+
+def load(root):
+    """Train and test set, normalised by the authors' constants (mean and std in [0, 255])."""
+    return load_cifar(root, "cifar10", 10, (125.3, 123.0, 113.9), (63.0, 62.1, 66.7))

@@ -1,0 +1,7 @@
+"""CIFAR-100: 50,000 training and 10,000 test images of 100 classes, 32 x 32 (Krizhevsky, 2009)."""
+from ._cifar import load_cifar
+
+
+def load(root):
+    """Train and test set, normalised by the authors' constants (mean and std in [0, 255])."""
+    return load_cifar(root, "cifar100", 100, (129.3, 124.1, 112.4), (68.2, 65.4, 70.4))

@@ -1,0 +1,92 @@
+"""Shapes: a built-in, procedural data set. Five shapes, striped or dotted, on textured backgrounds.
+
+It is there to be looked at and to learn on: no download, exact object masks, ten classes in which neither the shape nor
+the fill alone decides. It is synthetic, and no evidence about photographs.
+"""
+import math
+
+import torch
+import torch.nn.functional as F
+
+from ._dataset import Dataset, measured
+
+SHAPES = ("disc", "square", "triangle", "ring", "cross")
+FILLS = ("striped", "dotted")
+CLASSES = tuple(f"{fill} {shape}" for shape in SHAPES for fill in FILLS)
+
+
+def load(root=None, train=1000, test=1000, difficulty=0.2, height=32, width=32, seed=0):
+    """Train and test set of so many images, RGB, as many of each class to within one.
+
+    `difficulty` in [0, 1] lowers the contrast of the fill and adds noise and striped and dotted
+    distractors to the background. The same `seed` gives the same images. `root` is not needed.
+    """
+    if not 0 <= difficulty <= 1:
+        raise ValueError(f"difficulty is {difficulty}; it must be a number from 0 to 1")
+    if min(train, test) < len(CLASSES) or min(height, width) < 8:
+        raise ValueError(f"shapes needs at least {len(CLASSES)} images in each set, of at least 8 x 8 pixels; "
+                         f"not {train} and {test} of {height} x {width}")
+    drawn = [make(n, difficulty, height, width, seed=2 * seed + k) for k, n in enumerate((train, test))]
+    mean, std = measured(drawn[0][0])
+    return tuple(Dataset(images, labels, CLASSES, mean, std, masks) for images, labels, masks in drawn)
+
+
+def make(n, difficulty, height, width, seed):
+    """n images uint8 (n, 3, H, W), labels (n,), and exact masks of the objects, bool (n, 1, H, W)."""
+    g = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n)[torch.randperm(n, generator=g)] % len(CLASSES)
+    scene = _background(n, height, width, g)
+    for _ in range(2):
+        inside, u, v = _place(n, height, width, g, (0.08, 0.14), (0.0, 1.0))
+        patch = inside(u, v, torch.zeros(n, dtype=torch.long))
+        fill = _fill(u, v, torch.randint(len(FILLS), (n,), generator=g), g, n, 1 - 0.4 * difficulty)
+        scene = torch.where(patch & (torch.rand(n, 1, 1, 1, generator=g) < difficulty), fill, scene)
+    inside, u, v = _place(n, height, width, g, (0.2, 0.31), (0.3, 0.7))
+    masks = inside(u, v, labels // len(FILLS))
+    scene = torch.where(masks, _fill(u, v, labels % len(FILLS), g, n, 1 - 0.7 * difficulty), scene)
+    scene = scene + 0.2 * difficulty * torch.randn(scene.shape, generator=g)
+    return (scene.clamp(0, 1) * 255).round().to(torch.uint8), labels, masks
+
+
+def _background(n, h, w, g):
+    """Soft clouds of two colours, with a fine grain, in [0, 1]: (n, 3, h, w)."""
+    clouds = F.interpolate(torch.rand(n, 1, 4, 4, generator=g), (h, w), mode="bicubic", align_corners=True)
+    one, two = (0.15 + 0.6 * torch.rand(n, 3, 1, 1, generator=g) for _ in range(2))
+    return one + (two - one) * clouds.clamp(0, 1) + 0.04 * torch.randn(n, 3, h, w, generator=g)
+
+
+def _place(n, h, w, g, radius, centre):
+    """A random place for n objects: coordinates (n, 1, h, w) in which the object has radius 1, and its outline."""
+    def draw(low, high):
+        return low + (high - low) * torch.rand(n, 1, 1, 1, generator=g)
+
+    size = min(h, w) * draw(*radius)
+    y = (torch.arange(h)[:, None] + 0.5 - h * draw(*centre)) / size
+    x = (torch.arange(w) + 0.5 - w * draw(*centre)) / size
+    turn = draw(-0.4, 0.4)  # radians
+    u, v = x * turn.cos() + y * turn.sin(), y * turn.cos() - x * turn.sin()
+    return _outline, u, v
+
+
+def _outline(u, v, shape):
+    """Which pixels lie in the shape of each image, bool: disc, square, triangle, ring or cross of radius about 1."""
+    r = (u.square() + v.square()).sqrt()
+    each = torch.stack([
+        r < 1,
+        torch.maximum(u.abs(), v.abs()) < 0.85,
+        (v < 0.75) & (v > 1.9 * u.abs() - 1.1),
+        (r < 1.05) & (r > 0.5),
+        (torch.minimum(u.abs(), v.abs()) < 0.36) & (torch.maximum(u.abs(), v.abs()) < 1.05),
+    ])
+    return each[shape, torch.arange(len(shape))]
+
+
+def _fill(u, v, kind, g, n, contrast):
+    """Two colours in stripes or dots, turned with the object: (n, 3, h, w)."""
+    colour = torch.rand(n, 3, 1, 1, generator=g)
+    other = (colour + 0.5) % 1.0
+    phase = 2 * math.pi * torch.rand(n, 1, 1, 1, generator=g)
+    stripes = torch.sin(9 * v + phase)
+    dots = torch.sin(9 * u + phase) * torch.sin(9 * v + phase) * 2 - 0.2
+    wave = torch.where(kind[:, None, None, None] == 0, stripes, dots).clamp(-1, 1)
+    return (colour + other) / 2 + (other - colour) / 2 * wave.sign() * contrast

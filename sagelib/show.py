@@ -1,0 +1,97 @@
+"""Pictures, maps, curves and tables for the chapters. The only module that knows matplotlib."""
+import inspect
+
+import matplotlib.pyplot as plt
+import torch
+
+MAPS = {"saliency": dict(cmap="magma", vmin=0), "mask": dict(cmap="coolwarm_r", vmin=0, vmax=1),
+        "value": dict(cmap="viridis")}
+COLOURS = {"vanilla": "#5b6470", "mixup": "#0072b2", "cutmix": "#d55e00", "sage": "#009e73"}
+plt.rcParams.update({"figure.dpi": 80, "savefig.dpi": 80, "font.size": 10, "axes.spines.top": False,
+                     "axes.spines.right": False, "image.interpolation": "nearest"})
+
+
+def grid(rows, titles=None, labels=None, kind="saliency", size=1.5):
+    """Rows of pictures and maps. Three channels make a picture (floats in [0, 1] or bytes), one a map in colour.
+
+    `titles` stand over the columns: a list, or one list for each row. `labels` stand left of the rows.
+    `kind` of the maps: "saliency", "mask" (blue: the first image, red: the second) or "value".
+    """
+    columns = max(map(len, rows))
+    each = titles and isinstance(titles[0], (list, tuple))
+    fig, axes = plt.subplots(len(rows), columns, squeeze=False, layout="constrained",
+                             figsize=(size * columns, size * len(rows) * (1.18 if each else 1) + (0.25 if titles else 0)))
+    for i, row in enumerate(rows):
+        for j, axis in enumerate(axes[i]):
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+            if j < len(row) and row[j] is not None:
+                picture(axis, row[j], kind)
+                if titles and (each or i == 0):
+                    axis.set_title(titles[i][j] if each else titles[j], fontsize=10)
+        if labels:
+            axes[i, 0].set_ylabel(labels[i], fontsize=10)
+    plt.show()
+
+
+def picture(axis, z, kind="saliency"):
+    """Draw one image (3, H, W) or one map (1, H, W) or (H, W) on an axis; returns what matplotlib drew."""
+    z = torch.as_tensor(z).detach().cpu().squeeze()
+    if z.ndim == 3:
+        return axis.imshow(z.permute(1, 2, 0))
+    return axis.imshow(z.float(), **MAPS[kind])
+
+
+def bars(values, ylabel, title=None, errors=None, limit=None, size=(6, 2.8)):
+    """One bar for each name in `values` (name -> number), the number written on it."""
+    fig, axis = plt.subplots(figsize=size, layout="constrained")
+    drawn = axis.bar(list(values), list(values.values()), yerr=errors, capsize=4,
+                     color=[COLOURS.get(name, "#888888") for name in values])
+    axis.bar_label(drawn, fmt="%.2f", padding=2)
+    axis.set(ylabel=ylabel, title=title)
+    if limit is not None:
+        axis.set_ylim(*limit)
+    plt.show()
+
+
+def curves(runs, key="test_accuracy", ylabel="test accuracy, %", size=(6.4, 3.2), draw=True):
+    """Learning curves: name -> curve (a list of dicts), or a list of curves (one a seed) drawn in one colour."""
+    fig, axis = plt.subplots(figsize=size, layout="constrained")
+    for name, found in runs.items():
+        found = found if found and isinstance(found[0], list) else [found]
+        for k, curve in enumerate(found):
+            axis.plot([e["epoch"] + 1 for e in curve], [e[key] for e in curve], marker="o", markersize=3,
+                      color=COLOURS.get(name), label=name if k == 0 else None)
+    axis.set(xlabel="epoch", ylabel=ylabel)
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False)
+    if draw:
+        plt.show()
+    return fig
+
+
+class Markdown:
+    """Text that a notebook shows as Markdown, and a terminal as it is."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def _repr_markdown_(self):
+        return self.text
+
+    def __repr__(self):
+        return self.text
+
+
+def table(header, rows):
+    """A table: names of the columns, and rows of anything; floats get two decimals."""
+    def cell(v):
+        return f"{v:.2f}" if isinstance(v, float) else str(v)
+
+    lines = [header, ["---"] + ["--:"] * (len(header) - 1), *rows]
+    return Markdown("\n".join("| " + " | ".join(map(cell, line)) + " |" for line in lines))
+
+
+def source(thing):
+    """The library's own lines for a function or a class."""
+    return Markdown(f"```python\n{inspect.getsource(thing).rstrip()}\n```")
