@@ -18,7 +18,7 @@ class Batches:
 
     def __init__(self, dataset, size=100, padding=2, flip=True, generator=None):
         if size < 1 or padding < 0:
-            raise ValueError(f"batches have at least 1 image and padding of at least 0 pixels, not {size} and {padding}")
+            raise ValueError(f"a batch has at least 1 image and a padding of 0 or more, not {size} and {padding}")
         self.dataset, self.size, self.padding, self.flip, self.generator = dataset, size, padding, flip, generator
         self._padded = F.pad(dataset.images, (padding,) * 4) if generator is not None and padding else dataset.images
         self._channels = torch.arange(3, device=dataset.images.device)[:, None, None]

@@ -19,8 +19,8 @@ def grid(rows, titles=None, labels=None, kind="saliency", size=1.5):
     """
     columns = max(map(len, rows))
     each = titles and isinstance(titles[0], (list, tuple))
-    fig, axes = plt.subplots(len(rows), columns, squeeze=False, layout="constrained",
-                             figsize=(size * columns, size * len(rows) * (1.18 if each else 1) + (0.25 if titles else 0)))
+    height = size * len(rows) * (1.18 if each else 1) + (0.25 if titles else 0)
+    _, axes = plt.subplots(len(rows), columns, squeeze=False, layout="constrained", figsize=(size * columns, height))
     for i, row in enumerate(rows):
         for j, axis in enumerate(axes[i]):
             axis.set(xticks=[], yticks=[])
@@ -44,7 +44,7 @@ def picture(axis, z, kind="saliency"):
 
 def bars(values, ylabel, title=None, errors=None, limit=None, size=(6, 2.8)):
     """One bar for each name in `values` (name -> number), the number written on it."""
-    fig, axis = plt.subplots(figsize=size, layout="constrained")
+    _, axis = plt.subplots(figsize=size, layout="constrained")
     drawn = axis.bar(list(values), list(values.values()), yerr=errors, capsize=4,
                      color=[COLOURS.get(name, "#888888") for name in values])
     axis.bar_label(drawn, fmt="%.2f", padding=2)

@@ -1,0 +1,169 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,mystnb
+#     notebook_metadata_filter: kernelspec,jupytext
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Experiment: train a network with any method
+#
+# One run of the benchmark: a data set, a network, a method, a seed. It shows its settings and the method at work on
+# its own data, trains, and writes one JSON record. As it stands it is a short run on the built-in shapes; on real data
+# it is run through papermill:
+#
+# ```
+# papermill notebooks/experiments/train.ipynb OUT.ipynb \
+#     -p dataset cifar10 -p root DATA -p method sage -p model preactresnet18 -p seed 0
+# ```
+#
+# A run that is stopped, even by force, goes on where it was when the same command is given again. `epochs` has no
+# small default on real data: 0 stands for the paper's 300 there, and for 2 on the shapes.
+
+# %% tags=["parameters"]
+dataset = "shapes"
+root = ""                # folder of the data set; it is downloaded there where it can be
+method = "sage"
+settings = "paper"       # the options tuned for this data set and network; "default": the method's own
+options = {}             # options of the method that are to differ, e.g. {"fraction": 0.1}
+model = "preactresnet18"
+width = 0                # channels of the first stage; 0: the network's own (64 in the paper), 8 on the shapes
+seed = 0
+epochs = 0               # 0: the paper's 300, on the shapes 2
+train_images = 0         # 0: all; else so many, the same number of each class
+batch = 100
+lr = 0.2
+momentum = 0.9
+nesterov = True
+weight_decay = 1e-4
+padding = 2              # pixels around the picture before it is cropped
+flip = True
+precision = "fp32"       # or "bf16", "fp16"
+channels_last = False
+compile_network = False
+device = ""              # "cpu", "cuda", …; empty: a GPU if there is one
+results = "runs"         # the record goes to results/<dataset>/<model>/
+checkpoints = "runs/checkpoints"
+progress = True
+
+# %% [markdown]
+# ## What is run
+
+# %%
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from IPython.display import display
+
+from sagelib import catalog, datasets, methods, models, records, show
+from sagelib.batches import Batches
+from sagelib.train import Recipe, fit
+
+device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+epochs, width = epochs or (2 if dataset == "shapes" else 300), width or (8 if dataset == "shapes" else 0)
+recipe = Recipe(epochs=epochs, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay,
+                precision=precision, channels_last=channels_last, compile=compile_network)
+tuned = catalog.settings(methods, method, settings, dataset, model)
+mixer = catalog.load(methods, method, **{**tuned, **options}).seed(seed, device)
+
+# %%
+# NBVAL_IGNORE_OUTPUT
+train, test = (part.to(device) for part in catalog.load(datasets, dataset, root=root or None))
+train = train.subset(train_images, seed=0) if train_images else train
+torch.manual_seed(seed)
+net = catalog.load(models, model, classes=len(train.classes), **({"width": width} if width else {})).to(device)
+height_width = dict(zip(("height", "width"), train.images.shape[2:], strict=True))
+asked = {
+    "dataset": {"name": dataset, "classes": len(train.classes), "train": len(train), "test": len(test), **height_width},
+    "model": {"name": model, "width": net.conv1.out_channels, "parameters": sum(p.numel() for p in net.parameters())},
+    "method": {"name": method, "settings": settings, **mixer.options()},
+    "recipe": {**asdict(recipe), "milestones": list(recipe.milestones), "batch": batch, "padding": padding,
+               "flip": flip},
+    "seed": seed,
+}
+run = records.run_id(**asked)
+show.table(["part", "what"], [[k, ", ".join(f"{a} {b}" for a, b in v.items()) if isinstance(v, dict) else v]
+                              for k, v in {"run": run, **asked, "device": device}.items()])
+
+# %% [markdown]
+# A result is never replaced: if this very run has a record already, the notebook stops here.
+
+# %%
+target = records.path({**asked, "run": run}, results)
+if target.exists():
+    raise FileExistsError(f"this run has a record: {target}; move it away, or give another seed or results folder")
+
+# %% [markdown]
+# ## The method on this data
+#
+# First row: images as the network gets them, cropped and flipped. Second row: what the method makes of them, by the
+# still untrained network.
+
+# %% mystnb={"image": {"alt": "Two rows of eight training images: above as they are, below as the method mixes them."}}
+from copy import deepcopy
+
+
+def batches(part, size, generator=None):
+    return Batches(part, size, padding, flip, generator)
+
+
+preview = catalog.load(methods, method, **{**tuned, **options}).seed(seed, device)
+x, y = next(iter(batches(train, 8, torch.Generator(device).manual_seed(seed))))
+mixed = preview.mix(x, y, deepcopy(net))
+show.grid([train.pixels(x), train.pixels(mixed.x)], size=1.1)
+
+# %% [markdown]
+# ## Training
+#
+# The curve is redrawn after every epoch; each epoch ends with a checkpoint.
+
+# %% mystnb={"image": {"alt": "Learning curve: test accuracy in percent after each epoch."}}
+# NBVAL_IGNORE_OUTPUT
+import matplotlib.pyplot as plt
+
+live = display(display_id=True)
+
+
+def redraw(curve):
+    figure = show.curves({method: curve}, draw=False)
+    live.update(figure)
+    plt.close(figure)
+
+
+shuffle = torch.Generator(device).manual_seed(seed)
+checkpoint = Path(checkpoints) / f"{dataset}-{model}-{method}-seed{seed}-{run}.pt"
+curve = fit(net, batches(train, batch, shuffle), mixer, recipe, batches(test, 500), checkpoint, redraw, progress)
+
+# %% [markdown]
+# ## The record
+#
+# Final accuracy, the median of the last ten epochs and the best epoch are kept apart: the best was chosen on the test
+# set.
+
+# %%
+# NBVAL_IGNORE_OUTPUT
+parameters = dict(dataset=dataset, root=root, method=method, settings=settings, options=options, model=model,
+                  width=width, seed=seed, epochs=epochs, train_images=train_images, batch=batch, lr=lr,
+                  momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, padding=padding, flip=flip,
+                  precision=precision, channels_last=channels_last, compile_network=compile_network, device=device)
+record = records.make(**asked, curve=curve, parameters=parameters, device=device)
+written = records.write(record, results)
+show.table(["result", "value"], [["final accuracy, %", record["final"]["accuracy"]],
+                                 ["median of the last 10, %", record["median_last10"]],
+                                 ["best on the test set, %", record["best_on_test"]["accuracy"]],
+                                 ["seconds an epoch", record["seconds"]["epoch"]],
+                                 ["recipe", record["kind"]], ["record", written]])
+
+# %%
+assert records.read(written) == record
+checkpoint.unlink()

@@ -1,0 +1,152 @@
+"""One run, one JSON record: what was run, what came out, on what. The only module that knows the paths.
+
+A record is written under a temporary name and renamed; one that is there is never replaced. `record.schema.json`
+beside this file says what a record holds.
+"""
+import hashlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+SCHEMA = Path(__file__).with_name("record.schema.json")
+PAPER_RECIPE = dict(epochs=300, lr=0.2, momentum=0.9, nesterov=True, weight_decay=1e-4, decay=0.1, batch=100, padding=2,
+                    flip=True, loss="bce", train_images=50_000)
+
+
+def make(*, dataset, model, method, recipe, seed, curve, parameters, device="cpu"):
+    """The record of a finished run from its parts (dicts) and its curve; checked against the schema."""
+    asked = {"dataset": dataset, "model": model, "method": method, "recipe": recipe, "seed": seed}
+    record = {
+        "schema": 1, "run": run_id(**asked), **asked, "kind": recipe_kind(dataset, model, method, recipe),
+        "curve": curve, **summary(curve),
+        "seconds": {"training": sum(e["seconds"] for e in curve), "epoch": steady_epoch(curve)},
+        "hardware": hardware(device), "versions": versions(), "commit": commit(),
+        "parameters": parameters, "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    validate(record)
+    return record
+
+
+def run_id(**asked):
+    """Eight hexadecimal digits that stand for everything that was asked for."""
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def recipe_kind(dataset, model, method, recipe):
+    """"paper" for the paper's recipe on a whole data set at full width, else what was changed, in words."""
+    has = {**recipe, "loss": method["loss"], "train_images": dataset["train"]}
+    changed = [f"{k} {has.get(k)} (paper {v})" for k, v in PAPER_RECIPE.items() if has.get(k) != v]
+    if model["name"] == "preactresnet18" and model["width"] != 64:
+        changed.append(f"width {model['width']} (paper 64)")
+    if dataset["name"] not in ("cifar10", "cifar100"):
+        changed.append(f"data set {dataset['name']}, not one of the paper's")
+    return "paper" if not changed else "shortened: " + "; ".join(changed)
+
+
+def summary(curve):
+    """Final accuracy, median of the last ten epochs, and the best on the test set, kept apart."""
+    accuracy = [e["test_accuracy"] for e in curve]
+    best = max(range(len(accuracy)), key=accuracy.__getitem__)
+    return {"final": {"accuracy": accuracy[-1], "loss": curve[-1]["test_loss"]},
+            "median_last10": statistics.median(accuracy[-10:]),
+            "best_on_test": {"accuracy": accuracy[best], "epoch": curve[best]["epoch"]}}
+
+
+def steady_epoch(curve):
+    """Median seconds of an epoch, without the first where there are more: that one warms up."""
+    return statistics.median(e["seconds"] for e in (curve[1:] or curve))
+
+
+def path(record, root):
+    """Where a record belongs: ROOT/<dataset>/<model>/<method>-seed<seed>-<run>.json."""
+    name = f"{record['method']['name']}-seed{record['seed']}-{record['run']}.json"
+    return Path(root) / record["dataset"]["name"] / record["model"]["name"] / name
+
+
+def write(record, root):
+    """Validate and write a record, returns its path. FileExistsError if there is one: results are not replaced."""
+    validate(record)
+    target = path(record, root)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part.write_text(json.dumps(record, indent=1) + "\n")
+    try:
+        os.link(part, target)  # unlike a rename, fails if the target is there
+    except FileExistsError:
+        raise FileExistsError(f"{target} is there already; a result is never replaced: move it away, or write to "
+                              "another folder") from None
+    finally:
+        part.unlink()
+    return target
+
+
+def read(file):
+    """One record, checked. ValueError names the file that does not parse or is no record."""
+    try:
+        record = json.loads(Path(file).read_text())
+        validate(record)
+    except ValueError as error:
+        raise ValueError(f"{file} is no valid record: {error}") from error
+    return record
+
+
+def every(root):
+    """All records under a folder, by path; a damaged one is an error, not a gap."""
+    return [read(file) for file in sorted(Path(root).rglob("*.json"))]
+
+
+def validate(record):
+    """ValueError with the place and the reason where a record is not what the schema says."""
+    try:
+        import jsonschema
+    except ImportError as error:
+        raise ImportError("records need jsonschema: pip install 'sagelib[book]'") from error
+    found = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text())).iter_errors(record)
+    worst = jsonschema.exceptions.best_match(found)
+    if worst is not None:
+        raise ValueError(f"at {'/'.join(map(str, worst.absolute_path)) or 'the top'}: {worst.message}")
+
+
+def hardware(device="cpu"):
+    """What the run ran on."""
+    gpu = torch.cuda.get_device_properties(device) if torch.device(device).type == "cuda" else None
+    return {"device": torch.device(device).type,
+            "gpu": gpu and gpu.name, "gpu_memory_gb": gpu and gpu.total_memory / 2**30,
+            "cpu": _cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+
+
+def versions():
+    """The software that decides numbers."""
+    def installed(name):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            return None
+    return {"python": platform.python_version(), "torch": torch.__version__, "cuda": torch.version.cuda,
+            **{name: installed(name) for name in ("torchvision", "numpy", "sagelib")}}
+
+
+def commit():
+    """The commit this library was run from, and whether files differed from it; None outside a checkout."""
+    def git(*words):
+        return subprocess.run(["git", "-C", str(Path(__file__).parent), *words], capture_output=True, text=True,
+                              check=True).stdout.strip()
+    try:
+        return {"id": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _cpu_name():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
