@@ -1,50 +1,50 @@
-"""Execute notebooks through papermill, each in a copy: `python ci/run_notebooks.py [--save] [--out DIR] [NOTEBOOK …]`.
+"""Execute notebooks through papermill: `python ci/run_notebooks.py [--save | --into DIR] [NOTEBOOK …]`.
 
-Without names, all chapters and experiments. The executed copies go to DIR (book/_build/executed); `--save` also puts
-the fresh outputs back into the notebooks. Sources, tags and cell ids stay as they are.
+Without names, all chapters and experiments, with their default parameters, each in an empty folder of its own. The
+fresh outputs go into the copies of the notebooks under DIR, or with `--save` into the notebooks; nothing else changes.
 """
 import argparse
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import nbformat
 import papermill
 
-TOP = Path(__file__).resolve().parent.parent
+NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 
 
 def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--save", action="store_true", help="put the outputs into the notebooks")
-    options.add_argument("--out", type=Path, default=TOP / "book/_build/executed")
+    where = options.add_mutually_exclusive_group(required=True)
+    where.add_argument("--save", dest="into", action="store_const", const=NOTEBOOKS)
+    where.add_argument("--into", type=Path)
     options.add_argument("notebooks", nargs="*", type=Path)
     asked = options.parse_args()
-    for path in asked.notebooks or sorted((TOP / "notebooks").rglob("[!.]*.ipynb")):
+    for path in asked.notebooks or sorted(NOTEBOOKS.rglob("*.ipynb")):
         if ".ipynb_checkpoints" not in path.parts:
-            execute(path.resolve(), asked.out, asked.save)
+            execute(path.resolve(), asked.into.resolve())
 
 
-def execute(path, out, save):
-    """Run one notebook with its default parameters, in an empty folder of its own beside the copy."""
-    copy = out / path.relative_to(TOP / "notebooks")
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    start = time.time()
-    print(f"running {path.relative_to(TOP)} … ", end="", flush=True)
-    try:
-        papermill.execute_notebook(path, copy, cwd=copy.parent, progress_bar=False, log_output=False,
-                                   execution_timeout=600)
-    except papermill.PapermillExecutionError as error:
-        sys.exit(f"failed: {error}")
+def execute(path, into):
+    """Run one notebook and put its outputs into the copy under `into`; ends the program where a cell fails."""
+    name, start = path.relative_to(NOTEBOOKS), time.time()
+    print(f"running {name} … ", end="", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        ran = Path(folder) / "ran.ipynb"
+        try:
+            papermill.execute_notebook(path, ran, cwd=folder, progress_bar=False, execution_timeout=600)
+        except papermill.PapermillExecutionError as error:
+            sys.exit(f"failed: {error}")
+        put_back(into / name, nbformat.read(ran, 4))
     print(f"{time.time() - start:.0f} s", flush=True)
-    if save:
-        put_back(path, copy)
 
 
-def put_back(path, copy):
-    """Copy outputs and execution counts, nothing else, into the notebook."""
-    notebook, ran = nbformat.read(path, 4), nbformat.read(copy, 4)
+def put_back(path, ran):
+    """Copy outputs and execution counts, nothing else, into the notebook at `path`."""
+    notebook = nbformat.read(path, 4)
     done = {cell.id: cell for cell in ran.cells if "injected-parameters" not in cell.metadata.get("tags", [])}
     for cell in notebook.cells:
         if cell.cell_type == "code":

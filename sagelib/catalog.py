@@ -18,13 +18,18 @@ def load(package, name, **options):
 
     Raises ValueError for a name or an option that is not there, with the list of those that are.
     """
-    module = _module(package, name)
-    entry = getattr(module, "build", None) or module.load
-    known = list(inspect.signature(entry).parameters)
+    entry = _entry(package, name)
+    known = list(defaults(package, name))
     for option in options:
         if option not in known:
             raise ValueError(f"{name} has no option {option!r}{_like(option, known)}; it has: {', '.join(known)}")
     return entry(**options)
+
+
+def defaults(package, name):
+    """The options that `name` takes and their default values; None where there is none."""
+    found = inspect.signature(_entry(package, name)).parameters
+    return {k: None if p.default is p.empty else p.default for k, p in found.items()}
 
 
 def settings(package, name, choice, dataset, model):
@@ -37,6 +42,11 @@ def settings(package, name, choice, dataset, model):
     if choice not in known:
         raise ValueError(f"unknown settings {choice!r}; known: {', '.join(known)}")
     return dict(table.get(choice, {}).get((dataset, model), {}))
+
+
+def _entry(package, name):
+    module = _module(package, name)
+    return getattr(module, "build", None) or module.load
 
 
 def _module(package, name):

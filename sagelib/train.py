@@ -152,8 +152,8 @@ class _Run:
             state = torch.load(path, map_location="cpu", weights_only=True)
             missing = {"settings", "curve", "net", "optimizer", "scaler", "generators", "torch", "cuda"} - set(state)
         except Exception as error:  # a cut-off file fails in many ways
-            raise ValueError(f"the checkpoint {path} cannot be read ({str(error).splitlines()[0]}): remove it to start "
-                             "again") from error
+            why = (str(error) or type(error).__name__).splitlines()[0]
+            raise ValueError(f"the checkpoint {path} cannot be read ({why}): remove it to start again") from error
         if missing:
             raise ValueError(f"{path} is no checkpoint of a training run: it lacks {', '.join(sorted(missing))}")
         _same(state["settings"], self.settings(), path)

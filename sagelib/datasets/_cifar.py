@@ -9,6 +9,8 @@ import torch
 from ._dataset import Dataset
 from .folder import class_names, read
 
+SIZES = {"train": 50_000, "test": 10_000}
+
 
 def load_cifar(root, name, classes, mean, std):
     """Train and test from ROOT/NAME/train/CLASS/*.png (or ROOT/train/…) if there, else through torchvision at ROOT."""
@@ -16,9 +18,9 @@ def load_cifar(root, name, classes, mean, std):
         raise ValueError(f"{name} needs root: the folder it is in, or is to be downloaded to")
     tree = next((p for p in (Path(root) / name, Path(root)) if (p / "train").is_dir()), None)
     train, test = _from_tree(tree, name, classes) if tree else _from_torchvision(root, name)
-    for split, (_, labels), expected in (("train", train, 50_000), ("test", test, 10_000)):
-        if len(labels) != expected:
-            raise ValueError(f"{tree or root}: {name} has {expected} {split} images, here are {len(labels)}; unpack it "
+    for split, (_, labels) in (("train", train), ("test", test)):
+        if len(labels) != SIZES[split]:
+            raise ValueError(f"{tree or root}: {name} has {SIZES[split]} {split} images, here are {len(labels)}; unpack it "
                              "again, or use the data set 'folder' for a part of it")
     names = class_names(tree / "train") if tree else _torchvision(root, name, True).classes
     scale = [tuple(v / 255 for v in c) for c in (mean, std)]

@@ -85,7 +85,8 @@ net = catalog.load(models, model, classes=len(train.classes), **({"width": width
 height_width = dict(zip(("height", "width"), train.images.shape[2:], strict=True))
 asked = {
     "dataset": {"name": dataset, "classes": len(train.classes), "train": len(train), "test": len(test), **height_width},
-    "model": {"name": model, "width": net.conv1.out_channels, "parameters": sum(p.numel() for p in net.parameters())},
+    "model": {"name": model, "parameters": sum(p.numel() for p in net.parameters()),
+              "width": width or catalog.defaults(models, model).get("width")},
     "method": {"name": method, "settings": settings, **mixer.options()},
     "recipe": {**asdict(recipe), "milestones": list(recipe.milestones), "batch": batch, "padding": padding,
                "flip": flip},

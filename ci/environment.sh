@@ -1,0 +1,49 @@
+# Sourced by ci/book and ci/test: a .venv with the project and all it needs, made when there is none.
+say() { printf '\n== %s\n' "$*"; }
+fail() { printf '\nFAILED: %s\n' "$*" >&2; exit 1; }
+
+make_environment() {
+  if [ ! -x .venv/bin/python ]; then
+    local python
+    for python in python3.14 python3.13 python3.12 python3.11 python3 python; do
+      "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break
+      python=""
+    done
+    [ -n "$python" ] || fail "Python 3.11 or newer with venv is needed (on Debian: apt-get install python3 python3-venv)"
+    say "making .venv with $("$python" --version)"
+    "$python" -m venv .venv || fail "could not make .venv"
+  fi
+  local wanted
+  wanted=$(cat pyproject.toml environment.yml | cksum)
+  if [ "$(cat .venv/installed 2>/dev/null)" != "$wanted" ]; then
+    say "installing the project and what it needs (PyTorch is about 5 GB; a few minutes)"
+    .venv/bin/python -m pip install -q --disable-pip-version-check -e '.[book,test]' || fail "installation, see above"
+    echo "$wanted" > .venv/installed
+  fi
+  PATH="$PWD/.venv/bin:$PATH"
+  export PATH PYDEVD_DISABLE_FILE_VALIDATION=1 MPLBACKEND=agg JUPYTER_PLATFORM_DIRS=1
+}
+
+# The browser of the tests: one that is there, or Debian's, or playwright's own.
+find_chromium() {
+  local name
+  for name in "${CHROMIUM:-}" chromium chromium-browser google-chrome; do
+    [ -n "$name" ] && CHROMIUM=$(command -v "$name") && export CHROMIUM && return
+  done
+  say "installing Chromium for the browser test"
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    { apt-get update && apt-get install -y --no-install-recommends chromium; } >.venv/chromium.log 2>&1 || tail -3 .venv/chromium.log
+  else
+    playwright install chromium >.venv/chromium.log 2>&1 || tail -3 .venv/chromium.log
+  fi
+  CHROMIUM=$(command -v chromium || python -c 'from playwright.sync_api import sync_playwright as p
+with p() as q: print(q.chromium.executable_path)')
+  [ -x "$CHROMIUM" ] || fail "no Chromium found: install it (Debian: apt-get install chromium) or set CHROMIUM to its path"
+  export CHROMIUM
+}
+
+# build_site SOURCE: the strict Jupyter Book of a tree that holds book/ and notebooks/, under SOURCE/book/_build/html.
+build_site() {
+  (cd "$1" && jupyter-book build . --all --config book/_config.yml --toc book/_toc.yml --path-output book -W) \
+    > "$1/build.log" 2>&1 || { tail -40 "$1/build.log"; fail "the site, see above"; }
+}

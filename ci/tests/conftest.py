@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sagelib import datasets
+from sagelib.catalog import load
+
+
+@pytest.fixture(scope="session")
+def shapes():
+    """A small built-in train and test set."""
+    return load(datasets, "shapes", train=40, test=30)
+
+
+@pytest.fixture
+def tiny():
+    """A network of three layers, with BatchNorm, for images of any size; built anew with the same weights."""
+    def build(classes=10, norm=True, seed=0):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6) if norm else nn.Identity(), nn.ReLU(),
+                             nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, classes))
+    return build
+
+
+@pytest.fixture
+def vectors():
+    """What the authors' code computed on given draws: name -> dict of tensors."""
+    from pathlib import Path
+
+    def read(name):
+        with np.load(Path(__file__).parent / "vectors" / f"{name}.npz") as found:
+            return {k: torch.from_numpy(found[k]) for k in found if found[k].dtype.kind in "fiu"}
+    return read
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A user's own folder: two classes, three training and two test pictures each, 12 x 16 pixels."""
+    from PIL import Image
+    g = np.random.default_rng(0)
+    for split, n in (("train", 3), ("test", 2)):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "pictures" / split / name
+            folder.mkdir(parents=True)
+            for k in range(n):
+                Image.fromarray(g.integers(0, 256, (12, 16, 3), dtype=np.uint8)).save(folder / f"{k}.png")
+    return tmp_path / "pictures"

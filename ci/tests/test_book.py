@@ -1,0 +1,171 @@
+"""The book's own rules: pairs in sync, one parameters cell, small outputs, a complete map, imports one way."""
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+import yaml
+
+TOP = Path(__file__).parents[2]
+NOTEBOOKS = sorted(p for p in (TOP / "notebooks").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+TWINS = sorted((TOP / "notebooks/py").rglob("*.py"))
+notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+
+
+def twin(path):
+    return (TOP / "notebooks/py" / path.relative_to(TOP / "notebooks")).with_suffix(".py")
+
+
+def content(notebook):
+    return [(c.cell_type, c.source, sorted(c.metadata.get("tags", [])), c.metadata.get("mystnb"))
+            for c in notebook.cells]
+
+
+def test_every_notebook_has_its_script_and_the_other_way_round():
+    assert [twin(p) for p in NOTEBOOKS] == TWINS and len(TWINS) >= 7
+
+
+@notebooks
+def test_pairs_are_in_sync(path):
+    assert content(nbformat.read(path, 4)) == content(jupytext.read(twin(path)))
+
+
+@notebooks
+def test_one_parameters_cell_of_plain_literals_and_no_banned_tag(path):
+    cells = nbformat.read(path, 4).cells
+    tagged = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    for line in ast.parse(tagged[0].source).body:
+        ast.literal_eval(line.value)
+    assert not any("raises-exception" in c.metadata.get("tags", []) for c in cells)
+
+
+@notebooks
+def test_committed_outputs_are_there_and_small(path):
+    assert path.stat().st_size < 600_000
+    for cell in nbformat.read(path, 4).cells:
+        if cell.cell_type == "code":
+            assert cell.execution_count, f"not executed: {cell.source[:60]}"
+            for out in cell.outputs:
+                assert out.output_type != "error" and out.get("name") != "stderr"
+                png = out.get("data", {}).get("image/png", "")
+                assert len(png) * 3 / 4 < 60_000, f"picture of {len(png) * 3 // 4000} KB: {cell.source[:60]}"
+
+
+@notebooks
+def test_every_picture_has_an_alternative_text(path):
+    for cell in nbformat.read(path, 4).cells:
+        if any("image/png" in out.get("data", {}) for out in cell.get("outputs", [])):
+            alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
+            assert len(alt) > 20, f"no alternative text: {cell.source[:60]}"
+
+
+@pytest.mark.parametrize("path", sorted((TOP / "notebooks").glob("0*.ipynb")), ids=lambda p: p.stem)
+def test_a_chapter_has_its_shape(path):
+    cells = nbformat.read(path, 4).cells
+    code = [c.source for c in cells if c.cell_type == "code"]
+    lessons = [c for c in cells if c.cell_type == "code" and "hide-cell" not in c.metadata.get("tags", [])]
+    words = sum(len(c.source.split()) for c in cells if c.cell_type == "markdown")
+    assert 9 <= len(lessons) <= 20 and words >= 800
+    assert any("assert" in c for c in code) and any("## Exercises" in c.source for c in cells)
+    assert max(len(c.splitlines()) for c in code) <= 30
+
+
+def test_the_toc_names_every_notebook():
+    toc = yaml.safe_load((TOP / "book/_toc.yml").read_text())
+    files = {c["file"] for part in toc["parts"] for c in part["chapters"]}
+    assert {str(p.relative_to(TOP).with_suffix("")) for p in NOTEBOOKS} <= files
+    assert all(list(TOP.glob(f"{f}.*")) for f in files)
+
+
+def test_the_map_and_the_tree_agree():
+    text = (TOP / "notebooks/index.md").read_text()
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        assert (TOP / "notebooks" / link).exists(), link
+    assert {p.name for p in (TOP / "notebooks").glob("*.ipynb")} <= set(re.findall(r"\]\(([^)]+)\)", text))
+    named = set(re.findall(r"`([a-z0-9_/]+\.py)`", text))
+    for name in named:
+        assert (TOP / "sagelib" / name).exists(), name
+    files = {str(p.relative_to(TOP / "sagelib")) for p in (TOP / "sagelib").rglob("*.py") if not p.name.startswith("_")}
+    missing = files - named - {"methods/vanilla.py"}
+    assert not missing, f"not on the map: {missing}"
+    for thing in [f"Equation {k}" for k in range(1, 5)] + [f"Figure {k}" for k in range(1, 9)] + [
+            "Algorithm 1", "Table 1", "Table 2", "Table 3", "Tables 4 and 5", "Table 6", "Table 7"]:
+        assert re.search(rf"^\| {thing} \|", text, re.M), thing
+
+
+ALLOWED = {  # who may import whom inside sagelib; a name stands for the file or the folder
+    "saliency": set(), "mask": {"saliency"}, "rearrange": {"saliency", "mask"}, "evaluate": set(), "records": set(),
+    "show": set(), "catalog": set(), "models": set(), "datasets": {"datasets"}, "train": {"evaluate"},
+    "batches": {"methods"}, "methods": {"methods", "saliency", "mask", "rearrange"}, "__init__": set(),
+}
+
+
+@pytest.mark.parametrize("path", sorted((TOP / "sagelib").rglob("*.py")), ids=lambda p: str(p.relative_to(TOP)))
+def test_imports_run_one_way_and_the_core_needs_torch_alone(path):
+    part = path.relative_to(TOP / "sagelib").parts[0].removesuffix(".py")
+    heavy = {"torchvision", "cv2", "ray", "PIL", "tqdm", "jsonschema"}
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            package = (path.parent if node.level == 1 else path.parent.parent)
+            where = (package.relative_to(TOP / "sagelib").parts + tuple((node.module or "").split(".")))
+            names = [where[0]] if where[0] else [a.name for a in node.names]
+            assert set(names) <= ALLOWED[part] | {part}, f"{part} imports {names}"
+    top = {(n.module or "") if isinstance(n, ast.ImportFrom) else n.names[0].name
+           for n in tree.body if isinstance(n, (ast.Import, ast.ImportFrom))}
+    assert not {t.split(".")[0] for t in top} & heavy
+
+
+@pytest.mark.parametrize("path", sorted(p for p in (TOP / "sagelib/methods").glob("[a-z]*.py")), ids=lambda p: p.stem)
+def test_a_method_opens_with_its_source_and_where_it_differs(path):
+    opening = ast.get_docstring(ast.parse(path.read_text()))
+    assert path.stem == "vanilla" or re.search(r"https://arxiv\.org/abs/\d+\.\d+", opening)
+    assert re.search("differ|difference|As in", opening, re.I)
+
+
+@pytest.mark.parametrize("path", sorted((TOP / "sagelib").rglob("*.py")), ids=lambda p: str(p.relative_to(TOP)))
+def test_public_things_have_docstrings_and_files_are_short(path):
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree) and len(path.read_text().splitlines()) <= 200
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), node.name
+
+
+def test_environment_and_project_agree():
+    project = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
+    environment = yaml.safe_load((TOP / "environment.yml").read_text())
+    extras = project["optional-dependencies"]
+    assert environment["dependencies"][0] == f"python{project['requires-python']}"
+    listed = next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
+    assert sorted(listed) == sorted([*project["dependencies"], *extras["book"], *extras["test"], "-e ."])
+
+
+def test_the_readmes_recipes_work(tmp_path):
+    """The three five-line additions of the README, each put into its folder's catalogue."""
+    import importlib
+
+    import torch
+
+    from sagelib import catalog, datasets, methods, models
+    blocks = re.findall(r"`sagelib/(\w+)/(\w+)\.py`.*?```python\n(.*?)```", (TOP / "README.md").read_text(), re.S)
+    packages = {"methods": methods, "models": models, "datasets": datasets}
+    assert [b[0] for b in blocks] == list(packages)
+    for folder, name, text in blocks:
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"{name}.py").write_text(text)
+        packages[folder].__path__.append(str(tmp_path / folder))
+    try:
+        importlib.invalidate_caches()
+        mixed = catalog.load(methods, "half").mix(torch.rand(4, 3, 8, 8), torch.eye(4))
+        assert torch.equal(mixed.y.sum(1), torch.ones(4))
+        assert catalog.load(models, "tiny", classes=5)(torch.rand(2, 3, 8, 8)).shape == (2, 5)
+        with pytest.raises(FileNotFoundError):
+            catalog.load(datasets, "pets", root=tmp_path)
+    finally:
+        for package in packages.values():
+            package.__path__.pop()

@@ -1,0 +1,115 @@
+"""Data sets and batches: exact masks, balanced subsets, crops and flips against loops, errors that name the file."""
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from sagelib import datasets
+from sagelib.batches import Batches
+from sagelib.catalog import load
+from sagelib.datasets import shapes as shapes_module
+
+
+def test_shapes_are_the_same_for_the_same_seed_and_balanced(shapes):
+    train, test = shapes
+    again, _ = load(datasets, "shapes", train=40, test=30)
+    other, _ = load(datasets, "shapes", train=40, test=30, seed=1)
+    assert torch.equal(train.images, again.images) and not torch.equal(train.images, other.images)
+    assert train.images.shape == (40, 3, 32, 32) and train.images.dtype == torch.uint8
+    assert train.labels.bincount().tolist() == [4] * 10 and test.labels.bincount().tolist() == [3] * 10
+    assert not torch.equal(train.images[:30], test.images)
+
+
+@pytest.mark.parametrize("height, width", [(32, 32), (20, 36)])
+def test_shapes_masks_are_exact(height, width):
+    """Drawn once with and once without noise and contrast, the picture outside the object is the same background."""
+    images, _, masks = shapes_module.make(30, 0.0, height, width, seed=4)
+    assert masks.shape == (30, 1, height, width) and masks.dtype == torch.bool
+    area = masks.float().mean((1, 2, 3))
+    assert area.min() > 0.02 and area.max() < 0.5
+    x = images.float() / 255
+    inside = torch.where(masks.expand_as(x), x, torch.nan)
+    for k in range(30):  # at difficulty 0 an object has exactly two colours, its surroundings hundreds
+        colours = inside[k][:, masks[k, 0]].T.unique(dim=0)
+        around = x[k][:, ~masks[k, 0]].T.unique(dim=0)
+        assert len(colours) <= 3 and len(around) > 50
+
+
+def test_normalised_and_pixels_are_inverse(shapes):
+    train, _ = shapes
+    x = train.normalised()
+    assert_close(x.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+    assert_close(x.std((0, 2, 3)), torch.ones(3), atol=1e-4, rtol=0)
+    assert_close(train.pixels(x), train.images / 255, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("n", [10, 23, 40])
+def test_subset_has_as_many_of_each_class_to_within_one(n, shapes):
+    part = shapes[0].subset(n, seed=3)
+    counts = part.labels.bincount(minlength=10)
+    assert len(part) == n and counts.max() - counts.min() <= 1
+    assert torch.equal(part.images, shapes[0].subset(n, seed=3).images)
+    assert n == 40 or not torch.equal(part.images, shapes[0].subset(n, seed=4).images)
+
+
+def test_batches_crop_and_flip_like_the_loop(shapes):
+    train = load(datasets, "shapes", train=40, test=30, height=20, width=28)[0]
+    seen = list(Batches(train, 16, padding=2, generator=torch.Generator().manual_seed(6)))
+    g = torch.Generator().manual_seed(6)
+    order, k = torch.randperm(40, generator=g), 0
+    for x, y in seen:
+        n = len(x)
+        top, left = torch.randint(5, (n, 1), generator=g), torch.randint(5, (n, 1), generator=g)
+        turned = torch.rand((n, 1), generator=g) < 0.5
+        for b in range(n):
+            wide = np.pad(train.images[order[k]].numpy(), ((0, 0), (2, 2), (2, 2)))
+            cut = wide[:, top[b]:top[b] + 20, left[b]:left[b] + 28]
+            cut = cut[:, :, ::-1].copy() if turned[b] else cut
+            assert_close(x[b], train.normalised(torch.from_numpy(cut)[None])[0])
+            assert y[b].argmax() == train.labels[order[k]] and y[b].sum() == 1
+            k += 1
+    assert k == 40 and [len(x) for x, _ in seen] == [16, 16, 8] and len(Batches(train, 16)) == 3
+
+
+def test_batches_without_a_generator_are_the_plain_images(shapes):
+    x = torch.cat([x for x, _ in Batches(shapes[1], 7)])
+    assert torch.equal(x, shapes[1].normalised())
+
+
+def test_folder_reads_pictures_as_they_are(pictures):
+    from PIL import Image
+    train, test = load(datasets, "folder", root=pictures)
+    assert train.classes == ("cat", "dog") and train.images.shape == (6, 3, 12, 16) and len(test) == 4
+    assert train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    with Image.open(pictures / "train/dog/1.png") as opened:
+        assert np.array_equal(train.images[4].permute(1, 2, 0).numpy(), np.asarray(opened))
+    assert_close(train.normalised().mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+    assert test.mean == train.mean
+
+
+def test_folder_takes_grey_and_transparent_pictures(pictures):
+    from PIL import Image
+    Image.new("L", (16, 12), 77).save(pictures / "train/cat/grey.png")
+    Image.new("RGBA", (16, 12), (1, 2, 3, 255)).save(pictures / "train/cat/rgba.png")
+    train, _ = load(datasets, "folder", root=pictures)
+    assert train.images[3].unique().tolist() == [77] and train.images[4][:, 0, 0].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("name, mean", [("cifar10", 125.3 / 255), ("cifar100", 129.3 / 255)])
+def test_cifar_reads_an_unpacked_folder(name, mean, tmp_path, monkeypatch):
+    """A whole tree of 60,000 tiny files is not made here: the count is the one thing the test changes."""
+    from PIL import Image
+
+    from sagelib.datasets import _cifar
+    classes = int(name[5:])
+    for split in ("train", "test"):
+        for k in range(classes):
+            folder = tmp_path / name / split / f"class{k:03d}"
+            folder.mkdir(parents=True)
+            Image.new("RGB", (32, 32), (k, 0, 0)).save(folder / "0000.png")
+    with pytest.raises(ValueError, match="has 50000 train images, here are"):
+        load(datasets, name, root=tmp_path)
+    monkeypatch.setattr(_cifar, "SIZES", {"train": classes, "test": classes})
+    train, test = load(datasets, name, root=tmp_path)
+    assert len(train.classes) == classes and train.images[:, 0, 0, 0].tolist() == list(range(classes))
+    assert train.mean[0] == pytest.approx(mean) and test.std == train.std

@@ -1,0 +1,134 @@
+"""Equations 1 to 4 against loops, on images that are not square; and what zero, NaN and infinity do."""
+import loops
+import pytest
+import torch
+from torch.testing import assert_close
+
+from sagelib.mask import mask
+from sagelib.rearrange import best_offset, offsets, shift, total_saliency
+from sagelib.saliency import normalise, saliency, smooth
+
+H, W = 5, 8
+
+
+@pytest.fixture
+def maps():
+    g = torch.Generator().manual_seed(3)
+    a, b = (torch.rand(4, 1, H, W, generator=g) ** 3 for _ in range(2))
+    a[0, :, :2], b[0, :, 1:3], b[1, :, :, 4:] = 0, 0, 0  # exact zeros, some in both
+    return a, b
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+def test_saliency_is_the_norm_over_the_channels(norm):
+    grad = torch.randn(2, 3, H, W, generator=torch.Generator().manual_seed(0))
+    assert_close(saliency(grad, norm), loops.saliency(grad, norm))
+    assert saliency(grad.half(), norm).dtype == torch.float32
+    assert saliency(grad.double(), norm).dtype == torch.float64
+
+
+@pytest.mark.parametrize("sigma, radius", [(1.0, 2), (0.5, 1), (1.7, 4)])
+@pytest.mark.parametrize("h, w", [(H, W), (1, 7), (2, 3)])
+def test_smooth_is_a_gaussian_with_a_mirrored_border(sigma, radius, h, w):
+    s = torch.rand(1, 1, h, w, generator=torch.Generator().manual_seed(1))
+    assert_close(smooth(s, sigma)[0, 0], loops.blur(s[0, 0], sigma, radius))
+
+
+def test_smooth_by_nothing_changes_nothing_and_keeps_a_flat_map():
+    s = torch.rand(2, 1, H, W)
+    assert_close(smooth(s, 0), s, rtol=0, atol=0)
+    assert_close(smooth(torch.full((1, 1, H, W), 0.3)), torch.full((1, 1, H, W), 0.3))
+
+
+def test_normalise_sums_to_one():
+    s = torch.rand(3, 1, H, W) * torch.tensor([1e-30, 1.0, 1e30])[:, None, None, None]
+    assert_close(normalise(s).sum((1, 2, 3)), torch.ones(3))
+    assert_close(normalise(s[1:2]), s[1:2] / s[1:2].sum())
+
+
+@pytest.mark.parametrize("bad", [0.0, float("nan"), float("inf"), -1.0])
+def test_a_map_without_meaning_becomes_uniform(bad):
+    s = torch.rand(3, 1, H, W)
+    s[1] = bad
+    out = normalise(s)
+    assert_close(out[1], torch.full((1, H, W), 1 / (H * W)))
+    assert_close(out[0], s[0] / s[0].sum())
+
+
+def test_one_bad_pixel_spoils_no_other_map():
+    s = torch.rand(2, 1, H, W)
+    clean = normalise(smooth(s))[0]
+    s[1, 0, 2, 2] = float("nan")
+    assert_close(normalise(smooth(s))[0], clean)
+    assert normalise(smooth(s)).isfinite().all()
+
+
+def test_mask_is_the_share_and_zero_where_both_are_zero(maps):
+    a, b = maps
+    for n in range(len(a)):
+        assert_close(mask(a, b)[n, 0], loops.mask(a[n, 0], b[n, 0]))
+    assert mask(a, b)[0, 0, 1].eq(0).all()
+    assert mask(torch.tensor([1e-45]), torch.tensor([0.0])) == 1
+
+
+def test_offsets_are_all_that_leave_a_pixel():
+    tau = offsets(H, W)
+    assert tau.shape == ((2 * H - 1) * (2 * W - 1), 2)
+    assert len(set(map(tuple, tau.tolist()))) == len(tau)
+    one = torch.ones(1, 1, H, W)
+    assert all(shift(one, t).sum() > 0 for t in tau)
+    assert shift(one, torch.tensor([H, 0])).sum() == 0
+
+
+def test_shift_moves_rows_then_columns():
+    z = torch.rand(2, 3, H, W)
+    for t in [(0, 0), (2, -3), (-4, 7), (H, 0), (0, -W), (99, 99)]:
+        assert_close(shift(z, torch.tensor(t))[1], loops.shift(z[1], t), rtol=0, atol=0)
+    each = torch.tensor([[1, 2], [-1, 0]])
+    assert_close(shift(z, each), torch.stack([loops.shift(z[k], each[k].tolist()) for k in range(2)]))
+
+
+def test_total_saliency_is_equation_4(maps):
+    a, b = maps
+    tau = offsets(H, W)
+    v = total_saliency(a, b, tau)
+    for n in range(len(a)):
+        assert_close(v[n], torch.stack([loops.total_saliency(a[n, 0], b[n, 0], t) for t in tau.tolist()]),
+                     rtol=1e-5, atol=1e-5)
+
+
+def test_total_saliency_does_not_depend_on_the_chunks(maps, monkeypatch):
+    a, b = maps
+    tau = offsets(H, W)
+    whole = total_saliency(a, b, tau)
+    monkeypatch.setattr("sagelib.rearrange.CHUNK", 1)
+    assert_close(total_saliency(a, b, tau), whole, rtol=0, atol=0)
+
+
+def test_best_offset_is_the_argmax_and_the_first_of_equals(maps):
+    a, b = maps
+    tau = offsets(H, W)
+    best = best_offset(a, b, tau)
+    for n in range(len(a)):
+        values = torch.stack([loops.total_saliency(a[n, 0].double(), b[n, 0].double(), t) for t in tau.tolist()])
+        chosen = values[(tau == best[n]).all(1)][0]
+        assert values.max() - chosen <= 1e-6 * values.max()
+    tie = torch.tensor([[0, 3], [1, 1], [1, 1], [0, 3]])
+    assert best_offset(a * 0, b * 0, tie).tolist() == [[0, 3]] * 4
+
+
+def test_inputs_are_not_written_to(maps):
+    a, b = maps
+    before = a.clone(), b.clone()
+    tau = offsets(H, W)
+    mask(a, b), total_saliency(a, b, tau), best_offset(a, b, tau), shift(a, tau[3]), normalise(a), smooth(a)
+    assert torch.equal(a, before[0]) and torch.equal(b, before[1])
+
+
+def test_everything_is_float32_inside_autocast(maps):
+    a, b = maps
+    plain = smooth(saliency(a.expand(-1, 3, -1, -1))), total_saliency(a, b, offsets(H, W)), mask(a, b)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = smooth(saliency(a.expand(-1, 3, -1, -1))), total_saliency(a, b, offsets(H, W)), mask(a, b)
+    for one, two in zip(plain, inside, strict=True):
+        assert_close(one, two, rtol=0, atol=0)

@@ -1,0 +1,303 @@
+"""Every method in the catalogue keeps the contract and is its definition; SAGE does what its authors' code does."""
+from copy import deepcopy
+
+import loops
+import pytest
+import torch
+from torch.testing import assert_close
+
+from sagelib import catalog, methods
+from sagelib.methods import cutmix, mixup, sage
+from sagelib.methods._method import LOSSES, one_hot
+from sagelib.models.preactresnet18 import PreActResNet
+from sagelib.rearrange import offsets
+from sagelib.saliency import normalise, saliency, smooth
+
+NAMES = catalog.names(methods)
+every = pytest.mark.parametrize("name", NAMES)
+
+
+def batch(n=5, classes=10, h=8, w=12, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(n, 3, h, w, generator=g), one_hot(torch.randint(classes, (n,), generator=g), classes)
+
+
+@every
+@pytest.mark.parametrize("n, classes", [(1, 2), (5, 10), (7, 200)])
+def test_labels_are_distributions_and_inputs_stay(name, n, classes, tiny):
+    x, y = batch(n, classes)
+    before = x.clone(), y.clone()
+    mixed = catalog.load(methods, name).seed(1).mix(x, y, tiny(classes))
+    assert mixed.x.shape == x.shape and mixed.y.shape == y.shape
+    assert mixed.x.isfinite().all() and mixed.y.min() >= 0
+    assert_close(mixed.y.sum(1), torch.ones(n))
+    assert torch.equal(x, before[0]) and torch.equal(y, before[1]) and not mixed.x.requires_grad
+
+
+@every
+def test_same_seed_same_gradient_and_another_seed_another(name, tiny):
+    x, y = batch()
+
+    def gradient(seed):
+        net = tiny()
+        catalog.load(methods, name).seed(seed).backward(net, x, y)
+        return torch.cat([p.grad.flatten() for p in net.parameters()])
+
+    assert torch.equal(gradient(1), gradient(1))
+    assert name == "vanilla" or not torch.equal(gradient(1), gradient(2))
+
+
+@every
+def test_one_hot_pictures(name, tiny):
+    """Image i is 1 in channel i alone: the channel means of a mixed image are what its label says, up to black fill."""
+    n, h, w = 5, 8, 12
+    x = torch.zeros(n, n, h, w)
+    x[range(n), range(n)] = 1
+    net = tiny(n)
+    net[0] = torch.nn.Conv2d(n, 6, 3, padding=1)
+    for seed in range(4):
+        mixed = catalog.load(methods, name).seed(seed).mix(x, torch.eye(n), net)
+        black = 1 - mixed.x.sum(1).mean((1, 2))  # pixels that no image covers belong to the partner's label
+        owed = mixed.y.clone()
+        if mixed.tau is not None:
+            owed[range(n), mixed.pair] -= black
+        else:
+            assert_close(black, torch.zeros(n))
+        assert_close(mixed.x.mean((2, 3)), owed)
+
+
+@every
+@pytest.mark.parametrize("loss", list(LOSSES))
+def test_backward_adds_to_the_gradient_and_reports_the_loss(name, loss, tiny):
+    x, y = batch()
+    net = tiny()
+    value = catalog.load(methods, name, loss=loss).seed(3).backward(net, x, y)
+    once = [p.grad.clone() for p in net.parameters()]
+    twice = tiny()
+    for p, g in zip(twice.parameters(), once, strict=True):
+        p.grad = g.clone()
+    again = catalog.load(methods, name, loss=loss).seed(3).backward(twice, x, y)
+    assert value.ndim == 0 and not value.requires_grad and again == value
+    for p, g in zip(twice.parameters(), once, strict=True):
+        assert_close(p.grad, 2 * g)
+
+
+@every
+def test_under_bfloat16_autocast(name, tiny):
+    x, y = batch()
+    net = tiny()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = catalog.load(methods, name).seed(0).backward(net, x, y)
+    plain = catalog.load(methods, name).seed(0).backward(tiny(), x, y)
+    assert_close(loss, plain, rtol=0.05, atol=0.01)
+    assert all(p.grad.isfinite().all() for p in net.parameters())
+
+
+@every
+def test_mix_leaves_gradients_and_mode_alone(name, tiny):
+    net = tiny().train()
+    x, y = batch()
+    catalog.load(methods, name).seed(0).mix(x, y, net)
+    assert all(p.grad is None for p in net.parameters()) and net.training and net[1].training
+
+
+@every
+def test_network_without_batchnorm(name, tiny):
+    net = tiny(norm=False)
+    assert catalog.load(methods, name).seed(0).backward(net, *batch()).isfinite()
+
+
+def test_bce_is_the_loop():
+    logits, y = torch.randn(3, 4, generator=torch.Generator().manual_seed(2)) * 3, torch.rand(3, 4).softmax(1)
+    assert LOSSES["bce"](logits, y).item() == pytest.approx(loops.bce(logits.double(), y), rel=1e-4)
+    assert LOSSES["bce"](torch.zeros(5, 10), one_hot(torch.arange(5), 10)).item() == pytest.approx(0.3251, abs=1e-4)
+    assert LOSSES["bce"](torch.zeros(5, 100), one_hot(torch.arange(5), 100)).item() == pytest.approx(0.0560, abs=1e-4)
+
+
+def test_mixup_is_the_loop():
+    x, y = batch()
+    pair, lam = torch.tensor([3, 1, 0, 4, 2]), torch.tensor([0.1, 0.5, 1.0, 0.0, 0.7])
+    mixed = mixup.mix(x, y, pair, lam)
+    for n in range(5):
+        k, weight = pair[n], lam[n].item()
+        assert_close(mixed.x[n], weight * x[n] + (1 - weight) * x[k])
+        assert_close(mixed.y[n], weight * y[n] + (1 - weight) * y[k])
+
+
+def test_cutmix_pastes_the_box_and_counts_its_pixels():
+    x, y = batch()
+    pair = torch.tensor([3, 1, 0, 4, 2])
+    mixed = cutmix.mix(x, y, pair, (2, 3, 7, 12))
+    for n in range(5):
+        for i in range(8):
+            for j in range(12):
+                owner = pair[n] if 2 <= i < 7 and 3 <= j < 12 else n
+                assert torch.equal(mixed.x[n, :, i, j], x[owner, :, i, j])
+    share = 1 - 5 * 9 / (8 * 12)
+    assert_close(mixed.y, share * y + (1 - share) * y[pair])
+
+
+@pytest.mark.parametrize("lam, centre, want", [
+    (0.75, (4.0, 6.0), (2, 3, 6, 9)), (0.75, (0.0, 0.0), (0, 0, 2, 3)), (0.75, (8.0, 12.0), (6, 9, 8, 12)),
+    (1.0, (4.0, 6.0), (4, 6, 4, 6)), (0.0, (4.0, 6.0), (0, 0, 8, 12)), (0.0, (8.0, 6.0), (4, 0, 8, 12)),
+])
+def test_cutmix_box_is_clipped_at_the_border(lam, centre, want):
+    assert tuple(cutmix.box(8, 12, torch.tensor(lam), torch.tensor(centre)).tolist()) == want
+
+
+def test_sage_is_algorithm_1_in_loops():
+    x, y = batch(4, h=5, w=7)
+    s = torch.rand(4, 1, 5, 7, generator=torch.Generator().manual_seed(5))
+    pair, tau = torch.tensor([2, 0, 3, 1]), offsets(5, 7)[::3]
+    mixed = sage.mix(x, y, s, pair, 0.4, tau)
+    images, labels, shifts = loops.sage(x, y, s, pair.tolist(), 0.4, tau)
+    assert torch.equal(mixed.tau, shifts)
+    assert_close(mixed.x, images)
+    assert_close(mixed.y, labels)
+
+
+def test_sage_mix_is_the_authors(vectors):
+    v = vectors("sage_mix")
+    mixed = sage.mix(v["x"], one_hot(v["y"], 10), v["grad"], v["index"], float(v["alpha"]), v["cand_tau"].long())
+    assert torch.equal(mixed.tau, v["tau"])
+    for ours, theirs in ((mixed.x, "mixed_x"), (mixed.y, "y_soft"), (mixed.mask, "mask"), (mixed.share, "lam")):
+        assert_close(ours, v[theirs], rtol=0, atol=1e-5)
+
+
+class Given(sage.Sage):
+    """SAGE with the draws of the authors' run."""
+
+    def draw_permutation(self, n, device):
+        return self.draws["draw1_torch.randperm"] if n < 63 * 63 else self.order
+
+    def draw_uniform(self, low, high, device):
+        return self.draws["sampled_alpha"].float()
+
+
+def test_sage_step_is_the_authors(vectors):
+    v = vectors("sage_step")
+    net = PreActResNet((1, 1, 1, 1), 10, 4)
+    net.load_state_dict({k[6:]: t for k, t in v.items() if k.startswith("param:")})
+    method = Given(norm="l1", reuse=0.3)
+    place = torch.stack([1 + v["offsets"] % 63 - 32, 1 + v["offsets"] // 63 - 32], 1)  # their order: columns first
+    row = (offsets(32, 32)[None] == place[:, None]).all(2).nonzero()[:, 1]
+    method.draws, method.order = v, torch.cat([row, row.new_zeros(3969 - 39)])
+    optimizer = torch.optim.SGD(net.parameters(), float(v["lr"]), 0.9, nesterov=True, weight_decay=1e-4)
+    method.backward(net, v["x"], one_hot(v["y"], 10))
+    parameters = dict(net.named_parameters())
+    for k in v:
+        if k.startswith("grad:"):
+            assert_close(parameters[k[5:]].grad, v[k], rtol=1e-3, atol=1e-6, msg=k)
+    optimizer.step()
+    state = net.state_dict()
+    for k in v:
+        if k.startswith("after:"):
+            assert_close(state[k[6:]], v[k], rtol=1e-4, atol=1e-5, msg=k)
+
+
+def test_reuse_weighs_the_clean_and_the_mixed_gradient(tiny):
+    x, y = batch()
+
+    def gradient(reuse):
+        net = tiny()
+        sage.Sage(reuse=reuse).seed(7).backward(net, x, y)
+        return torch.cat([p.grad.flatten() for p in net.parameters()])
+
+    assert_close(gradient(0.3), 0.3 * gradient(1.0) + 0.7 * gradient(0), rtol=1e-4, atol=1e-7)
+    net = tiny()
+    LOSSES["bce"](net(x), y).backward()
+    assert_close(gradient(1.0), torch.cat([p.grad.flatten() for p in net.parameters()]))
+
+
+def test_backward_uses_the_saliency_of_the_clean_pass(tiny):
+    x, y = batch()
+    net, method = tiny(), sage.Sage(reuse=0).seed(9)
+    method.backward(net, x, y)
+    other, z = tiny(), x.clone().requires_grad_()
+    grad, = torch.autograd.grad(LOSSES["bce"](other(z), y), z)
+    replay = sage.Sage().seed(9)
+    pair, lam = replay.draw_permutation(5, "cpu"), replay.draw_uniform(0, 0.6, "cpu")
+    mixed = sage.mix(x, y, smooth(saliency(grad)), pair, lam, replay.candidates(8, 12, "cpu"))
+    LOSSES["bce"](other(mixed.x), mixed.y).backward()
+    for p, q in zip(net.parameters(), other.parameters(), strict=True):
+        assert_close(p.grad, q.grad)
+
+
+@pytest.mark.parametrize("bn, updates", [("train", 2), ("eval", 1)])
+def test_batchnorm_mode_of_the_saliency_pass(bn, updates, tiny):
+    net = tiny().train()
+    sage.Sage(bn=bn).seed(0).backward(net, *batch())
+    assert net[1].num_batches_tracked == updates and net[1].training
+
+
+@pytest.mark.parametrize("fraction, count", [(0.01, 39), (0.1, 396), (0.5, 1984), (1.0, 3969), (0.0, 1)])
+def test_candidates_are_a_fraction_of_all_without_repeats(fraction, count):
+    tau = sage.Sage(fraction=fraction).seed(0).candidates(32, 32, "cpu")
+    assert len(tau) == count == len(set(map(tuple, tau.tolist()))) and tau.abs().max() <= 31
+
+
+def test_without_rearrangement_nothing_moves(tiny):
+    mixed = sage.Sage(rearranged=False).seed(0).mix(*batch(), tiny())
+    assert not mixed.tau.any()
+
+
+def test_without_guidance_the_partner_is_pasted_whole():
+    x, y = batch(3)
+    s, pair, tau = torch.rand(3, 1, 8, 12), torch.tensor([1, 2, 0]), torch.tensor([[2, -3]])
+    mixed = sage.mix(x, y, s, pair, 0.5, tau, guided=False)
+    for n in range(3):
+        want = x[n].clone()
+        want[:, 2:, :9] = x[pair[n]][:, :6, 3:]
+        assert torch.equal(mixed.x[n], want)
+    assert_close(mixed.share, torch.full((3,), 1 - 6 * 9 / 96))
+
+
+@pytest.mark.parametrize("bad", [0.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("lam", [0.0, 0.3, 1.0])
+def test_a_bad_saliency_never_reaches_image_or_label(bad, lam):
+    x, y = batch(4)
+    s = torch.rand(4, 1, 8, 12)
+    s[1], s[2, 0, 3, 3] = bad, bad
+    mixed = sage.mix(x, y, s, torch.tensor([1, 2, 3, 0]), lam, offsets(8, 12))
+    assert mixed.x.isfinite().all() and mixed.y.isfinite().all()
+    assert_close(mixed.y.sum(1), torch.ones(4))
+
+
+def test_paper_settings_are_the_papers():
+    def found(dataset, model):
+        return catalog.settings(methods, "sage", "paper", dataset, model)
+
+    assert found("cifar10", "preactresnet18") == {"u": 0.6, "reuse": 0.3}
+    assert found("cifar100", "preactresnet18") == {"u": 0.5, "reuse": 0.3}
+    assert found("cifar100", "resnext29_4_24") == {"u": 0.7, "reuse": 0.5}
+    assert found("shapes", "preactresnet18") == {} == catalog.settings(methods, "mixup", "paper", "cifar10", "x")
+
+
+def test_draws_have_the_right_distribution():
+    method = mixup.Mixup().seed(0)
+    for alpha in (0.3, 1.0, 4.0):
+        lam = torch.stack([method.draw_beta(alpha, "cpu") for _ in range(4000)])
+        assert lam.mean().item() == pytest.approx(0.5, abs=0.03)
+        assert lam.var().item() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.1)
+    u = torch.stack([method.draw_uniform(0, 0.6, "cpu") for _ in range(4000)])
+    assert u.min() >= 0 and u.max() <= 0.6 and u.mean().item() == pytest.approx(0.3, abs=0.02)
+
+
+def test_normalised_saliency_is_what_the_method_uses():
+    """Two maps that differ by a factor give the same mix."""
+    x, y = batch(2)
+    s, pair = torch.rand(2, 1, 8, 12), torch.tensor([1, 0])
+    one = sage.mix(x, y, s, pair, 0.4, offsets(8, 12))
+    two = sage.mix(x, y, s * torch.tensor([1e-9, 1e9])[:, None, None, None], pair, 0.4, offsets(8, 12))
+    assert_close(one.x, two.x, rtol=1e-4, atol=1e-5)
+    assert_close(normalise(s).sum((1, 2, 3)), torch.ones(2))
+
+
+@every
+def test_deepcopied_network_trains_alike(name, tiny):
+    """Nothing of a step is left behind in the network: a copy made after it takes the same next step."""
+    net, x, y = tiny(), *batch()
+    catalog.load(methods, name).seed(0).backward(net, x, y)
+    twin = deepcopy(net)
+    one, two = (catalog.load(methods, name).seed(5).backward(n, x, y) for n in (net, twin))
+    assert one == two

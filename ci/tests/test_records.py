@@ -1,0 +1,83 @@
+"""Records: valid, complete, never replaced; the numbers in them follow from the curve."""
+import json
+
+import pytest
+
+from sagelib import records
+from sagelib.train import Recipe
+
+
+@pytest.fixture
+def parts():
+    curve = [{"epoch": e, "lr": 0.2, "train_loss": 0.3, "seconds": 2.0 + e, "test_accuracy": a, "test_loss": 1.0}
+             for e, a in enumerate([10, 50, 90, 60, 61, 62, 63, 64, 65, 66, 67, 68.5])]
+    recipe = {**Recipe().__dict__, "milestones": [1 / 3, 2 / 3], "batch": 100, "padding": 2, "flip": True}
+    return dict(dataset=dict(name="cifar10", classes=10, train=50_000, test=10_000, height=32, width=32),
+                model=dict(name="preactresnet18", width=64, parameters=11_171_146),
+                method=dict(name="sage", settings="paper", loss="bce", u=0.6), recipe=recipe, seed=3, curve=curve,
+                parameters={"seed": 3})
+
+
+def test_final_median_and_best_are_kept_apart(parts):
+    record = records.make(**parts)
+    assert record["final"]["accuracy"] == 68.5 and record["best_on_test"] == {"accuracy": 90, "epoch": 2}
+    assert record["median_last10"] == 64.5
+    assert record["seconds"] == {"training": sum(2.0 + e for e in range(12)), "epoch": 8.0}
+    assert record["versions"]["torch"] and record["hardware"]["cores"] >= 1
+
+
+def test_written_and_read_back_at_the_path_of_its_key(parts, tmp_path):
+    record = records.make(**parts)
+    file = records.write(record, tmp_path)
+    assert file == tmp_path / f"cifar10/preactresnet18/sage-seed3-{record['run']}.json"
+    assert records.read(file) == record and records.every(tmp_path) == [record]
+    assert len(list(tmp_path.rglob("*"))) == 3  # two folders, one file, nothing temporary
+
+
+def test_a_result_is_never_replaced(parts, tmp_path):
+    file = records.write(records.make(**parts), tmp_path)
+    before = file.read_bytes()
+    with pytest.raises(FileExistsError, match="a result is never replaced"):
+        records.write(records.make(**parts), tmp_path)
+    assert file.read_bytes() == before and len(list(file.parent.iterdir())) == 1
+
+
+def test_the_run_id_changes_with_what_is_asked_and_nothing_else(parts):
+    one = records.make(**parts)["run"]
+    assert records.make(**{**parts, "parameters": {"results": "elsewhere"}})["run"] == one
+    assert records.make(**{**parts, "seed": 4})["run"] != one
+    assert records.make(**{**parts, "method": {**parts["method"], "u": 0.5}})["run"] != one
+
+
+def test_only_the_papers_recipe_is_called_the_papers(parts):
+    assert records.make(**parts)["kind"] == "paper"
+    short = records.make(**{**parts, "recipe": {**parts["recipe"], "epochs": 3}})
+    assert short["kind"] == "shortened: epochs 3 (paper 300)"
+    narrow = records.make(**{**parts, "model": {**parts["model"], "width": 16}})
+    assert "width 16 (paper 64)" in narrow["kind"]
+    other = records.make(**{**parts, "dataset": {**parts["dataset"], "name": "shapes"}})
+    assert "not one of the paper's" in other["kind"]
+
+
+@pytest.mark.parametrize("spoil, place", [
+    (lambda r: r.pop("seed"), "seed"), (lambda r: r.update(extra=1), "extra"),
+    (lambda r: r["final"].update(accuracy=101), "final/accuracy"), (lambda r: r.update(curve=[]), "curve"),
+    (lambda r: r["curve"][4].update(seconds=-1), "curve/4/seconds"), (lambda r: r["method"].update(name="A B"), "name"),
+    (lambda r: r["final"].update(accuracy="68"), "final/accuracy"),
+])
+def test_a_wrong_record_is_refused_with_the_place(spoil, place, parts, tmp_path):
+    record = records.make(**parts)
+    spoil(record)
+    with pytest.raises(ValueError, match=place):
+        records.write(record, tmp_path)
+    file = tmp_path / "bad.json"
+    file.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"bad\.json is no valid record"):
+        records.every(tmp_path)
+
+
+def test_every_committed_record_is_valid():
+    from pathlib import Path
+    root = Path(__file__).parents[2] / "book/results"
+    for record in records.every(root):
+        assert (records.path(record, root)).exists()

@@ -1,0 +1,94 @@
+"""The built site in a real Chromium: every page opens without error, stays on this host, shows its math."""
+import functools
+import os
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+SITE = Path(os.environ.get("SITE", Path(__file__).parents[2] / "book/_build/html"))
+PAGES = sorted(str(p.relative_to(SITE)) for p in SITE.rglob("*.html") if "_static" not in p.parts)
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="module")
+def address():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(SITE)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+             "--disable-sync", "--no-first-run", "--disable-quic"]
+    with sync_playwright() as p:
+        launched = p.chromium.launch(executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=quiet)
+        yield launched
+        launched.close()
+
+
+def opened(browser, address, name, width=1280):
+    """The page, and what went wrong while it loaded."""
+    page, wrong = browser.new_page(viewport={"width": width, "height": 900}), []
+    page.on("console", lambda m: wrong.append(f"console: {m.text}") if m.type == "error" else None)
+    page.on("pageerror", lambda e: wrong.append(f"page error: {e}"))
+    page.on("requestfailed", lambda r: wrong.append(f"failed: {r.url}"))
+    page.on("response", lambda r: wrong.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
+    page.on("request", lambda r: wrong.append(f"left the host: {r.url}")
+            if not r.url.startswith((address, "data:", "blob:")) else None)
+    page.goto(f"{address}/{name}", wait_until="networkidle")
+    return page, wrong
+
+
+def test_there_is_a_site():
+    assert len(PAGES) >= 10, f"no site under {SITE}: ci/test builds it"
+    assert {"index.html", "book/index.html", "notebooks/05_algorithm_1.html"} <= set(PAGES)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page(name, browser, address):
+    page, wrong = opened(browser, address, name)
+    try:
+        assert not wrong
+        assert page.title().strip()
+        no_alt = page.eval_on_selector_all("img", "all => all.filter(i => !i.alt.trim()).map(i => i.src)")
+        assert not no_alt
+        broken = page.eval_on_selector_all("img", "all => all.filter(i => !i.naturalWidth).map(i => i.src)")
+        assert not broken
+        waiting = page.locator(".math").count()
+        assert page.locator("mjx-container").count() >= waiting and page.locator("mjx-merror").count() == 0
+        assert "Problem" not in page.locator("body").inner_text()[:200]
+    finally:
+        page.close()
+
+
+@pytest.mark.parametrize("name", ["book/index.html", "notebooks/index.html", "notebooks/04_rearrangement.html"])
+def test_a_phone_scrolls_down_only(name, browser, address):
+    page, wrong = opened(browser, address, name, width=390)
+    try:
+        assert not wrong
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    finally:
+        page.close()
+
+
+def test_links_inside_the_site_lead_somewhere(browser, address):
+    for name in PAGES:
+        page = browser.new_page()
+        page.goto(f"{address}/{name}", wait_until="domcontentloaded")
+        for link in page.eval_on_selector_all("a[href]", "all => all.map(a => a.href)"):
+            if link.startswith(address):
+                path, _, place = link.removeprefix(address).lstrip("/").partition("#")
+                file = SITE / (path.split("?")[0] or "index.html")
+                assert file.exists(), f"{name} -> {link}"
+                if place and file.suffix == ".html":
+                    assert f'id="{place}"' in file.read_text(), f"{name} -> {link}"
+        page.close()

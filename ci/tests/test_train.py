@@ -1,0 +1,185 @@
+"""The loop: the recipe, one epoch by hand, and runs that are killed, spoilt or cut off."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from sagelib import methods
+from sagelib.batches import Batches
+from sagelib.catalog import load, names
+from sagelib.evaluate import scores
+from sagelib.train import Recipe, fit
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def run(shapes, tiny, name="sage", checkpoint=None, epochs=4, on_epoch=None, **recipe):
+    net = tiny()
+    curve = fit(net, Batches(shapes[0], 16, generator=seeded()), load(methods, name).seed(0),
+                Recipe(epochs=epochs, **recipe), Batches(shapes[1], 16), checkpoint, on_epoch)
+    for entry in curve:
+        entry["seconds"] = 0
+    return curve, torch.cat([p.flatten() for p in net.state_dict().values()])
+
+
+def test_the_default_recipe_is_the_papers():
+    r = Recipe()
+    assert (r.epochs, r.lr, r.momentum, r.nesterov, r.weight_decay, r.decay) == (300, 0.2, 0.9, True, 1e-4, 0.1)
+    rates = [r.rate(e) for e in (0, 99, 100, 199, 200, 299)]
+    assert rates == pytest.approx([0.2, 0.2, 0.02, 0.02, 0.002, 0.002])
+    assert [Recipe(epochs=3, lr=1).rate(e) for e in range(3)] == pytest.approx([1, 0.1, 0.01])
+
+
+def test_one_epoch_by_hand(shapes, tiny):
+    """SGD with Nesterov momentum and weight decay on every parameter, written out."""
+    curve, weights = run(shapes, tiny, "mixup", epochs=1)
+    net, method, losses = tiny(), load(methods, "mixup").seed(0), []
+    speed = [torch.zeros_like(p) for p in net.parameters()]
+    for x, y in Batches(shapes[0], 16, generator=seeded()):
+        for p in net.parameters():
+            p.grad = None
+        losses.append(method.backward(net, x, y).item())
+        with torch.no_grad():
+            for p, v in zip(net.parameters(), speed, strict=True):
+                g = p.grad + 1e-4 * p
+                v.mul_(0.9).add_(g)
+                p -= 0.2 * (g + 0.9 * v)
+    assert_close(torch.cat([p.flatten() for p in net.state_dict().values()]), weights, rtol=1e-4, atol=1e-5)
+    assert curve[0]["train_loss"] == pytest.approx(sum(losses) / len(losses))
+    assert curve[0]["test_accuracy"] == pytest.approx(scores(net, Batches(shapes[1], 16))["accuracy"])
+
+
+def test_scores_count_by_loop(shapes, tiny):
+    net = tiny().train()
+    found = scores(net, Batches(shapes[1], 7))
+    assert net.training
+    net.eval()
+    right = sum(int(net(shapes[1].normalised()[k:k + 1]).argmax() == shapes[1].labels[k]) for k in range(30))
+    assert found["accuracy"] == pytest.approx(100 * right / 30)
+    assert found["loss"] == pytest.approx(torch.nn.functional.cross_entropy(
+        net(shapes[1].normalised()), shapes[1].labels).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", names(methods))
+def test_interrupted_and_resumed_is_the_same_run(name, shapes, tiny, tmp_path):
+    whole = run(shapes, tiny, name)
+
+    def stop(curve):
+        if len(curve) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(shapes, tiny, name, tmp_path / "c.pt", on_epoch=stop)
+    resumed = run(shapes, tiny, name, tmp_path / "c.pt")
+    assert resumed[0] == whole[0] and torch.equal(resumed[1], whole[1])
+    assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
+
+
+PROGRAM = """
+import json, sys, torch
+from sagelib import datasets, methods, models
+from sagelib.batches import Batches
+from sagelib.catalog import load
+from sagelib.train import Recipe, fit
+torch.set_num_threads(1)
+train, test = load(datasets, "shapes", train=200, test=100)
+torch.manual_seed(0)
+net = load(models, "preactresnet18", classes=10, width=4)
+batches = Batches(train, 50, generator=torch.Generator().manual_seed(0))
+curve = fit(net, batches, load(methods, "sage").seed(0), Recipe(epochs=5), Batches(test, 100), sys.argv[1])
+torch.save(net.state_dict(), sys.argv[1] + ".weights")
+print(json.dumps([{k: v for k, v in e.items() if k != "seconds"} for e in curve]))
+"""
+
+
+def test_killed_with_sigkill_and_started_again_is_the_same_run(tmp_path):
+    def start(name):
+        return subprocess.Popen([sys.executable, "-c", PROGRAM, str(tmp_path / name)], text=True,
+                                stdout=subprocess.PIPE)
+
+    whole = start("whole").communicate()[0]
+    for delay in (0.0, 0.15):  # right after a checkpoint, and in the middle of an epoch
+        name = f"killed{delay}"
+        process = start(name)
+        deadline = time.monotonic() + 120
+        while not (tmp_path / name).exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(delay)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL and not Path(f"{tmp_path / name}.weights").exists()
+        assert json.loads(start(name).communicate()[0]) == json.loads(whole)
+        one, two = (torch.load(f"{tmp_path / n}.weights", weights_only=True) for n in (name, "whole"))
+        assert all(torch.equal(one[k], two[k]) for k in two)
+
+
+def test_a_checkpoint_holds_everything_and_loads_as_weights_only(shapes, tiny, tmp_path):
+    run(shapes, tiny, checkpoint=tmp_path / "c.pt", epochs=1)
+    state = torch.load(tmp_path / "c.pt", weights_only=True)
+    assert set(state) >= {"net", "optimizer", "generators", "curve", "torch"} and set(state["generators"]) == {
+        "method", "batches"}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_cut_off_checkpoint_is_one_clear_error(share, shapes, tiny, tmp_path):
+    file = tmp_path / "c.pt"
+    run(shapes, tiny, checkpoint=file, epochs=1)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:int(share * len(whole))])
+    with pytest.raises(ValueError, match=r"c\.pt cannot be read .* remove it to start again"):
+        run(shapes, tiny, checkpoint=file)
+    assert len(file.read_bytes()) == int(share * len(whole))
+
+
+def test_a_checkpoint_of_another_run_is_refused(shapes, tiny, tmp_path):
+    run(shapes, tiny, checkpoint=tmp_path / "c.pt", epochs=1)
+    with pytest.raises(ValueError, match="belongs to another run: its recipe"):
+        run(shapes, tiny, checkpoint=tmp_path / "c.pt", epochs=1, lr=0.1)
+    with pytest.raises(ValueError, match="belongs to another run: its method"):
+        run(shapes, tiny, "mixup", checkpoint=tmp_path / "c.pt", epochs=1)
+    torch.save({"net": {}}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="is no checkpoint of a training run: it lacks"):
+        run(shapes, tiny, checkpoint=tmp_path / "other.pt")
+
+
+def test_a_loss_that_is_not_finite_stops_with_epoch_step_and_settings(shapes, tiny, tmp_path):
+    class Spoilt(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.steps = tiny(), 0
+
+        def forward(self, x):
+            self.steps += self.training
+            return self.net(x) * (float("nan") if self.steps == 5 else 1)
+
+    file = tmp_path / "c.pt"
+    with pytest.raises(FloatingPointError, match=r"nan in epoch 1, step 1.*'lr': 0.2"):
+        fit(Spoilt(), Batches(shapes[0], 16, generator=seeded()), load(methods, "vanilla"), Recipe(epochs=3),
+            checkpoint=file)
+    assert len(torch.load(file, weights_only=True)["curve"]) == 1
+
+
+@pytest.mark.parametrize("options", [dict(precision="bf16"), dict(precision="fp16"), dict(channels_last=True)])
+def test_options_train_to_nearly_the_same(options, shapes, tiny):
+    plain, other = run(shapes, tiny, "sage"), run(shapes, tiny, "sage", **options)
+    assert other[0][-1]["train_loss"] == pytest.approx(plain[0][-1]["train_loss"], rel=0.05)
+
+
+def test_compile_trains_the_same(shapes, tiny):
+    plain, other = run(shapes, tiny, "vanilla", epochs=1), run(shapes, tiny, "vanilla", epochs=1, compile=True)
+    assert other[0][-1]["train_loss"] == pytest.approx(plain[0][-1]["train_loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("name", names(methods))
+def test_a_small_set_is_learnt(name, shapes, tiny):
+    """Loss falls well below that of a network that knows nothing, with every method."""
+    curve, _ = run(shapes, lambda: tiny(norm=True), name, epochs=40, lr=1.0)
+    assert curve[-1]["train_loss"] < 0.97 * curve[0]["train_loss"]

@@ -1,0 +1,127 @@
+"""Wrong input gets one clear error that says what is wrong and what to do. One row a kind."""
+import re
+
+import pytest
+import torch
+
+from sagelib import catalog, datasets, methods, models, records
+from sagelib.batches import Batches
+from sagelib.evaluate import scores
+from sagelib.mask import mask
+from sagelib.methods import cutmix, mixup, sage
+from sagelib.rearrange import best_offset, offsets, shift, total_saliency
+from sagelib.saliency import normalise, saliency, smooth
+from sagelib.train import Recipe
+
+X, Y, S, PAIR = torch.zeros(4, 3, 6, 8), torch.eye(4), torch.ones(4, 1, 6, 8), torch.arange(4)
+TAU = torch.zeros(1, 2, dtype=torch.long)
+
+CASES = {
+    "unknown method": (lambda: catalog.load(methods, "sagee"), "unknown method 'sagee' (did you mean 'sage'?); known:"),
+    "unknown network": (lambda: catalog.load(models, "resnet", classes=10), "unknown model 'resnet'"),
+    "unknown data set": (lambda: catalog.load(datasets, "imagenet"), "known: cifar10, cifar100, folder, shapes"),
+    "unknown option": (lambda: catalog.load(methods, "sage", eta=0.7), "sage has no option 'eta'; it has: "),
+    "misspelt option": (lambda: catalog.load(methods, "sage", fractoin=1), "did you mean 'fraction'?"),
+    "unknown settings": (lambda: catalog.settings(methods, "sage", "mine", "cifar10", "x"), "known: default, paper"),
+    "option out of range": (lambda: sage.Sage(u=1.5), "Sage: u is 1.5; it must be a number from 0 to 1"),
+    "option not a number": (lambda: sage.Sage(reuse="0.3"), "Sage: reuse is '0.3'; it must be a number from 0 to 1"),
+    "option NaN": (lambda: sage.Sage(sigma=float("nan")), "Sage: sigma is nan; it must be a number from 0 to 100"),
+    "option not a choice": (lambda: sage.Sage(norm="l3"), "Sage: norm is 'l3'; it must be one of 'l2', 'l1'"),
+    "option not a bool": (lambda: sage.Sage(guided="no"), "Sage: guided is 'no'; it must be True or False"),
+    "unknown loss": (lambda: mixup.Mixup(loss="mse"), "it must be one of 'bce', 'cross_entropy'"),
+    "negative alpha": (lambda: cutmix.CutMix(alpha=-1), "CutMix: alpha is -1; it must be a number from 0 to 100"),
+    "gradient of one image": (lambda: saliency(X[0]), "a gradient of shape (B, C, H, W), not (3, 6, 8)"),
+    "unknown norm": (lambda: saliency(X, "max"), "unknown saliency norm 'max'; known: l2, l1"),
+    "negative sigma": (lambda: smooth(S, -1), "sigma is -1; it must be a finite number of pixels, at least 0"),
+    "map with colours": (lambda: normalise(X), "maps of shape (B, 1, H, W), not (4, 3, 6, 8)"),
+    "empty frame": (lambda: offsets(0, 5), "at least one row and one column, not 0 x 5"),
+    "shift by a fraction": (lambda: shift(X, torch.zeros(2)), "tau must be integers of shape (2,) or (4, 2)"),
+    "a shift for each of too few": (lambda: shift(X, TAU.expand(3, 2)), "(2,) or (4, 2), not torch.int64 (3, 2)"),
+    "maps of two sizes": (lambda: total_saliency(S, S[..., 1:], TAU), "one shape (B, 1, H, W), not (4, 1, 6, 8)"),
+    "no candidate": (lambda: best_offset(S, S, TAU[:0]), "with at least one candidate"),
+    "integer labels": (lambda: mixup.mix(X, PAIR, PAIR, 0.5), "one_hot(labels, classes) makes them"),
+    "labels of another batch": (lambda: mixup.mix(X, Y[:3], PAIR, 0.5), "shape (4, K), not torch.float32 (3, 4)"),
+    "images as bytes": (lambda: mixup.mix(X.byte(), Y, PAIR, 0.5), "floats of shape (B, C, H, W), not torch.uint8"),
+    "pairing too short": (lambda: mixup.mix(X, Y, PAIR[:2], 0.5), "integers of shape (4,), not torch.int64 (2,)"),
+    "lam of another batch": (lambda: mixup.mix(X, Y, PAIR, torch.ones(3)), "or one for each of the 4 images"),
+    "box of three": (lambda: cutmix.mix(X, Y, PAIR, (1, 2, 3)), "top, left, bottom, right: four numbers, not (3,)"),
+    "saliency of another size": (lambda: sage.mix(X, Y, S[..., 1:], PAIR, 0.5, TAU), "must be of shape (4, 1, 6, 8)"),
+    "one class": (lambda: catalog.load(models, "preactresnet18", classes=1), "at least 2 classes and 1 channel"),
+    "no width": (lambda: catalog.load(models, "preactresnet18", classes=2, width=0), "1 channel, not 2 and 0"),
+    "no epoch": (lambda: Recipe(epochs=0), "epochs is 0; it must be a whole number, at least 1"),
+    "negative lr": (lambda: Recipe(lr=-1), "lr must be above 0"),
+    "unknown precision": (lambda: Recipe(precision="int8"), "unknown precision 'int8'; known: fp32, bf16, fp16"),
+    "shapes too hard": (lambda: catalog.load(datasets, "shapes", difficulty=2), "difficulty is 2; it must be a number"),
+    "shapes too few": (lambda: catalog.load(datasets, "shapes", train=3), "at least 10 images in each set"),
+    "cifar without a root": (lambda: catalog.load(datasets, "cifar10", root=None), "cifar10 needs root"),
+    "folder that is not there": (lambda: catalog.load(datasets, "folder", root="nowhere"), "no folder nowhere; give"),
+    "record not there yet": (lambda: records.validate({}), "is a required property"),
+    "record not an object": (lambda: records.validate([]), "at the top: [] is not of type 'object'"),
+}
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_one_clear_error(kind):
+    act, message = CASES[kind]
+    with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)) as caught:
+        act()
+    assert "\n" not in str(caught.value)
+
+
+def test_the_table_is_long_enough():
+    assert len(CASES) >= 20 and mask(S, S).eq(0.5).all()
+
+
+def refused(root, message, kind=ValueError):
+    with pytest.raises(kind, match=message):
+        catalog.load(datasets, "folder", root=root)
+
+
+def test_a_damaged_picture_is_named(pictures):
+    file = pictures / "train/dog/1.png"
+    file.write_bytes(file.read_bytes()[:200])
+    refused(pictures, r"train/dog/1\.png cannot be read as a picture .*; replace or remove it")
+    file.write_text("no picture")
+    refused(pictures, r"train/dog/1\.png cannot be read as a picture")
+
+
+def test_an_empty_class_is_named(pictures):
+    for file in (pictures / "test/cat").iterdir():
+        file.unlink()
+    refused(pictures, r"test/cat has no picture")
+
+
+def test_mixed_sizes_are_named(pictures):
+    from PIL import Image
+    Image.new("RGB", (16, 13)).save(pictures / "train/dog/9.png")
+    refused(pictures, r"train/dog/9\.png is 13 x 16 pixels, the pictures before it 12 x 16")
+
+
+def test_test_pictures_of_another_size_are_named(pictures):
+    from PIL import Image
+    Image.new("RGB", (12, 12)).save(pictures / "test/cat/0.png")
+    refused(pictures, r"test/cat/0\.png is 12 x 12 pixels")
+
+
+def test_a_class_that_was_not_trained_is_named(pictures):
+    (pictures / "test/emu").mkdir()
+    refused(pictures, "has the class 'emu' that the training set does not have")
+
+
+def test_a_missing_test_split_is_named(pictures):
+    (pictures / "test").rename(pictures / "elsewhere")
+    refused(pictures, "there is no folder .*test", FileNotFoundError)
+
+
+def test_a_tree_with_one_class_is_refused(pictures):
+    (pictures / "train/dog").rename(pictures / "dog")
+    refused(pictures, r"train has 1 class folder\(s\); a data set needs two or more")
+
+
+def test_batches_and_scores_refuse_nothing_at_all(shapes):
+    with pytest.raises(ValueError, match="at least 1 image and a padding of 0 or more, not 0 and 2"):
+        Batches(shapes[0], 0)
+    with pytest.raises(ValueError, match="there is no batch to evaluate on"):
+        scores(torch.nn.Flatten(), [])
+    with pytest.raises(ValueError, match=r"10 \(one a class\) to 40 images, not 41"):
+        shapes[0].subset(41)
