@@ -14,7 +14,7 @@ from sagelib.rearrange import offsets, shift, total_saliency
 from sagelib.saliency import normalise, saliency, smooth
 from sagelib.train import Recipe, fit
 
-PAIR, LAM = (1, 6), 0.45
+PAIR, LAM = (1, 0), 0.45
 
 
 def main():
@@ -40,7 +40,8 @@ def draw(test, x, y, s):
     pair = torch.tensor([1, 0])
     mixed = sage.mix(x[[i, j]], y[[i, j]], s[[i, j]], pair, LAM, tau)
     panels = [(test.pixels(x[i]), "image 1"), (test.pixels(x[j]), "image 2"),
-              (s[i], "saliency 1"), (s[j], "saliency 2"), (v.view(63, 63), "total saliency\nof every shift"), (mask(a, shift(b, best)), "mask"),
+              (s[i], "saliency 1"), (s[j], "saliency 2"),
+              (v.view(63, 63), "total saliency\nof every shift"), (mask(a, shift(b, best)), "mask"),
               (test.pixels(mixed.x[0]), f"mix: label\n{mixed.share[0]:.2f} of 1, {1 - mixed.share[0]:.2f} of 2")]
     figure, axes = plt.subplots(1, len(panels), figsize=(13, 2.5), layout="constrained")
     for axis, (z, title) in zip(axes, panels, strict=True):

@@ -20,8 +20,8 @@ def load_cifar(root, name, classes, mean, std):
     train, test = _from_tree(tree, name, classes) if tree else _from_torchvision(root, name)
     for split, (_, labels) in (("train", train), ("test", test)):
         if len(labels) != SIZES[split]:
-            raise ValueError(f"{tree or root}: {name} has {SIZES[split]} {split} images, here are {len(labels)}; unpack it "
-                             "again, or use the data set 'folder' for a part of it")
+            raise ValueError(f"{tree or root}: {name} has {SIZES[split]} {split} images, here are {len(labels)}; "
+                             "unpack it again, or use the data set 'folder' for a part of it")
     names = class_names(tree / "train") if tree else _torchvision(root, name, True).classes
     scale = [tuple(v / 255 for v in c) for c in (mean, std)]
     return Dataset(*train, tuple(names), *scale), Dataset(*test, tuple(names), *scale)

@@ -153,7 +153,7 @@ curve = fit(net, batches(train, batch, shuffle), mixer, recipe, batches(test, 50
 
 # %%
 # NBVAL_IGNORE_OUTPUT
-parameters = dict(dataset=dataset, root=root, method=method, settings=settings, options=options, model=model,
+parameters = dict(dataset=dataset, method=method, settings=settings, options=options, model=model,
                   width=width, seed=seed, epochs=epochs, train_images=train_images, batch=batch, lr=lr,
                   momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, padding=padding, flip=flip,
                   precision=precision, channels_last=channels_last, compile_network=compile_network, device=device)
