@@ -55,7 +55,10 @@ def bars(values, ylabel, title=None, errors=None, limit=None, size=(6, 2.8)):
 
 
 def curves(runs, key="test_accuracy", ylabel="test accuracy, %", size=(6.4, 3.2), draw=True):
-    """Learning curves: name -> curve (a list of dicts), or a list of curves (one a seed) drawn in one colour."""
+    """Learning curves: name -> curve (a list of dicts), or a list of curves (one a seed) drawn in one colour.
+
+    `draw=False` returns the figure instead of showing it.
+    """
     fig, axis = plt.subplots(figsize=size, layout="constrained")
     for name, found in runs.items():
         found = found if found and isinstance(found[0], list) else [found]
@@ -65,9 +68,9 @@ def curves(runs, key="test_accuracy", ylabel="test accuracy, %", size=(6.4, 3.2)
     axis.set(xlabel="epoch", ylabel=ylabel)
     axis.grid(alpha=0.3)
     axis.legend(frameon=False)
-    if draw:
-        plt.show()
-    return fig
+    if not draw:
+        return fig
+    plt.show()
 
 
 class Markdown:

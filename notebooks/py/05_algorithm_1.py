@@ -221,7 +221,7 @@ s = smooth(saliency(grad))
 variants = {"SAGE": sage.mix(x, y, s, pair, 0.5, tau), "w/o OR": sage.mix(x, y, s, pair, 0.5, still),
             "w/o SM": sage.mix(x, y, s, pair, 0.5, tau, guided=False)}
 rows = [z[1:4] for z in (x, x[pair], *[v.x for v in variants.values()])]
-show.grid([test.pixels(r) for r in rows], labels=["image", "partner", *variants], size=0.76)
+show.grid([test.pixels(r) for r in rows], labels=["image", "partner", *variants], size=0.7)
 
 # %% [markdown]
 # **What to see.** SAGE and its version without guided mixing move the partner alike, but the latter covers whatever is under

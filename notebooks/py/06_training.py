@@ -24,9 +24,9 @@
 # way it falls. At the end stands the command that runs the same on CIFAR.
 
 # %% tags=["parameters"]
-train_images = 1000
-difficulty = 0.2
-epochs = 12
+train_images = 800
+difficulty = 0.1
+epochs = 14
 batch = 50
 width = 8
 seeds = 2
@@ -179,12 +179,15 @@ except FloatingPointError as error:
 # ## Four methods
 #
 # Now the comparison: same images, same recipe, same seeds. Only the method differs.
+#
+# With so few epochs a learning rate that falls after a third of them would stop the learning before it has begun, so here it
+# falls late. That is a shortened recipe, tuned by looking at vanilla alone, and one more reason not to read a ranking into it.
 
 # %%
 # NBVAL_IGNORE_OUTPUT
-nets, runs = {}, {}
+nets, runs, recipe = {}, {}, Recipe(epochs=epochs, milestones=(0.75, 0.92))
 for name in ("vanilla", "mixup", "cutmix", "sage"):
-    done = [start(name, seed, Recipe(epochs=epochs), test=Batches(test, 500)) for seed in range(seeds)]
+    done = [start(name, seed, recipe, test=Batches(test, 500)) for seed in range(seeds)]
     nets[name], runs[name] = [net for net, _ in done], [curve for _, curve in done]
 assert all(curve[-1]["test_accuracy"] > 20 for curves in runs.values() for curve in curves)  # guessing gives 10
 
@@ -228,7 +231,7 @@ plt.show()
 assert all(values[0] > values[-1] for values in falls.values())
 
 # %% [markdown]
-# **What to see.** All fall. The order at one noise level is not the order at another, and with two seeds it may change with the
+# **What to see.** All fall. The order at one noise level need not be that at another, and with two seeds it may change with the
 # next seed.
 #
 # ## On real images
