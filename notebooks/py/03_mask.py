@@ -95,7 +95,9 @@ mask(a, b)
 # %% [markdown]
 # ## The paper's Figure 3
 #
-# Beside it stands Mixup with $\lambda = 0.5$, whose mask is one half everywhere.
+# The figure sets saliency-guided mixing beside plain Mixup {cite:p}`zhang2018mixup`. Both follow the same formula,
+# $x' = M \odot x_1 + (1 - M) \odot x_2$. The only difference is the mask: Mixup with $\lambda = 0.5$ has one half everywhere,
+# {eq}`eq-mask` has a value of its own for each pixel.
 
 # %% mystnb={"image": {"alt": "Two rows, each with two images, their saliency maps, the mask in blue for the first image and red for the second, the guided mix with two clear objects, and the Mixup of the same pair with two faded ones."}} tags=["hide-input"]
 overlap = torch.stack([torch.minimum(s[i], s[j]).sum() for i in range(20) for j in range(20)]).view(20, 20)

@@ -144,7 +144,7 @@ show.source(total_saliency)
 # With all shifts valued we can look at the whole landscape of $v$ for one pair. We take two images whose objects overlap, and
 # weight both maps by one half.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "A landscape over shifts: a dark dip near no shift, a bright ring around it with the optimum marked, falling off to the borders; 39 small crosses are a random sample."}}
+# %% mystnb={"image": {"alt": "A landscape over shifts: a dark dip near no shift, a bright ring around it with the optimum marked, falling off to the borders; 39 small crosses are a random sample."}} tags=["hide-input"]
 i, j = torch.arange(100), torch.arange(100, 200)
 everywhere = offsets(32, 32)
 v = total_saliency(0.5 * s[i], 0.5 * s[j], everywhere)
@@ -171,7 +171,7 @@ plt.show()
 #
 # Three rearrangements of that pair, from poor to best.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three columns, each with the mixed saliency above and the mixed image below: with no shift both objects lie on each other, at a middling shift the second is half out of the frame, at the best both are clear."}}
+# %% mystnb={"image": {"alt": "Three columns, each with the mixed saliency above and the mixed image below: with no shift both objects lie on each other, at a middling shift the second is half out of the frame, at the best both are clear."}} tags=["hide-input"]
 middle = everywhere[(v[n] - (v[n].max() + v[n][none]) / 2).abs().argmin()]
 one, two = i[n:n + 1], j[n:n + 1]
 rows, titles = [[], []], []

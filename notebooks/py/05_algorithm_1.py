@@ -113,7 +113,7 @@ show.source(sage.mix)
 #
 # The whole way of two pairs, from two images to one.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two rows of pictures: two images, their saliency maps, the mask in blue and red with the second image moved, and the mixed image with both objects in it."}}
+# %% mystnb={"image": {"alt": "Two rows of pictures: two images, their saliency maps, the mask in blue and red with the second image moved, and the mixed image with both objects in it."}} tags=["hide-input"]
 pictures, titles = [], ["image 1", "image 2", "saliency 1", "saliency 2", "mask", "mix"]
 nice = total_saliency(a, b, tau).amax(1).argsort(descending=True)[:2]
 fig, axes = plt.subplots(2, 6, figsize=(6.6, 2.5), layout="constrained")
@@ -232,7 +232,7 @@ show.grid([test.pixels(r) for r in rows], labels=["image", "partner", *variants]
 # The exact masks give the sum of this chapter in one picture: the visible share of the worse-off object, for every method so
 # far, on the same images.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars with the visible share of the worse-off object for Mixup, CutMix, SAGE, SAGE without rearrangement, and SAGE without guided mixing; SAGE's bar is the highest."}}
+# %% mystnb={"image": {"alt": "Bars with the visible share of the worse-off object for Mixup, CutMix, SAGE, SAGE without rearrangement, and SAGE without guided mixing; SAGE's bar is the highest."}} tags=["hide-input"]
 objects = train.masks[:50].float()
 makers = {name: load(methods, name) for name in ("mixup", "cutmix", "sage")}
 makers |= {"w/o OR": sage.Sage(rearranged=False), "w/o SM": sage.Sage(guided=False)}

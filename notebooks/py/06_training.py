@@ -51,6 +51,9 @@ train, test = load(datasets, "shapes", train=train_images, difficulty=difficulty
 # %% [markdown]
 # ## The recipe
 #
+# A recipe is everything about training that is not the method: how long, how fast, with what kind of step. A comparison of
+# methods is only fair when all share one recipe, and it can only be checked when the recipe is written down in full.
+#
 # The paper trains with stochastic gradient descent for 300 epochs at a learning rate of 0.2, a tenth of it after a third of
 # the epochs and a hundredth after two thirds {cite:p}`ma2022sage`. Its code adds what the text leaves out: Nesterov momentum, and
 # weight decay on every parameter, BatchNorm's included.

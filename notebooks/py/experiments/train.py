@@ -121,7 +121,7 @@ def batches(part, size, generator=None):
 preview = catalog.load(methods, method, **{**tuned, **options}).seed(seed, device)
 x, y = next(iter(batches(train, 8, torch.Generator(device).manual_seed(seed))))
 mixed = preview.mix(x, y, deepcopy(net))
-show.grid([train.pixels(x), train.pixels(mixed.x)], size=1.1)
+show.grid([train.pixels(x), train.pixels(mixed.x)], size=0.95)
 
 # %% [markdown]
 # ## Training
