@@ -83,6 +83,8 @@ torch.testing.assert_close(mask(s[0], s[1])[0], slow_mask(s[0, 0], s[1, 0]))
 show.source(mask)
 
 # %% [markdown]
+# The library's version is the same in three lines for whole batches, and never divides by zero.
+#
 # Where neither image has saliency the mask is 0, so such a pixel goes to the second image. That is what any small $\zeta$
 # gives in the limit, and the plain fraction does not: it gives NaN.
 
@@ -197,7 +199,7 @@ plt.show()
 # Where they overlap (right), there is nothing to gain: two objects want the same pixels, and the mask has to take from one
 # what it gives to the other.
 #
-# That is a limit of any mask. The way out is to move one of the images, so that they do not overlap any more.
+# That is a limit of any mask, however clever. The way out is to move one of the images, so that they do not overlap any more.
 # [The next chapter](04_rearrangement.ipynb) does that.
 #
 # ## In the library

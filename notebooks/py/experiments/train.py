@@ -110,7 +110,7 @@ if target.exists():
 # First row: images as the network gets them, cropped and flipped. Second row: what the method makes of them, by the
 # still untrained network.
 
-# %% mystnb={"image": {"alt": "Two rows of eight training images: above as they are, below as the method mixes them."}}
+# %% mystnb={"image": {"alt": "Two rows of six training images: above as they are, below as the method mixes them."}}
 from copy import deepcopy
 
 
@@ -119,9 +119,9 @@ def batches(part, size, generator=None):
 
 
 preview = catalog.load(methods, method, **{**tuned, **options}).seed(seed, device)
-x, y = next(iter(batches(train, 8, torch.Generator(device).manual_seed(seed))))
+x, y = next(iter(batches(train, 6, torch.Generator(device).manual_seed(seed))))
 mixed = preview.mix(x, y, deepcopy(net))
-show.grid([train.pixels(x), train.pixels(mixed.x)], size=0.95)
+show.grid([train.pixels(x), train.pixels(mixed.x)], size=1.1)
 
 # %% [markdown]
 # ## Training
