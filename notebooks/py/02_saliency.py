@@ -53,7 +53,7 @@ net = load(models, "preactresnet18", classes=10, width=8)
 untrained = deepcopy(net).eval()
 shuffle = torch.Generator().manual_seed(seed)
 fit(net, Batches(train, 50, generator=shuffle), load(methods, "vanilla").seed(seed), Recipe(epochs=epochs))
-net.eval();
+net = net.eval()
 
 # %% [markdown]
 # ## The equation
