@@ -21,7 +21,7 @@ make_environment() {
     echo "$wanted" > .venv/installed
   fi
   PATH="$PWD/.venv/bin:$PATH"
-  export PATH PYDEVD_DISABLE_FILE_VALIDATION=1 MPLBACKEND=agg JUPYTER_PLATFORM_DIRS=1
+  export PATH PYDEVD_DISABLE_FILE_VALIDATION=1 JUPYTER_PLATFORM_DIRS=1
 }
 
 # The browser of the tests: one that is there, or Debian's, or playwright's own.
