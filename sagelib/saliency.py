@@ -26,18 +26,18 @@ def saliency(grad, norm="l2"):
     return g.abs().mean(1, keepdim=True) if norm == "l1" else g.square().sum(1, keepdim=True).sqrt()
 
 
-def smooth(s, sigma=1.0):
+def smooth(s, sigma=1.0, radius=None):
     """Gaussian blur of maps (..., H, W), `sigma` in pixels: 5x5 for sigma 1, reflected border.
 
-    The kernel reaches ceil(2 sigma) pixels to each side and sums to 1; the border pixel itself is
-    not repeated. `sigma=0` returns the maps unchanged. Section 3.2 ("Gaussian-smoothed").
+    The kernel reaches `radius` pixels to each side, ceil(2 sigma) unless told, and sums to 1; the border
+    pixel itself is not repeated. `sigma=0` returns the maps unchanged. Section 3.2 ("Gaussian-smoothed").
     """
     if not (math.isfinite(sigma) and sigma >= 0):
         raise ValueError(f"sigma is {sigma}; it must be a finite number of pixels, at least 0")
     s = at_least_float32(s)
     if sigma == 0:
         return s
-    radius = math.ceil(2 * sigma)
+    radius = math.ceil(2 * sigma) if radius is None else radius
     weights = [math.exp(-0.5 * (k / sigma) ** 2) for k in range(-radius, radius + 1)]
     for axis in (-2, -1):
         wide = s.index_select(axis, _reflected(s.shape[axis], radius, s.device))

@@ -13,13 +13,21 @@ def shapes():
     return load(datasets, "shapes", train=40, test=30)
 
 
+class Tiny(nn.Sequential):
+    """Layers, the first two of which with a ReLU count as stages."""
+
+    @property
+    def stages(self):
+        return self[2], self[3]
+
+
 @pytest.fixture
 def tiny():
     """A network of three layers, with BatchNorm, for images of any size; built anew with the same weights."""
     def build(classes=10, norm=True, seed=0):
         torch.manual_seed(seed)
-        return nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6) if norm else nn.Identity(), nn.ReLU(),
-                             nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, classes))
+        return Tiny(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6) if norm else nn.Identity(), nn.ReLU(),
+                    nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, classes))
     return build
 
 

@@ -8,7 +8,7 @@ from sagelib import catalog, datasets, methods, models, records
 from sagelib.batches import Batches
 from sagelib.evaluate import scores
 from sagelib.mask import mask
-from sagelib.methods import cutmix, mixup, sage
+from sagelib.methods import comixup, cutmix, cutout, guidedmixup, keepaugment, mixup, puzzlemix, sage, saliencymix
 from sagelib.rearrange import best_offset, offsets, shift, total_saliency
 from sagelib.saliency import normalise, saliency, smooth
 from sagelib.train import Recipe
@@ -17,8 +17,9 @@ X, Y, S, PAIR = torch.zeros(4, 3, 6, 8), torch.eye(4), torch.ones(4, 1, 6, 8), t
 TAU = torch.zeros(1, 2, dtype=torch.long)
 
 CASES = {
-    "unknown method": (lambda: catalog.load(methods, "sagee"), "unknown method 'sagee' (did you mean 'sage'?); known:"),
-    "unknown network": (lambda: catalog.load(models, "resnet", classes=10), "unknown model 'resnet'"),
+    "unknown method": (
+        lambda: catalog.load(methods, "sagee"), "unknown method 'sagee' (did you mean 'sage'?); known:"),
+    "unknown network": (lambda: catalog.load(models, "resnet", classes=10), "unknown model 'resnet' (did you mean"),
     "unknown data set": (lambda: catalog.load(datasets, "imagenet"), "known: cifar10, cifar100, folder, shapes"),
     "unknown option": (lambda: catalog.load(methods, "sage", eta=0.7), "sage has no option 'eta'; it has: "),
     "misspelt option": (lambda: catalog.load(methods, "sage", fractoin=1), "did you mean 'fraction'?"),
@@ -44,14 +45,32 @@ CASES = {
     "images as bytes": (lambda: mixup.mix(X.byte(), Y, PAIR, 0.5), "floats of shape (B, C, H, W), not torch.uint8"),
     "pairing too short": (lambda: mixup.mix(X, Y, PAIR[:2], 0.5), "integers of shape (4,), not torch.int64 (2,)"),
     "lam of another batch": (lambda: mixup.mix(X, Y, PAIR, torch.ones(3)), "or one for each of the 4 images"),
-    "box of three": (lambda: cutmix.mix(X, Y, PAIR, (1, 2, 3)), "top, left, bottom, right: four numbers, not (3,)"),
+    "box of three": (lambda: cutmix.mix(X, Y, PAIR, (1, 2, 3)), "top, left, bottom, right: four numbers, or four"),
+    "boxes of too few": (
+        lambda: cutmix.mix(X, Y, PAIR, torch.zeros(3, 4)), "four for each of the 4 images, not (3, 4)"),
+    "squares of too few": (lambda: cutout.mix(X, Y, torch.zeros(3, 4)), "for each of the 4 images, not (3, 4)"),
+    "puzzle saliency": (
+        lambda: puzzlemix.mix(X, Y, S[:3], PAIR, 0.5, 2), "must be of shape (4, 1, 6, 8), not (3, 1, 6"),
+    "puzzle grid": (lambda: puzzlemix.mix(X, Y, S, PAIR, 0.5, 0), "blocks is 0; it must be a whole number"),
+    "co-mixup draws": (
+        lambda: comixup.mix(X, Y, S, torch.ones(3), PAIR, PAIR), "for 4 images of 6 x 8: saliency (4, 1"),
+    "guided saliency": (lambda: guidedmixup.mix(X, Y, S[:, :, 1:], PAIR), "must be of shape (4, 1, 6, 8)"),
+    "keys of another size": (
+        lambda: keepaugment.boxes(S, 0.5, 0.6, torch.ones(4, 3)), "keys must be (4, 20), not (4, 3)"),
+    "half a stage": (
+        lambda: catalog.load(methods, "manifold_mixup", stages=1.5), "must be a whole number from 0 to 100"),
+    "deviation of zero": (
+        lambda: saliencymix.SaliencyMix(std=(0.2, 0, 0.2)), "must be a number above 0, or one for each"),
+    "unknown detector": (lambda: saliencymix.SaliencyMix(detector="cv"), "it must be one of 'builtin', 'opencv'"),
+    "widening of zero": (lambda: catalog.load(models, "wrn16_8", classes=5, width=0), "a widening of 1, not 5 and 0"),
     "saliency of another size": (lambda: sage.mix(X, Y, S[..., 1:], PAIR, 0.5, TAU), "must be of shape (4, 1, 6, 8)"),
     "one class": (lambda: catalog.load(models, "preactresnet18", classes=1), "at least 2 classes and 1 channel"),
     "no width": (lambda: catalog.load(models, "preactresnet18", classes=2, width=0), "1 channel, not 2 and 0"),
     "no epoch": (lambda: Recipe(epochs=0), "epochs is 0; it must be a whole number, at least 1"),
     "negative lr": (lambda: Recipe(lr=-1), "lr must be above 0"),
     "unknown precision": (lambda: Recipe(precision="int8"), "unknown precision 'int8'; known: fp32, bf16, fp16"),
-    "shapes too hard": (lambda: catalog.load(datasets, "shapes", difficulty=2), "difficulty is 2; it must be a number"),
+    "shapes too hard": (
+        lambda: catalog.load(datasets, "shapes", difficulty=2), "difficulty is 2; it must be a number"),
     "shapes too few": (lambda: catalog.load(datasets, "shapes", train=3), "at least 10 images in each set"),
     "cifar without a root": (lambda: catalog.load(datasets, "cifar10", root=None), "cifar10 needs root"),
     "folder that is not there": (lambda: catalog.load(datasets, "folder", root="nowhere"), "no folder nowhere; give"),

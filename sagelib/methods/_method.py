@@ -5,6 +5,7 @@ gradient of the network. Images are (B, C, H, W) floats, labels (B, K) with rows
 """
 import dataclasses
 import math
+import random
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,16 @@ def number(default, low, high):
     return dataclasses.field(default=default, metadata={"low": low, "high": high})
 
 
+def whole(default, low, high):
+    """A field that holds a whole number from low to high."""
+    return dataclasses.field(default=default, metadata={"low": low, "high": high, "whole": True})
+
+
+def per_channel(default, low):
+    """A field that holds one number above `low` for each channel, or one number for all of them."""
+    return dataclasses.field(default=default, metadata={"above": low})
+
+
 def choice(default, *names):
     """A field that holds one of these names."""
     return dataclasses.field(default=default, metadata={"names": (default, *names)})
@@ -43,19 +54,21 @@ class Method:
 
     loss: str = choice("bce", "cross_entropy")
     generator: torch.Generator | None = dataclasses.field(default=None, repr=False)
+    host: random.Random | None = dataclasses.field(default=None, repr=False)  # draws that decide shapes
 
     def __post_init__(self):
         for f in dataclasses.fields(self):
             _check_field(type(self).__name__, f, getattr(self, f.name))
 
     def seed(self, seed, device="cpu"):
-        """Draw from now on from a generator of its own on that device; returns the method."""
-        self.generator = torch.Generator(device).manual_seed(seed)
+        """Draw from now on from generators of its own, on that device and on the host; returns the method."""
+        self.generator, self.host = torch.Generator(device).manual_seed(seed), random.Random(seed)
         return self
 
     def options(self):
         """The fields that settle what the method does, name -> value."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "generator"}
+        names = [f.name for f in dataclasses.fields(self) if f.name not in ("generator", "host")]
+        return {k: list(v) if isinstance(v := getattr(self, k), tuple) else v for k in names}
 
     def mix(self, x, y, net=None):
         """Images (B, C, H, W) and labels (B, K) -> Mixed; the inputs are not written to."""
@@ -89,6 +102,14 @@ class Method:
     def draw_permutation(self, n, device):
         """A random order of n things, (n,)."""
         return torch.randperm(n, generator=self.generator, device=self._place(device)).to(device)
+
+    def draw_choice(self, values):
+        """One of these values, on the host: for what decides shapes, which a device could not tell without a wait."""
+        return (self.host or random).choice(list(values))
+
+    def draw_seed(self):
+        """A whole number below 2**31, on the host: for a library that draws for itself."""
+        return (self.host or random).randrange(2**31)
 
     def _place(self, device):
         return self.generator.device if self.generator is not None else device
@@ -132,6 +153,18 @@ def check_pairs(x, y, pair):
         raise ValueError(f"the pairing must be integers of shape ({len(x)},), not {pair.dtype} {tuple(pair.shape)}")
 
 
+def to_pixels(x, mean, std):
+    """Normalised images (B, C, H, W) back to [0, 1], float32; mean and std are numbers or one for each channel."""
+    return x.float() * _constants(std, x.device) + _constants(mean, x.device)
+
+
+def _constants(values, device):
+    if not isinstance(values, torch.Tensor):  # made on the device: a copy from the host would wait for it
+        values = [float(v) for v in (values if hasattr(values, "__len__") else [values])]
+        values = torch.stack([torch.full((), v, device=device) for v in values])
+    return values.float().to(device).flatten()[:, None, None]
+
+
 def as_column(lam, x):
     """A mixing weight, a number or (B,), as float32 (B, 1, 1, 1) beside images x."""
     lam = torch.as_tensor(lam, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32, device=x.device)
@@ -141,13 +174,23 @@ def as_column(lam, x):
 
 
 def _check_field(owner, f, value):
-    names, low = f.metadata.get("names"), f.metadata.get("low")
-    if names is not None and value not in names:
-        raise ValueError(f"{owner}: {f.name} is {value!r}; it must be one of {', '.join(map(repr, names))}")
-    if low is not None:
-        high = f.metadata["high"]
-        good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        if not (good and low <= value <= high):
-            raise ValueError(f"{owner}: {f.name} is {value!r}; it must be a number from {low} to {high}")
+    rule = f.metadata
+    if "names" in rule and value not in rule["names"]:
+        raise ValueError(f"{owner}: {f.name} is {value!r}; it must be one of {', '.join(map(repr, rule['names']))}")
+    if "low" in rule:
+        kind = "a whole number" if rule.get("whole") else "a number"
+        good = _is_number(value) and (not rule.get("whole") or value == int(value))
+        if not (good and rule["low"] <= value <= rule["high"]):
+            raise ValueError(f"{owner}: {f.name} is {value!r}; it must be {kind} from "
+                             f"{rule['low']} to {rule['high']}")
+    if "above" in rule:
+        values = value if isinstance(value, (tuple, list)) else [value]
+        if not values or not all(_is_number(v) and v > rule["above"] for v in values):
+            raise ValueError(f"{owner}: {f.name} is {value!r}; it must be a number above {rule['above']}, "
+                             "or one for each channel")
     if f.type in (bool, "bool") and not isinstance(value, bool):
         raise ValueError(f"{owner}: {f.name} is {value!r}; it must be True or False")
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

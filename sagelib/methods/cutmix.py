@@ -15,16 +15,18 @@ def mix(x, y, pair, box):
     """The box of the partner pasted over each image; the label's share is the area that is left.
 
     x (B, C, H, W), y (B, K), pair (B,) integers; box = top, left, bottom, right in pixels (bottom and
-    right excluded), one for the batch, (4,).
+    right excluded), one for the batch, (4,), or one for each image, (B, 4).
     """
     check_pairs(x, y, pair)
     box = torch.as_tensor(box, device=x.device)
-    if box.shape != (4,):
-        raise ValueError(f"a box is top, left, bottom, right: four numbers, not {tuple(box.shape)}")
+    if box.shape not in {(4,), (len(x), 4)}:
+        raise ValueError("a box is top, left, bottom, right: four numbers, or four for each of the "
+                         f"{len(x)} images, not {tuple(box.shape)}")
+    top, left, bottom, right = box.expand(len(x), 4)[:, :, None, None].unbind(1)
     rows = torch.arange(x.shape[2], device=x.device)[:, None]
     columns = torch.arange(x.shape[3], device=x.device)
-    inside = (rows >= box[0]) & (rows < box[2]) & (columns >= box[1]) & (columns < box[3])
-    m = (~inside).to(x.dtype).expand(len(x), 1, -1, -1)
+    inside = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
+    m = (~inside).to(x.dtype)[:, None]
     share = m.float().mean((1, 2, 3))
     picture, label = blend(x, y, pair, m, share)
     return Mixed(picture, label, mask=m, share=share, pair=pair)

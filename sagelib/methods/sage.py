@@ -16,6 +16,7 @@ import torch
 from ..mask import mask
 from ..rearrange import best_offset, offsets, shift
 from ..saliency import normalise, saliency, smooth
+from ._clean_pass import clean_pass, evaluating
 from ._method import Method, Mixed, as_column, check_pairs, choice, number
 
 SETTINGS = {  # the paper's appendix B; WRN16-8 is in the authors' README alone
@@ -80,7 +81,7 @@ class Sage(Method):
         mixed = self._mix(x, y, grad)
         loss = (1 - self.reuse) * self.criterion(net(mixed.x), mixed.y)
         scale(loss).backward()
-        return (self.reuse * clean + loss).detach()
+        return loss.detach() + (clean if self.reuse else 0)
 
     def candidates(self, h, w, device):
         """The shifts to search this time, (N, 2): int(fraction * all), at least one; the same for the batch."""
@@ -98,22 +99,10 @@ class Sage(Method):
         return mix(x, y, s, pair, lam, self.candidates(*x.shape[2:], x.device), self.guided)
 
     def _clean_pass(self, net, x, y, reuse, scale=lambda loss: loss):
-        """The loss on the clean batch and its gradient by the images; `reuse` of it goes to the weights."""
-        x = x.detach().requires_grad_()
-        frozen = [m for m in net.modules() if self.bn == "eval" and m.training
-                  and isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
-        try:
-            for m in frozen:
-                m.eval()
-            with torch.enable_grad():
-                loss = self.criterion(net(x), y)
-                if reuse == 0:
-                    return loss.detach(), torch.autograd.grad(scale(loss), x)[0]
-                scale(reuse * loss).backward()
-        finally:
-            for m in frozen:
-                m.train()
-        return loss.detach(), x.grad
+        """`reuse` times the loss on the clean batch, which goes to the weights, and its gradient by the images."""
+        kinds = torch.nn.modules.batchnorm._BatchNorm if self.bn == "eval" else ()
+        with evaluating(net, kinds):
+            return clean_pass(net, x, lambda z: self.criterion(z, y), reuse or 1.0, reuse != 0, scale)
 
 
 build = Sage

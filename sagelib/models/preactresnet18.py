@@ -1,7 +1,7 @@
 """PreActResNet18: K. He, X. Zhang, S. Ren, J. Sun, "Identity Mappings in Deep Residual Networks", ECCV 2016.
 
-https://arxiv.org/abs/1603.05027. Layer for layer the network of the SAGE authors' code: no BatchNorm or ReLU before the
-pooling, a bare 1x1 convolution of the activated input as shortcut; 11,171,146 parameters for 10 classes.
+https://arxiv.org/abs/1603.05027. Layer for layer the network of the SAGE authors' code: no BatchNorm or ReLU before
+the pooling, a bare 1x1 convolution of the activated input as shortcut; 11,171,146 parameters for 10 classes.
 """
 import torch.nn.functional as F
 from torch import nn

@@ -73,13 +73,14 @@ device = device or ("cuda" if torch.cuda.is_available() else "cpu")
 epochs, width = epochs or (2 if dataset == "shapes" else 300), width or (8 if dataset == "shapes" else 0)
 recipe = Recipe(epochs=epochs, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay,
                 precision=precision, channels_last=channels_last, compile=compile_network)
-tuned = catalog.settings(methods, method, settings, dataset, model)
-mixer = catalog.load(methods, method, **{**tuned, **options}).seed(seed, device)
 
 # %%
 # NBVAL_IGNORE_OUTPUT
 train, test = (part.to(device) for part in catalog.load(datasets, dataset, root=root or None))
 train = train.subset(train_images, seed=0) if train_images else train
+known = {k: getattr(train, k) for k in ("mean", "std") if k in catalog.defaults(methods, method)}
+tuned = catalog.settings(methods, method, settings, dataset, model)
+mixer = catalog.load(methods, method, **{**known, **tuned, **options}).seed(seed, device)
 torch.manual_seed(seed)
 net = catalog.load(models, model, classes=len(train.classes), **({"width": width} if width else {})).to(device)
 height_width = dict(zip(("height", "width"), train.images.shape[2:], strict=True))
@@ -118,7 +119,7 @@ def batches(part, size, generator=None):
     return Batches(part, size, padding, flip, generator)
 
 
-preview = catalog.load(methods, method, **{**tuned, **options}).seed(seed, device)
+preview = catalog.load(methods, method, **{**known, **tuned, **options}).seed(seed, device)
 x, y = next(iter(batches(train, 6, torch.Generator(device).manual_seed(seed))))
 mixed = preview.mix(x, y, deepcopy(net))
 show.grid([train.pixels(x), train.pixels(mixed.x)], size=1.1)

@@ -1,0 +1,416 @@
+"""The rivals by value: against loops, against exhaustive search, and against what the authors' code computed."""
+import numpy as np
+import pytest
+import rivals
+import torch
+from torch.testing import assert_close
+
+from sagelib import catalog, methods
+from sagelib.methods import (
+    _assign,
+    _min_cut,
+    _potts,
+    comixup,
+    cutout,
+    guidedmixup,
+    keepaugment,
+    manifold_mixup,
+    mixup,
+    puzzlemix,
+    randaugment,
+    saliencymix,
+)
+from sagelib.methods._method import LOSSES, one_hot
+from sagelib.methods._transport import move, transport_plan
+from sagelib.saliency import normalise
+
+
+def draw(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def labels(n, classes=10):
+    return one_hot(torch.arange(n) % classes, classes)
+
+
+# Manifold Mixup
+
+def test_manifold_mixup_mixes_what_a_stage_gives(tiny):
+    net, x, y, pair, lam = tiny(), draw(5, 3, 8, 12), labels(5), torch.tensor([3, 1, 0, 4, 2]), 0.3
+    for place in range(3):
+        weight = torch.ones(3)
+        weight[place] = lam
+        got = manifold_mixup.forward(net, x, pair, weight)
+        h = lam * x + (1 - lam) * x[pair] if place == 0 else x
+        for k, layer in enumerate(net):
+            h = layer(h)
+            if (place, k) in ((1, 2), (2, 3)):
+                h = lam * h + (1 - lam) * h[pair]
+        assert_close(got, h)
+    assert not any(m._forward_hooks for m in net.modules())
+    assert_close(manifold_mixup.mix(x, y, pair, lam).x, mixup.mix(x, y, pair, lam).x)
+
+
+def test_manifold_mixup_removes_its_hooks_when_the_network_fails(tiny):
+    net = tiny()
+    with pytest.raises(RuntimeError):
+        manifold_mixup.forward(net, torch.rand(2, 5, 8, 8), torch.tensor([1, 0]), torch.ones(3))
+    assert not any(m._forward_hooks for m in net.modules())
+
+
+def test_manifold_mixup_chooses_each_place_and_needs_stages(tiny):
+    """With lambda near 1/2 the loss tells where it was mixed."""
+    x, y, losses = draw(4, 3, 8, 8), labels(4), {}
+    for seed in range(12):
+        method = manifold_mixup.ManifoldMixup(alpha=100.0).seed(seed)
+        pair, lam = method.draw_permutation(4, "cpu"), method.draw_beta(100.0, "cpu")
+        share = lam * torch.eye(4) + (1 - lam) * torch.eye(4)[pair]
+        value = manifold_mixup.ManifoldMixup(alpha=100.0).seed(seed).backward(tiny(), x, y)
+        for place in range(3):
+            weight = torch.ones(3)
+            weight[place] = lam
+            want = LOSSES["bce"](manifold_mixup.forward(tiny(), x, pair, weight), share @ y)
+            if torch.isclose(value, want, rtol=1e-6):
+                losses.setdefault(place, []).append(seed)
+    assert set(losses) == {0, 1, 2}
+    with pytest.raises(ValueError, match="stages"):
+        manifold_mixup.ManifoldMixup().seed(0).backward(torch.nn.Flatten(), draw(2, 3, 4, 4), labels(2, 48))
+
+
+# SaliencyMix
+
+def test_saliencymix_box_is_the_loop():
+    s = draw(7, 9, 13)
+    s[0, :, :] = 1  # ties: the first counts
+    s[1, 8, 12] = 2
+    for lam in (0.0, 0.2, 0.7, 1.0):
+        got = saliencymix.box(s, lam)
+        assert got.tolist() == [rivals.boxes_of_peak(m.numpy(), lam) for m in s]
+        assert saliencymix.box(s[3], lam).tolist() == got[3].tolist()
+
+
+def test_saliencymix_is_the_authors(vectors):
+    v = vectors("saliencymix")
+    for c in range(3):
+        lam = float(v[f"case{c}_lam_drawn"])
+        ours = saliencymix.fine_grained(v[f"case{c}_u8"][None])[0]
+        assert torch.equal(ours, v[f"case{c}_sal_map_u8_from_uint8_image"].long())
+        box = saliencymix.box(v[f"case{c}_sal_map_u8"], lam)
+        assert torch.equal(box, v[f"case{c}_bbox_r0c0r1c1"])
+        mixed = saliencymix.mix(draw(8, 3, 32, 32), labels(8), v[f"case{c}_perm"], box)
+        assert_close(mixed.share, v[f"case{c}_lam_final"].float().expand(8))
+    published = saliencymix.fine_grained_of_floats(v["float0"][None])[0]
+    assert torch.equal(published, v["case0_sal_map_u8"].long())
+
+
+@pytest.mark.parametrize("h, w", [(32, 32), (20, 45), (5, 7), (64, 48)])
+def test_the_detector_is_opencvs_byte_for_byte(h, w):
+    images = (torch.nn.functional.interpolate(draw(6, 3, 4, 5), (h, w), mode="bilinear") * 255).byte()
+    images = torch.cat([images, (draw(4, 3, h, w) * 255).byte(), torch.zeros(1, 3, h, w).byte()])
+    assert torch.equal(saliencymix.fine_grained(images), saliencymix.opencv(images))
+
+
+def test_saliencymix_boxes_follow_the_partner_or_as_published_one_image():
+    x, y = torch.zeros(4, 3, 32, 32), labels(4)
+    for n, (i, j) in enumerate([(4, 4), (4, 24), (24, 4), (24, 24)]):
+        x[n, :, i:i + 4, j:j + 4] = 1
+    mixed = saliencymix.SaliencyMix(prob=1.0).seed(3).mix(x, y)
+    size = (mixed.mask == 0).float().sum((1, 2, 3))
+    assert (size > 0).all()
+    for n in range(4):
+        k = mixed.pair[n]
+        inside = (mixed.mask[n, 0] == 0) & (x[k, 0] == 1)
+        assert inside.any()  # the box of each image holds its own partner's square
+    published = saliencymix.SaliencyMix(prob=1.0, published=True).seed(3).mix(x, y)
+    assert (published.mask == published.mask[0]).all()
+    never = saliencymix.SaliencyMix(prob=0.0).seed(3).mix(x, y)
+    assert torch.equal(never.x, x) and torch.equal(never.y, y)
+
+
+# Puzzle Mix
+
+def test_min_cut_is_the_best_of_all_labellings():
+    for seed, (h, w) in enumerate([(2, 2), (3, 3), (2, 4), (1, 5), (3, 2)]):
+        unary, down, right = draw(6, 3, h, w, seed=seed), draw(6, h - 1, w, seed=9), draw(6, h, w - 1, seed=seed + 20)
+        unary = unary * torch.tensor([0.1, 0.3, 1, 2, 5, 20])[:, None, None, None]
+        found = _min_cut.min_cut(unary, down, right)
+        value = _min_cut.energy(found, unary, down, right)
+        for k in range(6):
+            terms = [t[k].double().numpy() for t in (unary, down, right)]
+            every = [rivals.convex_energy(z, *terms) for z in rivals.grids(h, w, 3)]
+            assert value[k].item() == pytest.approx(min(every), abs=1e-6)
+            assert rivals.convex_energy(found[k].numpy(), *terms) == pytest.approx(value[k].item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("blocks, side", [(2, 32), (4, 32), (8, 32), (16, 32), (2, 16)])
+def test_puzzle_terms_are_the_definition(blocks, side):
+    x, s = draw(3, 3, side, side), draw(3, 1, side, side, seed=1)
+    pair, lam = torch.tensor([1, 2, 0]), 0.3
+    unary, down, right = puzzlemix.energy_terms(x, s, pair, lam, blocks)
+    z = torch.randint(3, (3, blocks, blocks), generator=torch.Generator().manual_seed(2))
+    got = _min_cut.energy(z, unary, down, right)
+    for n in range(3):
+        k = int(pair[n])
+        images = [t.double().numpy() for t in (x[n], x[k], s[n, 0], s[k, 0])]
+        want = rivals.puzzle_energy(1 - z[n].numpy() / 2, *images, lam, 1.2, 0.5, 0.2, min(4, side // blocks))
+        assert got[n].item() == pytest.approx(want, rel=1e-5)
+
+
+def test_puzzle_labels_are_as_good_as_the_authors_or_better(vectors):
+    v = vectors("puzzlemix")
+    for n in (4, 8):
+        lam = v[f"{n}_lam0"].item()
+        prior = [-(0.2 / n**2) * np.log(q + 1e-8) for q in (lam**2, 2 * lam * (1 - lam), (1 - lam)**2)]
+        partner, own = v[f"{n}_gc_unary_img2"], v[f"{n}_gc_unary_img1"]
+        unary = torch.stack([partner + prior[0], (own + partner) / 2 + prior[1], own + prior[2]], 1)
+        down, right = (v[f"{n}_gc_pw_{axis}"] + 1.2 / n / 16 for axis in "xy")
+        theirs = v[f"{n}_labels0"][:2].long()
+        ours = _min_cut.min_cut(unary, down, right)
+        gain = _min_cut.energy(theirs, unary, down, right) - _min_cut.energy(ours, unary, down, right)
+        assert gain.min() >= -1e-7
+        assert all(torch.equal(a, b) for a, b, g in zip(ours, theirs, gain, strict=True) if g < 1e-7)
+
+
+@pytest.mark.parametrize("n", [2, 4, 8, 16])
+def test_puzzle_transport_is_the_authors_plan(n, vectors):
+    v = vectors("puzzlemix")
+    patch = min(4, 32 // n)
+    shown = (1 - v[f"{n}_labels"].float() / 2)[:, None].repeat_interleave(32 // n, 2).repeat_interleave(32 // n, 3)
+    s = v["s"][:, None]
+    for which, m, maps in ((1, shown, s), (2, 1 - shown, s[v["pair"].long()])):
+        assert torch.equal(transport_plan(maps, m, (patch, patch)), v[f"{n}_plan{which}"].long())
+
+
+def test_transport_is_the_dense_definition():
+    g = torch.Generator().manual_seed(0)
+    for t in (2, 3, 5):
+        s = torch.rand(20, 1, t, t, generator=g) ** 3
+        m = (torch.rand(20, 1, t, t, generator=g) < 0.5).float() * torch.rand(20, 1, t, t, generator=g).round()
+        plan = transport_plan(s, m, (1, 1))
+        worth = normalise(s)
+        for n in range(20):
+            want = rivals.transport(worth[n, 0].numpy(), (m[n, 0] > 0).numpy(), t, 0.8)
+            shown = want[(m[n, 0] > 0).numpy().ravel()]
+            assert plan[n][(m[n, 0] > 0).flatten()].tolist() == shown.tolist()
+
+
+def test_move_puts_patches_where_the_plan_says():
+    x = draw(1, 2, 4, 6)
+    moved = move(x, torch.tensor([[5, -1, 0, 3, 3, 1]]), (2, 2))
+    assert torch.equal(moved[0, :, :2, :2], x[0, :, 2:, 4:]) and not moved[0, :, :2, 2:4].any()
+    assert torch.equal(moved[0, :, :2, 4:], x[0, :, :2, :2]) and torch.equal(moved[0, :, 2:, 4:], x[0, :, :2, 2:4])
+
+
+@pytest.mark.parametrize("h, w, blocks", [(32, 32, 16), (24, 40, 4), (9, 13, 2), (7, 5, 4), (64, 48, 8)])
+def test_puzzlemix_on_any_size(h, w, blocks):
+    x = torch.zeros(4, 4, h, w)
+    x[range(4), range(4)] = 1
+    pair = torch.tensor([1, 2, 3, 0])
+    for transport in (False, True):
+        mixed = puzzlemix.mix(x, torch.eye(4), draw(4, 1, h, w) + 0.1, pair, 0.4, blocks, transport)
+        assert_close(mixed.x.mean((2, 3)), mixed.y)
+        assert_close(mixed.share, mixed.mask.mean((1, 2, 3)))
+
+
+# Co-Mixup
+
+def test_elimination_is_the_best_of_all_labellings():
+    g = np.random.default_rng(0)
+    for h, w, count in [(2, 3, 4), (3, 2, 4), (3, 3, 3), (1, 5, 4), (5, 1, 4), (2, 2, 5)] * 3:
+        cost, apart, weight = g.normal(size=(h, w, count)), 1 - np.eye(count), 1.5 * g.random()
+        apart[count - 1, :2] = apart[:2, count - 1] = 0.25
+        found = _potts.minimise(cost[None], apart[None], weight)
+        value = rivals.potts_energy(found[0], cost, apart, weight)
+        every = [rivals.potts_energy(z, cost, apart, weight) for z in rivals.grids(h, w, count)]
+        assert value == pytest.approx(min(every))
+        assert _potts.energy(found, cost[None], apart[None], weight)[0] == pytest.approx(value)
+
+
+def test_comixup_steps_are_the_authors_or_better(vectors, monkeypatch):
+    """From each state their run passed through, the next labelling: the same as theirs, or of lower energy."""
+    v = {k: t.numpy() for k, t in vectors("comixup").items()}
+    seen, solve = [], _potts.minimise
+    monkeypatch.setattr(_potts, "minimise", lambda *terms: seen.append(terms) or solve(*terms))
+    same = 0
+    for p in range(3):
+        n = len(v[f"{p}_dirichlet"])
+        cost = v[f"{p}_cost_no_prior"].astype(float) - 0.05 / 16 * np.log(v[f"{p}_dirichlet"] + 1e-8)[:, None, None]
+        alike, z, repel = v[f"{p}_A"].astype(float), np.eye(n)[v[f"{p}_init_labels"]], np.zeros((n, n))
+        for sweep, theirs in enumerate(v[f"{p}_shares"] / 2):
+            for i in range(n):
+                others = z.sum((0, 1, 2)) - z[i].sum((0, 1))
+                linear = (2 * _assign.penalty(alike[None], others[None], 0.83 * 16)[0] + repel[i]) / 16
+                seen.clear()
+                ours = _assign.relabel((cost + linear[:, None, None])[None], z[i][None], 0.02, shared=sweep > 0)[0]
+                (every, apart, weight), = seen
+                shares = np.concatenate([np.eye(n), (apart[0, n:, :n] == 0.25) / 2])
+                decoded = np.abs(theirs[i][:, :, None] - shares).sum(3).argmin(2)
+                assert np.array_equal(shares[decoded], theirs[i])
+                gain = (_potts.energy(decoded[None], every, apart, weight) - _potts.energy(
+                    np.abs(ours[:, :, None] - shares).sum(3).argmin(2)[None], every, apart, weight))[0]
+                assert gain >= -1e-9
+                same += np.array_equal(ours, theirs[i])
+                z[i] = theirs[i]
+            if sweep == 2:
+                _assign.resolve(z, repel)
+        assert np.array_equal(repel, v[f"{p}_add_cost"])
+    assert same == 36  # of 46; in the other ten their swap moves stopped at a local optimum
+
+
+def test_comixup_shows_what_it_says_and_keeps_partitions_apart():
+    x = torch.zeros(8, 8, 9, 14)
+    x[range(8), range(8)] = 1
+    g = torch.Generator().manual_seed(1)
+    s, prior = draw(8, 1, 9, 14), torch._sample_dirichlet(torch.full((2, 4), 2.0), generator=g)
+    start = torch.randint(4, (2, 4, 4, 4), generator=g)
+    far = torch.stack([comixup.distances(s[:4]), comixup.distances(s[4:])])
+    mixed = comixup.mix(x, torch.eye(8), s, prior, start, far)
+    assert_close(mixed.x.mean((2, 3)), mixed.y)
+    assert not mixed.y[:4, 4:].any() and not mixed.y[4:, :4].any()
+    for p, part in enumerate((slice(0, 4), slice(4, 8))):
+        alone = comixup.mix(x[part], torch.eye(8)[part], s[part], prior[p], start[p], far[p])
+        assert_close(alone.x, mixed.x[part])
+        assert_close(alone.y, mixed.y[part])
+
+
+def test_comixup_objective_is_its_definition():
+    g = np.random.default_rng(3)
+    z = np.eye(3)[g.integers(0, 3, (3, 4, 4))]
+    cost, want = g.normal(size=(3, 4, 4)), 0.0
+    for i in range(3):
+        for a in range(4):
+            for b in range(4):
+                want += (z[i, a, b] * cost[:, a, b]).sum()
+                want += 0.01 * ((z[i, a, b] - z[i, a + 1, b])**2).sum() if a < 3 else 0
+                want += 0.01 * ((z[i, a, b] - z[i, a, b + 1])**2).sum() if b < 3 else 0
+        for j in range(3):
+            want += 0.0625 * (z[i].sum((0, 1)) * z[j].sum((0, 1))).sum() if j != i else 0
+    assert _assign.objective(z[None], cost[None], 0.02, 0.0625)[0] == pytest.approx(want)
+
+
+def test_comixup_distances_are_between_the_most_salient_regions():
+    s = torch.zeros(3, 1, 32, 32)
+    s[0, 0, 3:11, 20:28] = s[1, 0, 13:21, 2:10] = s[2, 0, 3:11, 20:28] = 1
+    assert comixup.distances(s).tolist() == [[0, 28, 0], [28, 0, 28], [0, 28, 0]]
+
+
+def test_comixup_trains_on_the_clean_batch_too(tiny):
+    x, y = draw(3, 3, 8, 8), labels(3)
+
+    def gradient(**options):
+        net = tiny()
+        comixup.CoMixup(**options).seed(0).backward(net, x, y)
+        return torch.cat([p.grad.flatten() for p in net.parameters()])
+
+    net = tiny()
+    (2 / 10 * LOSSES["cross_entropy"](net(x), y)).backward()
+    clean = torch.cat([p.grad.flatten() for p in net.parameters()])
+    assert_close(gradient(clean=1.0) - gradient(clean=0.0), clean, rtol=1e-3, atol=1e-6)
+
+
+# from outside the paper's tables
+
+def test_guidedmixup_pairs_along_the_greedy_cycle_and_shares_by_saliency():
+    s, x, y = draw(6, 1, 5, 7) ** 4, draw(6, 3, 5, 7, seed=1), labels(6)
+    flat = normalise(s).flatten(1).double()
+    apart = (flat[:, None] - flat[None]).norm(dim=2).numpy()
+    np.fill_diagonal(apart, -1)
+    first = at = int(apart.argmax() // 6)
+    want, used = {}, {first}
+    while len(used) < 6:
+        nearest = max((k for k in range(6) if k not in used), key=lambda k: apart[at, k])
+        want[at], at = nearest, nearest
+        used.add(at)
+    want[at] = first
+    pair = guidedmixup.pairing(s)
+    assert pair.tolist() == [want[k] for k in range(6)]
+    mixed = guidedmixup.mix(x, y, s, pair)
+    for n in range(6):
+        a, b = flat[n].reshape(5, 7), flat[want[n]].reshape(5, 7)
+        m = (a / (a + b)).float()
+        assert_close(mixed.x[n], m * x[n] + (1 - m) * x[want[n]])
+        assert_close(mixed.y[n], m.mean() * y[n] + (1 - m.mean()) * y[want[n]])
+
+
+def test_spectral_residual_finds_the_odd_one_out():
+    x = torch.sin(torch.arange(32) * 1.2).expand(1, 3, 32, 32).clone()
+    x[:, :, 20:23, 9:12] = 3
+    peak = guidedmixup.smooth(guidedmixup.spectral_residual(x), 3.0, radius=3).flatten().argmax().item()
+    assert abs(peak // 32 - 21) <= 3 and abs(peak % 32 - 10) <= 3
+    assert guidedmixup.spectral_residual(draw(2, 3, 200, 160)).shape == (2, 1, 200, 160)
+
+
+def test_cutout_paints_its_square_with_the_mean_colour():
+    x, y = draw(2, 3, 8, 12) + 1, labels(2)
+    box = cutout.square(torch.tensor([[0, 6], [7, 0]]), 8, 12, 0.5)
+    assert box.tolist() == [[-2, 3, 2, 9], [5, -3, 9, 3]]
+    mixed = cutout.mix(x, y, box)
+    for n in range(2):
+        for i in range(8):
+            for j in range(12):
+                cut = box[n, 0] <= i < box[n, 2] and box[n, 1] <= j < box[n, 3]
+                assert torch.equal(mixed.x[n, :, i, j], torch.zeros(3) if cut else x[n, :, i, j])
+    assert torch.equal(mixed.y, y)
+    assert catalog.settings(methods, "cutout", "paper", "cifar100", "preactresnet18") == {"size": 0.25}
+
+
+def test_keepaugment_cuts_no_salient_square_and_pastes_one():
+    s = torch.zeros(200, 1, 8, 8)
+    s[:, :, 2:6, 2:6] = 1
+    worth = torch.nn.functional.avg_pool2d(s, 4, 1)[0, 0]
+    limit = worth.flatten().quantile(0.6)
+    keys = draw(200, 25)
+    for salient in (False, True):
+        found = {tuple(b[:2]) for b in keepaugment.boxes(s, 0.5, 0.6, keys, salient).tolist()}
+        want = {(i, j) for i in range(5) for j in range(5)
+                if (worth[i, j] >= limit if salient else worth[i, j] <= limit)}
+        assert found == want
+    x, changed, box = draw(1, 3, 8, 8), draw(1, 3, 8, 8, seed=1), torch.tensor([[1, 2, 5, 6]])
+    pasted = keepaugment.mix(x, labels(1), box, changed).x
+    assert torch.equal(pasted[:, :, 1:5, 2:6], x[:, :, 1:5, 2:6])
+    assert torch.equal(pasted[:, :, 5:], changed[:, :, 5:])
+
+
+def test_randaugment_is_torchvisions_and_leaves_the_global_generator_alone():
+    from torchvision.transforms import RandAugment
+    levels = (draw(4, 3, 12, 10) * 255).byte()
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+    m, d = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
+    before = torch.get_rng_state()
+    mixed = randaugment.mix((levels / 255 - m) / d, labels(4), 5, 2, 12, mean, std)
+    assert torch.equal(before, torch.get_rng_state())
+    torch.manual_seed(5)
+    want = torch.stack([RandAugment(2, 12)(image) for image in levels])
+    torch.set_rng_state(before)
+    assert_close(mixed.x * d + m, want / 255, rtol=0, atol=1e-5)
+    assert torch.equal(mixed.y, labels(4))
+
+
+@pytest.mark.parametrize("name, options", [("keepaugment", {"keep": "paste"}), ("guidedmixup", {"source": "gradient"}),
+                                           ("saliencymix", {"published": True}), ("puzzlemix", {"transport": False}),
+                                           ("saliencymix", {"detector": "opencv"})])
+def test_the_other_options_work_too(name, options, tiny):
+    method = catalog.load(methods, name, **options).seed(0)
+    assert method.backward(tiny(), draw(3, 3, 8, 12), labels(3)).isfinite()
+
+
+@pytest.mark.parametrize("name", catalog.names(methods))
+def test_every_method_on_dead_saliency_and_a_constant_image(name, tiny):
+    net = tiny()
+    for p in net.parameters():
+        torch.nn.init.zeros_(p)
+    x, y = torch.ones(5, 3, 16, 16), labels(5)
+    mixed = catalog.load(methods, name).seed(0).mix(x, y, net)
+    assert mixed.x.isfinite().all() and mixed.y.isfinite().all()
+    assert_close(mixed.y.sum(1), torch.ones(5))
+
+
+@pytest.mark.parametrize("name", catalog.names(methods))
+def test_every_method_draws_without_reading_the_device(name, tiny):
+    """Under FakeTensorMode any need for a value on the host is an error."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    method = catalog.load(methods, name).seed(0)
+    method.generator = None
+    with FakeTensorMode():
+        net = tiny()
+        assert method.mix(torch.randn(5, 3, 16, 16), torch.ones(5, 10) / 10, net).x.shape == (5, 3, 16, 16)

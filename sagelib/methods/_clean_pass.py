@@ -1,0 +1,36 @@
+"""The pass over the clean batch that saliency comes from: gradient by the images, and as much for the weights as is
+asked.
+
+In SAGE and Co-Mixup a share of that gradient stays in the weights, in Puzzle Mix none; no difference otherwise.
+"""
+import contextlib
+
+import torch
+
+
+def clean_pass(net, x, loss_of, weight=1.0, keep=True, scale=lambda loss: loss):
+    """weight * loss_of(net(x)) and its gradient by x (B, C, H, W): (loss, gradient), both detached.
+
+    keep=True adds the gradient by the weights to their .grad; keep=False neither computes nor touches it. `scale` is
+    a GradScaler's; the gradient by the images comes back scaled.
+    """
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        loss = weight * loss_of(net(x))
+        if keep:
+            scale(loss).backward()
+            return loss.detach(), x.grad
+        return loss.detach(), torch.autograd.grad(scale(loss), x)[0]
+
+
+@contextlib.contextmanager
+def evaluating(net, kinds=torch.nn.Module):
+    """The modules of these kinds in evaluation mode; those that were training train again afterwards."""
+    training = [m for m in net.modules() if m.training and isinstance(m, kinds)]
+    try:
+        for m in training:
+            m.training = False
+        yield
+    finally:
+        for m in training:
+            m.training = True

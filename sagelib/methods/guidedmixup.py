@@ -1,0 +1,97 @@
+"""GuidedMixup: M. Kang, S. Kim, "GuidedMixup: An Efficient Mixup Strategy Guided by Saliency Maps", AAAI 2023.
+
+https://arxiv.org/abs/2306.16612. SAGE's closest relative since: partners are chosen so that their salient regions
+conflict least, nothing is moved, and each pixel is shared in proportion to the two saliencies: Equation 2 of SAGE.
+
+As in the authors' code (https://github.com/3neutronstar/GuidedMixup): maps blurred with 7 x 7, sigma 3, scaled to sum
+to 1, compared by l2 distance, paired along one greedy cycle; the label is the mean of the mask. It differs in where
+the pairing runs: on the device.
+"""
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from ..mask import mask
+from ..saliency import normalise, saliency, smooth
+from ._clean_pass import clean_pass, evaluating
+from ._method import Method, Mixed, check_pairs, choice, cross_entropy
+
+GREY = (0.2989, 0.587, 0.114)  # red, green, blue
+LARGEST = 128  # pixels: larger images are shrunk before their spectrum is taken
+
+
+def mix(x, y, s, pair):
+    """Share each pixel with the partner in proportion to saliency, the label by the mean of the mask.
+
+    x (B, C, H, W), y (B, K), s (B, 1, H, W) saliency, smoothed, pair (B,) integers: `pairing(s)` is the method's.
+    """
+    check_pairs(x, y, pair)
+    if s.shape != (len(x), 1, *x.shape[2:]):
+        raise ValueError(f"saliency must be of shape {(len(x), 1, *x.shape[2:])}, not {tuple(s.shape)}")
+    s = normalise(s)
+    m = torch.where(s + s[pair] > 0, mask(s, s[pair]), 0.5)
+    share = m.mean((1, 2, 3))
+    weight = share[:, None].to(y.dtype)
+    return Mixed(m.to(x.dtype) * x + (1 - m).to(x.dtype) * x[pair], weight * y + (1 - weight) * y[pair],
+                 mask=m, share=share, pair=pair)
+
+
+def pairing(s):
+    """A partner for each image whose saliency lies elsewhere, (B,): one cycle through the batch.
+
+    s (B, 1, H, W). It starts with the two images that are farthest apart (l2 distance of the normalised maps) and
+    goes on to the farthest image not yet in the cycle; the last one closes it.
+    """
+    flat = normalise(s).flatten(1)
+    n = len(flat)
+    if n == 1:
+        return torch.zeros(1, dtype=torch.long, device=s.device)
+    apart = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist")
+    place = torch.arange(n, device=s.device)
+    apart = apart.masked_fill(place[:, None] == place, -torch.inf)
+    first = apart.flatten().argmax().reshape(1) // n
+    pair, at, done = torch.zeros_like(place), first, place == first
+    for _ in range(n - 1):
+        following = apart.index_select(0, at)[0].masked_fill(done, -torch.inf).argmax().reshape(1)
+        pair = torch.where(place == at, following, pair)
+        at, done = following, done | (place == following)
+    return torch.where(place == at, first, pair)
+
+
+def spectral_residual(x):
+    """Saliency of images (B, C, H, W) without a network, (B, 1, H, W): what stands out of a smooth log spectrum.
+
+    Hou & Zhang, "Saliency Detection: A Spectral Residual Approach", CVPR 2007.
+    """
+    x = x.detach().float()
+    grey = sum(w * x[:, c:c + 1] for c, w in enumerate(GREY)) if x.shape[1] == 3 else x.mean(1, keepdim=True)
+    size = grey.shape[2:]
+    small = [min(n, LARGEST) for n in size]
+    if small != list(size):
+        grey = F.interpolate(grey, small, mode="area")
+    spectrum = torch.fft.fft2(grey)
+    size_of = (spectrum.real.square() + spectrum.imag.square() + 1e-10).sqrt()
+    residual = size_of.log() - F.avg_pool2d(F.pad(size_of.log(), (1, 1, 1, 1), mode="replicate"), 3, 1)
+    s = torch.fft.ifft2(spectrum / size_of * residual.exp()).abs()
+    return F.interpolate(s, size, mode="bilinear") if small != list(size) else s
+
+
+@dataclass(kw_only=True)
+class GuidedMixup(Method):
+    """Every batch mixed. source: "spectral" is the paper's Guided-SR, which needs no network; "gradient" its
+    Guided-AP, which takes the gradient of a pass of its own in evaluation mode."""
+
+    source: str = choice("spectral", "gradient")
+
+    def mix(self, x, y, net=None):
+        if self.source == "spectral":
+            s = spectral_residual(x)
+        else:
+            with evaluating(net):
+                s = saliency(clean_pass(net, x, lambda z: cross_entropy(z, y), keep=False)[1])
+        s = smooth(s, 3.0, radius=3)
+        return mix(x, y, s, pairing(s))
+
+
+build = GuidedMixup

@@ -1,0 +1,75 @@
+"""KeepAugment: C. Gong, D. Wang, M. Li, V. Chandra, Q. Liu, "KeepAugment: A Simple Information-Preserving Data
+Augmentation Approach", CVPR 2021. https://arxiv.org/abs/2011.11778
+
+Augment, but keep what matters: "cut" is Cutout whose square may not be one of the salient ones; "paste" is
+RandAugment, after which a salient square of the original is put back. The label stays. Saliency is the gradient of
+the label's logit, its largest absolute value over the channels, as in the paper. The difference: the paper draws
+squares until one fits, here one is drawn at once from all that do.
+"""
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from . import cutout, randaugment
+from ._clean_pass import clean_pass, evaluating
+from ._method import Method, Mixed, check_pairs, choice, number, per_channel, whole
+
+
+def boxes(s, size, quantile, keys, salient=False):
+    """One square for each image, (B, 4), among the least salient ones or, `salient=True`, among the others.
+
+    s (B, 1, H, W) saliency; size: the square's side over the image's; quantile: share of all squares that count as
+    not salient; keys (B, N) random numbers, one for each place of the square, row by row: the largest allowed wins.
+    """
+    h, w = s.shape[2:]
+    sides = [max(1, round(size * n)) for n in (h, w)]
+    worth = F.avg_pool2d(s.float(), sides, 1).flatten(1)
+    if keys.shape != worth.shape:
+        raise ValueError(f"a square of {sides[0]} x {sides[1]} has {worth.shape[1]} places in {h} x {w} pixels: "
+                         f"keys must be {tuple(worth.shape)}, not {tuple(keys.shape)}")
+    limit = worth.quantile(quantile, 1, keepdim=True)
+    allowed = worth >= limit if salient else worth <= limit
+    place = torch.where(allowed, keys, -1).argmax(1)
+    top, left = place // (w - sides[1] + 1), place % (w - sides[1] + 1)
+    return torch.stack([top, left, top + sides[0], left + sides[1]], 1)
+
+
+def mix(x, y, box, augmented=None):
+    """Cut the box (B, 4) out of each image (B, C, H, W), or paste it onto `augmented` (B, C, H, W); labels as they
+    are."""
+    if augmented is None:
+        return cutout.mix(x, y, box)
+    check_pairs(x, y, torch.arange(len(x), device=x.device))
+    m = cutout.outside(box, *x.shape[2:]).to(x.dtype)
+    return Mixed(m * augmented + (1 - m) * x, y.clone())
+
+
+@dataclass(kw_only=True)
+class KeepAugment(Method):
+    """keep: "cut" or "paste"; size, quantile: as in `boxes`; ops, magnitude, mean, std: RandAugment's, for "paste"."""
+
+    keep: str = choice("cut", "paste")
+    size: float = number(0.5, 0, 1)
+    quantile: float = number(0.6, 0, 1)
+    ops: int = whole(2, 0, 20)
+    magnitude: int = whole(9, 0, 30)
+    mean: float | tuple = per_channel(0.0, -100)
+    std: float | tuple = per_channel(1.0, 0)
+
+    def mix(self, x, y, net):
+        with evaluating(net):
+            grad = clean_pass(net, x, lambda z: (z.float() * y).sum(), keep=False)[1]
+        s = grad.float().abs().amax(1, keepdim=True)
+        h, w = x.shape[2:]
+        places = (h - max(1, round(self.size * h)) + 1) * (w - max(1, round(self.size * w)) + 1)
+        keys = torch.rand(len(x), places, generator=self.generator, device=self._place(x.device)).to(x.device)
+        box = boxes(s, self.size, self.quantile, keys, salient=self.keep == "paste")
+        if self.keep == "cut":
+            return mix(x, y, box)
+        seed = self.draw_seed()
+        changed = randaugment.mix(x, y, seed, self.ops, self.magnitude, self.mean, self.std).x
+        return mix(x, y, box, changed)
+
+
+build = KeepAugment

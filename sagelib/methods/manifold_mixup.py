@@ -1,0 +1,66 @@
+"""Manifold Mixup: V. Verma, A. Lamb, C. Beckham, A. Najafi, I. Mitliagkas, D. Lopez-Paz, Y. Bengio, "Manifold Mixup:
+Better Representations by Interpolating Hidden States", ICML 2019. https://arxiv.org/abs/1806.05236
+
+As in the SAGE paper's comparison: alpha 2, one lambda, one pairing and one place for each batch: the input, or what
+the first or the second stage of the network gives. The difference from the authors' code is where it stands: theirs
+is written into each network's forward, here hooks mix what any network with `.stages` passes on.
+"""
+from dataclasses import dataclass
+
+import torch
+
+from . import mixup
+from ._method import Method, as_column, check_pairs, number, whole
+
+
+def mix(x, y, pair, lam):
+    """Mixup of the images, what the method does when the place is the input; arguments as in `mixup.mix`."""
+    return mixup.mix(x, y, pair, lam)
+
+
+def forward(net, x, pair, lam):
+    """Logits of net(x) with Mixup on the way: of the input by lam[0], after stage k by lam[k].
+
+    x (B, C, H, W), pair (B,) integers; lam (1 + stages that are mixed,), a weight of 1 leaves a place alone.
+    `net.stages` are its stages in order. The hooks are removed whatever happens.
+    """
+    stages = getattr(net, "stages", ())
+    if len(stages) < len(lam) - 1:
+        raise ValueError(f"Manifold Mixup after stage {len(lam) - 1} needs a network with as many .stages; "
+                         f"this one has {len(stages)}")
+    hooks = [stage.register_forward_hook(lambda _, __, out, weight=weight: _blend(out, pair, weight))
+             for stage, weight in zip(stages, lam[1:], strict=False)]
+    try:
+        return net(_blend(x, pair, lam[0]))
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _blend(z, pair, weight):
+    weight = weight.to(z.dtype)
+    return weight * z + (1 - weight) * z[pair]
+
+
+@dataclass(kw_only=True)
+class ManifoldMixup(Method):
+    """Mixup at the input or after one of the first `stages` stages, each as likely; lambda from Beta(alpha, alpha)."""
+
+    alpha: float = number(2.0, 0, 100)
+    stages: int = whole(2, 0, 100)
+
+    def mix(self, x, y, net=None):
+        return mix(x, y, self.draw_permutation(len(x), x.device), self.draw_beta(self.alpha, x.device))
+
+    def backward(self, net, x, y, scale=lambda loss: loss):
+        pair, lam = self.draw_permutation(len(x), x.device), self.draw_beta(self.alpha, x.device)
+        place = self.draw_permutation(1 + self.stages, x.device)[0]
+        check_pairs(x, y, pair)
+        everywhere = torch.where(torch.arange(1 + self.stages, device=x.device) == place, lam, 1)
+        share = as_column(lam, x).flatten()[:, None].to(y.dtype)
+        loss = self.criterion(forward(net, x, pair, everywhere), share * y + (1 - share) * y[pair])
+        scale(loss).backward()
+        return loss.detach()
+
+
+build = ManifoldMixup

@@ -1,0 +1,157 @@
+"""SaliencyMix: A. F. M. S. Uddin, M. S. Monira, W. Shin, T. Chung, S.-H. Bae, "SaliencyMix: A Saliency Guided Data
+Augmentation Strategy for Better Regularization", ICLR 2021. https://arxiv.org/abs/2006.01791
+
+A box around the most salient point of the partner is pasted at the same place. The saliency is OpenCV's "fine grained"
+detector (Montabone & Soto, 2010), written again here, equal to OpenCV's byte for byte. Half of the batches are mixed.
+
+The published code differs from the paper in two ways, which `published=True` repeats: one box, from the first
+image's partner, serves the whole batch; and the detector is fed with normalised floats, of which it reads single bytes
+as the centre pixels, so that its peak is nearly noise.
+"""
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from . import cutmix
+from ._method import Method, choice, number, per_channel, to_pixels
+
+RADII = (12, 24, 48, 28, 56, 112)  # pixels: half sides of the six surrounds
+GREY = (3735, 19235, 9798)  # OpenCV's blue, green, red in 1/32768, for channels 0, 1, 2 as they come
+
+
+def mix(x, y, pair, box):
+    """The partner's box pasted over each image, the label by area: as `cutmix.mix`; box (4,) or one for each, (B,
+    4)."""
+    return cutmix.mix(x, y, pair, box)
+
+
+def box(saliency_map, lam):
+    """Top, left, bottom, right around the peak of a map (H, W), or of each map (B, H, W): (4,) or (B, 4).
+
+    The sides are int(sqrt(1 - lam) * H) and W, made even, and clipped at the border. The first of equal
+    peaks counts.
+    """
+    h, w = saliency_map.shape[-2:]
+    flat = saliency_map.flatten(-2)
+    places = torch.arange(h * w, device=flat.device)
+    peak = torch.where(flat == flat.amax(-1, keepdim=True), places, h * w - 1).amin(-1)
+    side = (1 - torch.as_tensor(lam, dtype=torch.float64, device=flat.device)).clamp(0, 1).sqrt()
+    half = (side * h).long() // 2, (side * w).long() // 2
+    low, high = ([(at + sign * reach).clamp(0, size) for at, reach, size in ((peak // w, half[0], h),
+                                                                             (peak % w, half[1], w))]
+                 for sign in (-1, 1))
+    return torch.stack(low + high, -1)
+
+
+def fine_grained(images):
+    """Saliency of bytes (B, 3, H, W) -> (B, H, W) in 0..255: how much each pixel differs from its surrounds.
+
+    Equal to cv2.saliency.StaticSaliencyFineGrained on the same bytes, byte for byte.
+    """
+    grey = (sum(weight * images[:, c].long() for c, weight in enumerate(GREY)) + (1 << 14)) >> 15
+    for _ in range(2):
+        a, b, c = _neighbours(grey, 2)
+        grey = a + 2 * b + c
+        a, b, c = _neighbours(grey, 1)
+        grey = (a + 2 * b + c + 8) >> 4
+    return _centre_surround(grey, grey)
+
+
+def fine_grained_of_floats(x):
+    """What the same detector makes of float images (B, 3, H, W), as published: its centre "pixels" are bytes.
+
+    The surrounds are those of the floats; the centre at row i, column j is byte j of row i's memory, so that
+    a row is judged by the bytes of its first quarter alone.
+    """
+    blue, green, red = (torch.full((), v, device=x.device).double() for v in (0.114, 0.587, 0.299))
+    grey = x[:, 1].float() * green.float()
+    grey = (x[:, 0].double() * blue + grey.double()).float()  # in float64: OpenCV rounds once for both operations
+    grey = (x[:, 2].double() * red + grey.double()).float()
+    for _ in range(2):
+        for axis in (2, 1):
+            a, b, c = _neighbours(grey, axis)
+            grey = b * 0.5 + (a + c) * 0.25
+    return _centre_surround(grey.contiguous().view(torch.uint8)[..., :x.shape[3]].long(), grey)
+
+
+@torch.library.custom_op("sagelib::opencv_saliency", mutates_args=())
+def opencv(images: torch.Tensor) -> torch.Tensor:
+    """OpenCV's own detector on bytes or floats (B, 3, H, W) -> (B, H, W), as the authors' code calls it."""
+    try:
+        detect = __import__("cv2").saliency.StaticSaliencyFineGrained_create().computeSaliency
+    except (ImportError, AttributeError) as error:
+        raise ImportError("detector='opencv' needs OpenCV with its contrib modules: pip install "
+                          "'sagelib[saliencymix]'; detector='builtin' computes the same") from error
+    maps = [detect(image.permute(1, 2, 0).contiguous().numpy())[1] for image in images.cpu()]
+    return torch.stack([torch.from_numpy((m * 255).astype("uint8")) for m in maps]).long().to(images.device)
+
+
+@opencv.register_fake
+def _(images):
+    return images.new_empty((len(images), *images.shape[2:]), dtype=torch.int64)
+
+
+def _neighbours(z, axis):
+    """z (B, H, W) moved by one either way along an axis, the border mirrored: before, itself, after."""
+    n = z.shape[axis]
+    order = torch.arange(-1, n + 1, device=z.device).abs()
+    order = torch.where(order < n, order, 2 * (n - 1) - order).clamp(min=0)
+    wide = z.index_select(axis, order)
+    return wide.narrow(axis, 0, n), z, wide.narrow(axis, 2, n)
+
+
+def _centre_surround(centre, grey):
+    """How far each centre lies above, and below, the mean of its six surrounds: both summed and scaled to 0..255."""
+    h, w = grey.shape[1:]
+    table = F.pad(grey.cumsum(1).cumsum(2), (1, 0, 1, 0))
+    rows, columns = (torch.arange(n, device=grey.device) for n in (h, w))
+    on, off = torch.zeros_like(centre), torch.zeros_like(centre)
+    for radius in RADII:
+        top, bottom = (rows - radius + 1).clamp(0, h), (rows + radius + 1).clamp(0, h)
+        left, right = (columns - radius + 1).clamp(0, w), (columns + radius + 1).clamp(0, w)
+        wide = table[:, bottom] - table[:, top]
+        inside = wide[:, :, right] - wide[:, :, left]
+        area = (bottom - top)[:, None] * (right - left)
+        mean = (inside - centre).float() / (area - 1).clamp(min=1)
+        on += (centre - mean).clamp(0, 255).long()
+        off += (mean - centre).clamp(0, 255).long()
+    on, off = _to_bytes(on, on), _to_bytes(off, off)
+    return _to_bytes(on + off, torch.maximum(on, off)) & 255
+
+
+def _to_bytes(z, top):
+    return (255.0 * (z.float() / top.amax((1, 2), keepdim=True).clamp(min=1))).long()
+
+
+@dataclass(kw_only=True)
+class SaliencyMix(Method):
+    """With probability `prob` a batch is mixed: area from Beta(alpha, alpha), each partner's box at its own peak.
+
+    mean, std: of the normalised images, to get back to pixels. published=True is the published behaviour: a
+    detector fed with floats, and one box for the whole batch, from the first image's partner. detector: our own
+    or OpenCV's; they agree.
+    """
+
+    alpha: float = number(1.0, 0, 100)
+    prob: float = number(0.5, 0, 1)
+    published: bool = False
+    detector: str = choice("builtin", "opencv")
+    mean: float | tuple = per_channel(0.0, -100)
+    std: float | tuple = per_channel(1.0, 0)
+
+    def mix(self, x, y, net=None):
+        pair, lam = self.draw_permutation(len(x), x.device), self.draw_beta(self.alpha, x.device)
+        mixing = self.draw_uniform(0, 1, x.device) < self.prob
+        colours = (0, 1, 2) if x.shape[1] >= 3 else (0, 0, 0)
+        ours = fine_grained_of_floats if self.published else fine_grained
+        detect = opencv if self.detector == "opencv" else ours
+        if self.published:
+            boxes = box(detect(x.detach()[pair[:1]][:, colours].float())[0], lam)
+        else:
+            pixels = (to_pixels(x.detach(), self.mean, self.std)[:, colours] * 255).round().clamp(0, 255).byte()
+            boxes = box(detect(pixels)[pair], lam)
+        return mix(x, y, pair, torch.where(mixing, boxes, 0))
+
+
+build = SaliencyMix
