@@ -6,7 +6,9 @@ import torch
 
 MAPS = {"saliency": dict(cmap="magma", vmin=0), "mask": dict(cmap="coolwarm_r", vmin=0, vmax=1),
         "value": dict(cmap="viridis")}
-COLOURS = {"vanilla": "#5b6470", "mixup": "#0072b2", "cutmix": "#d55e00", "sage": "#009e73"}
+COLOURS = {"vanilla": "#5b6470", "mixup": "#0072b2", "cutmix": "#d55e00", "manifold_mixup": "#332288",
+           "saliencymix": "#c98a00", "puzzlemix": "#cc79a7", "comixup": "#56b4e9", "guidedmixup": "#882255",
+           "sage": "#009e73"}
 plt.rcParams.update({"figure.dpi": 80, "savefig.dpi": 80, "font.size": 10, "axes.spines.top": False,
                      "axes.spines.right": False, "image.interpolation": "nearest"})
 
@@ -49,6 +51,8 @@ def bars(values, ylabel, title=None, errors=None, limit=None, size=(6, 2.8)):
                      color=[COLOURS.get(name, "#888888") for name in values])
     axis.bar_label(drawn, fmt="%.2f", padding=2)
     axis.set(ylabel=ylabel, title=title)
+    if sum(map(len, values)) > 8 * size[0]:  # names that would run into each other
+        axis.tick_params(axis="x", rotation=20)
     if limit is not None:
         axis.set_ylim(*limit)
     plt.show()

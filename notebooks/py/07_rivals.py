@@ -1,0 +1,377 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,mystnb
+#     notebook_metadata_filter: kernelspec,jupytext
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The rivals
+#
+# A method is only as good as what it is compared with. The paper compares SAGE with six ways to mix images, and each of them
+# is here as its authors' code has it: mixed with the same $\lambda$, on the same two images, side by side.
+#
+# At the end of this chapter you know what each method does in one sentence, what it costs, what its label means, and how
+# much of the two objects it leaves visible.
+
+# %% tags=["parameters"]
+dataset = "shapes"   # "cifar10" draws the same pictures on photographs
+root = ""
+seed = 0
+train_images = 1000
+epochs = 12
+
+# %% [markdown]
+# Four of the methods look at the gradient of a network. Ours is trained for a short while, as in the chapters before.
+
+# %%
+import time
+
+import torch
+
+from sagelib import catalog, datasets, methods, models, show
+from sagelib.batches import Batches
+from sagelib.methods import comixup, cutmix, guidedmixup, manifold_mixup, mixup, puzzlemix, sage, saliencymix
+from sagelib.methods._method import cross_entropy, one_hot
+from sagelib.methods._min_cut import energy, min_cut
+from sagelib.rearrange import offsets
+from sagelib.saliency import saliency, smooth
+from sagelib.train import Recipe, fit
+
+train, test = catalog.load(datasets, dataset, root=root or None)
+train = train.subset(train_images)
+torch.manual_seed(seed)
+net = catalog.load(models, "preactresnet18", classes=10, width=8)
+shuffle = torch.Generator().manual_seed(seed)
+fit(net, Batches(train, 50, generator=shuffle), catalog.load(methods, "vanilla").seed(seed), Recipe(epochs=epochs))
+x, y, pixels = train.normalised()[:100], one_hot(train.labels[:100], 10), train.images[:100]
+
+# %% [markdown]
+# The saliency of each image is the norm of the gradient by its pixels, from {eq}`eq-saliency`. It is computed once, in
+# evaluation mode, and given to every method that wants one.
+
+# %%
+net.eval()
+z = x.clone().requires_grad_()
+s = saliency(torch.autograd.grad(cross_entropy(net(z), y), z)[0])
+net.train()
+assert s.shape == (100, 1, 32, 32)
+
+# %% [markdown]
+# ## One draw for all
+#
+# In `sagelib` every method is a pure function that is *given* its draws: the pairing, $\lambda$, the box, the grid. So we can
+# draw once and hand the same $\lambda$ to all of them. The function below mixes a batch in every way there is.
+
+
+# %%
+def mixes(x, y, s, pair, lam, g, pixels, std=train.std, gamma=0.5):
+    n, h, w = len(x), *x.shape[2:]
+    centre = torch.rand(2, generator=g) * torch.tensor([h, w])
+    prior = torch._sample_dirichlet(torch.full((n,), 2.0), generator=g)
+    start = torch.randint(n, (n, 4, 4), generator=g)
+    tau = offsets(h, w)[torch.randperm((2 * h - 1) * (2 * w - 1), generator=g)[:39]]
+    boxes = saliencymix.box(saliencymix.fine_grained(pixels)[pair], lam)
+    blocks = 2 ** torch.randint(1, 5, (), generator=g).item()
+    spectral = smooth(guidedmixup.spectral_residual(x[:, :3]), 3.0, radius=3)
+    return {"mixup": mixup.mix(x, y, pair, lam),
+            "cutmix": cutmix.mix(x, y, pair, cutmix.box(h, w, torch.tensor(lam), centre)),
+            "saliencymix": saliencymix.mix(x, y, pair, boxes),
+            "puzzlemix": puzzlemix.mix(x, y, s, pair, lam, blocks, True, 0.5, std, gamma=gamma),
+            "comixup": comixup.mix(x, y, s, prior, start, comixup.distances(s)),
+            "guidedmixup": guidedmixup.mix(x, y, spectral, pair),
+            "sage": sage.mix(x, y, smooth(s), pair, 0.6 * lam, tau)}
+
+
+# %% [markdown]
+# ## The paper's Figure 1
+#
+# Two images with the same $\lambda = 0.5$, and what each method makes of them.
+
+# %% mystnb={"image": {"alt": "Nine pictures: two images, then the two mixed by Mixup, CutMix, SaliencyMix, Puzzle Mix, Co-Mixup, GuidedMixup and SAGE."}}
+two = torch.tensor([3, 8])
+made = mixes(x[two], y[two], s[two], torch.tensor([1, 0]), 0.5, torch.Generator().manual_seed(5), pixels[two])
+row = [x[two[0]], x[two[1]], *[m.x[0] for m in made.values()]]
+names = ["image 1", "image 2", *made]
+pictures = [train.pixels(r[None])[0] for r in row]
+show.grid([pictures[:5], pictures[5:]], titles=[names[:5], names[5:]], size=1.0)
+
+# %% [markdown]
+# **What to see.** Mixup shows two ghosts. CutMix and SaliencyMix paste a box; the second aims it. Puzzle Mix and Co-Mixup are
+# assembled from blocks. GuidedMixup and SAGE blend pixel by pixel; SAGE alone has moved the second image first.
+#
+# ## Manifold Mixup: the same blend, deeper in the network
+#
+# Mixup blends pixels. Manifold Mixup {cite:p}`verma2019manifold` draws a place for each batch, the input or what the first or
+# second stage of the network gives, $g_k(x)$, and blends there:
+#
+# $$
+# \tilde g_k = \lambda\, g_k(x) + (1 - \lambda)\, g_k(x_\pi), \qquad \tilde y = \lambda\, y + (1 - \lambda)\, y_\pi
+# $$ (eq-manifold)
+#
+# There is no picture of that. The library needs no change to the network either: it hooks what `net.stages` pass on. The slow
+# way is to run the layers by hand.
+
+# %%
+pair = torch.randperm(100, generator=torch.Generator().manual_seed(seed))
+net.eval()
+h = net.conv1(x)
+h = net.stages[0](h)
+h = 0.3 * h + 0.7 * h[pair]
+for stage in net.stages[1:]:
+    h = stage(h)
+by_hand = net.linear(h.mean((2, 3)))
+hooked = manifold_mixup.forward(net, x, pair, torch.tensor([1.0, 0.3, 1.0]))
+torch.testing.assert_close(hooked, by_hand)
+net.train()
+assert not any(stage._forward_hooks for stage in net.stages)  # nothing is left behind
+
+# %% [markdown]
+# ## SaliencyMix: CutMix with an aim
+#
+# SaliencyMix {cite:p}`uddin2021saliencymix` puts CutMix's box around the most salient point of the partner. Its saliency needs
+# no network: it asks how much a pixel differs from its surroundings, at six sizes {cite:p}`montabone2010`.
+#
+# The published code feeds that detector with *normalised floats*. It then takes single bytes of those floats for pixels, and
+# the "peak" is close to noise. The exact masks of the built-in images say how often each peak hits the object.
+
+# %%
+def hit(maps):
+    peak = maps.flatten(1).argmax(1)
+    return train.masks[:100].flatten(1)[torch.arange(100), peak].float().mean().item()
+
+
+if train.masks is not None:
+    aimed, published = (hit(m) for m in (saliencymix.fine_grained(pixels), saliencymix.fine_grained_of_floats(x)))
+    chance = train.masks[:100].float().mean().item()
+    print(f"peak on the object: {aimed:.0%} as meant, {published:.0%} as published, {chance:.0%} by chance")
+    assert aimed > published
+
+# %% [markdown]
+# The library does what was meant, with a box for each image. `published=True` is the other thing: one box for the whole
+# batch, from the first image's partner, at the noisy peak. Whoever reports "SaliencyMix" from that code reports CutMix with
+# probability one half.
+#
+# ## Puzzle Mix: labels on a grid, then transport
+#
+# Puzzle Mix {cite:p}`kim2020puzzlemix` gives each block of an $n \times n$ grid a label $l \in \{0, \tfrac12, 1\}$, the share
+# of the partner, by minimising
+#
+# $$
+# E(l) = \sum_i \Big[(1 - l_i)\, \bar s_2(i) + l_i\, \bar s_1(i) - \tfrac{\eta}{n^2} \log p_\lambda(l_i)\Big]
+#        + \sum_{i \sim j} w_{ij}\, (l_i - l_j)^2
+# $$ (eq-puzzle)
+#
+# A block loses the saliency it does not show; the prior $p_\lambda$ is binomial; neighbours pay for unlike labels, less so
+# where the two pictures meet without a seam. On a $2 \times 2$ grid one can try all $3^4$ labellings.
+
+# %%
+terms = puzzlemix.energy_terms(train.pixels(x), s, pair, 0.5, 2)
+every = torch.cartesian_prod(*[torch.arange(3)] * 4).reshape(-1, 2, 2)
+costs = torch.stack([energy(z.expand(100, 2, 2), *terms) for z in every], 1)
+labels = min_cut(*terms)
+torch.testing.assert_close(energy(labels, *terms), costs.amin(1))
+
+# %% [markdown]
+# `min_cut` is exact for every grid and the whole batch at once: the cost of two neighbours is convex in $l_i - l_j$, so the
+# problem is one minimum cut {cite:p}`ishikawa2003`. The original code uses swap moves, which can stop short of the best
+# labelling, as [the appendix](appendix_paper_and_code.ipynb) shows.
+#
+# The second step moves patches of each image to where its blocks are shown, as long as the saliency gained is worth the way.
+
+# %% mystnb={"image": {"alt": "Four masks on grids of 2, 4, 8 and 16 blocks a side, and below them the images mixed with them."}}
+made_at = [puzzlemix.mix(x[two], y[two], s[two], torch.tensor([1, 0]), 0.5, n, True, train.mean, train.std)
+           for n in (2, 4, 8, 16)]
+show.grid([[m.mask[0] for m in made_at], [train.pixels(m.x)[0] for m in made_at]], kind="mask",
+          titles=[f"{n} x {n}" for n in (2, 4, 8, 16)], size=1.0)
+
+# %% [markdown]
+# **What to see.** Blue blocks show image 1, red ones image 2, grey ones both. A salient object makes its block its own; the
+# finer the grid, the closer the labels follow it.
+#
+# ## Co-Mixup: a whole partition at once
+#
+# Co-Mixup {cite:p}`kim2021comixup` mixes up to twenty images together. Each output takes an input for each of $4 \times 4$
+# cells. It wants saliency shown, neighbours alike, and *different outputs made of different inputs*: an input that others use
+# already becomes expensive. Four sweeps go over the outputs, and each output is solved exactly.
+
+# %%
+part = slice(0, 20)
+g = torch.Generator().manual_seed(seed)
+prior = torch._sample_dirichlet(torch.full((20,), 2.0), generator=g)
+start = torch.randint(20, (20, 4, 4), generator=g)
+together = comixup.mix(x[part], y[part], s[part], prior, start, comixup.distances(s[part]))
+inputs = comixup.mix(x[part], torch.eye(20), s[part], prior, start, comixup.distances(s[part])).y
+print(f"images in an output: {(inputs > 0).sum(1).float().mean():.2f} on average, {(inputs > 0).sum(1).max()} at most")
+assert inputs.sum(0).max() < 4 and torch.allclose(inputs.sum(1), torch.ones(20))  # no input is everywhere
+
+# %% mystnb={"image": {"alt": "Six outputs of Co-Mixup, each assembled from cells of several images."}}
+show.grid([train.pixels(together.x)[:6]], size=1.0)
+
+# %% [markdown]
+# **What to see.** Most outputs are made of a few large pieces. The label counts their area alone.
+#
+# ## Outside the paper's tables
+#
+# GuidedMixup {cite:p}`kang2023guidedmixup` came after SAGE and is its closest relative: the mask is Equation 2, nothing is
+# moved, and instead the *partners* are chosen so that salient regions do not collide. Three methods change one image and
+# leave its label: **Cutout** paints a square, **RandAugment** applies random operations, **KeepAugment** does either but spares
+# what is salient. GuidedMixup's pairing is one greedy cycle through the batch.
+
+# %%
+maps = smooth(guidedmixup.spectral_residual(x), 3.0, radius=3)
+partner = guidedmixup.pairing(maps)
+at, seen = 0, []
+for _ in range(100):
+    seen.append(at)
+    at = partner[at].item()
+assert sorted(seen) == list(range(100)) and at == 0  # each image once, and back to the first
+
+# %% [markdown]
+# ## What each one needs
+#
+# The number of passes through the network while a batch is mixed is counted; the rest says what the label means.
+
+# %%
+def passes(name):
+    count = []
+    hook = net.register_forward_hook(lambda *_: count.append(1))
+    try:
+        catalog.load(methods, name).seed(0).mix(x[:8], y[:8], net)
+    finally:
+        hook.remove()
+    return len(count)
+
+
+facts = {"vanilla": ("nothing", "the image's own"), "mixup": ("nothing", "the weight lambda"),
+         "manifold_mixup": ("a hook", "the weight lambda"), "cutmix": ("nothing", "area"),
+         "saliencymix": ("a detector on pixels", "area"), "puzzlemix": ("gradient, minimum cut, transport", "area"),
+         "comixup": ("gradient, sweeps of labellings", "area"), "sage": ("gradient, a search", "mean of the mask"),
+         "guidedmixup": ("a spectrum, a pairing", "mean of the mask"), "cutout": ("nothing", "the image's own"),
+         "keepaugment": ("gradient", "the image's own"), "randaugment": ("nothing", "the image's own")}
+assert set(facts) == set(catalog.names(methods))
+assert {name for name in facts if passes(name)} == {"puzzlemix", "comixup", "sage", "keepaugment"}
+show.table(["method", "passes to mix", "needs", "the label is"], [[n, passes(n), *f] for n, f in facts.items()])
+
+# %% [markdown]
+# ## How much of each object survives
+#
+# Two more channels ride along with the pictures: the object of image 1 and that of image 2. Whatever a method does to the
+# pixels, it does to them. What is left of the objects in the mixed image can then simply be summed up. (The extra channels
+# are invisible to the seams of Puzzle Mix; `gamma` makes up for their part in the mean.)
+
+# %% mystnb={"image": {"alt": "Bars: the visible share of the worse-off object for Mixup, CutMix, SaliencyMix, Puzzle Mix, Co-Mixup, GuidedMixup and SAGE."}} tags=["hide-input"]
+if train.masks is not None:
+    g, worse = torch.Generator().manual_seed(seed), {}
+    for k in range(0, 100, 2):
+        both, objects = slice(k, k + 2), train.masks[k:k + 2].float()
+        riders = torch.zeros(2, 2, 32, 32)
+        riders[0, 0], riders[1, 1] = objects[0, 0], objects[1, 0]
+        lam = torch.rand((), generator=g).item()
+        made = mixes(torch.cat([x[both], riders], 1), y[both], s[both], torch.tensor([1, 0]), lam, g, pixels[both],
+                     std=[*train.std, 0, 0], gamma=0.5 * 5 / 3)
+        for name, m in made.items():
+            left = m.x[0, 3:].sum((1, 2)) / objects.sum((1, 2, 3))
+            worse.setdefault(name, []).append(left.min().item())
+    survival = {name: sum(values) / len(values) for name, values in worse.items()}
+    assert set(sorted(survival, key=survival.get)[-2:]) == {"sage", "comixup"}
+    show.bars(survival, "visible share of the\nworse-off object", limit=(0, 1), size=(6.6, 3.1))
+
+# %% [markdown]
+# **What to see.** Boxes, aimed or not, often cover one object whole. Methods that weigh saliency keep two to three times as
+# much. SAGE may put one object beside the other; Co-Mixup, which moves nothing, comes close with two inputs by handing out
+# cells. This is a property of pictures, on synthetic images; whether it makes a better classifier is for the benchmark to
+# say.
+#
+# ## What the mixing costs
+#
+# A batch of 100 images, saliency given, on one thread. The times are this machine's.
+
+# %%
+# NBVAL_IGNORE_OUTPUT
+threads = torch.get_num_threads()
+torch.set_num_threads(1)
+g = torch.Generator().manual_seed(seed)
+parts = [slice(k, k + 20) for k in range(0, 100, 20)]
+priors, starts = torch._sample_dirichlet(torch.full((5, 20), 2.0), generator=g), torch.randint(20, (5, 20, 4, 4), generator=g)
+far = torch.stack([comixup.distances(s[p]) for p in parts])
+tau = offsets(32, 32)[torch.randperm(3969, generator=g)[:39]]
+jobs = {"mixup": lambda: mixup.mix(x, y, pair, 0.5), "cutmix": lambda: cutmix.mix(x, y, pair, (8, 8, 24, 24)),
+        "saliencymix": lambda: saliencymix.mix(x, y, pair, saliencymix.box(saliencymix.fine_grained(pixels)[pair], 0.5)),
+        "guidedmixup": lambda: guidedmixup.mix(x, y, maps, guidedmixup.pairing(maps)),
+        "puzzlemix": lambda: [puzzlemix.mix(x, y, s, pair, 0.5, n, True, train.mean, train.std) for n in (2, 4, 8, 16)],
+        "comixup": lambda: comixup.mix(x, y, s, priors, starts, far), "sage": lambda: sage.mix(x, y, s, pair, 0.3, tau)}
+spent = {}
+for _ in range(3):
+    for name, job in jobs.items():
+        begin = time.perf_counter()
+        job()
+        spent.setdefault(name, []).append(1000 * (time.perf_counter() - begin) / (4 if name == "puzzlemix" else 1))
+torch.set_num_threads(threads)
+assert all(min(t) > 0 for t in spent.values())
+show.table(["method", "ms a batch, median of 3"], [[name, sorted(t)[1]] for name, t in spent.items()])
+
+# %% [markdown]
+# Puzzle Mix is the mean over its four grids. It and Co-Mixup are solved on the host, whatever the device; the others run where
+# the images are.
+#
+# ## What would break it
+#
+# A natural mistake: to let SaliencyMix look for the peak in the image that *receives* the box instead of the one that gives
+# it. The picture looks as plausible as before, and only a count tells.
+
+# %%
+if train.masks is not None:
+    right, wrong = [], []
+    for boxes, kept in ((saliencymix.box(saliencymix.fine_grained(pixels)[pair], 0.8), right),
+                        (saliencymix.box(saliencymix.fine_grained(pixels), 0.8), wrong)):
+        m = saliencymix.mix(x, y, pair, boxes).mask
+        kept.append((((1 - m) * train.masks[:100][pair]).sum() / train.masks[:100].sum()).item())
+    print(f"of the pasted objects {right[0]:.0%} arrive; with the mistake {wrong[0]:.0%}")
+    assert right[0] > wrong[0]
+
+# %% [markdown]
+# ## Exercises
+
+# %% [markdown]
+# ### Exercise 7.1
+#
+# Show that Puzzle Mix with `eta=0` and very smooth labels (`beta=100`) shows a single image or a single blend of two.
+
+# %% tags=["hide-cell"]
+flat = puzzlemix.mix(x, y, s, pair, 0.5, 4, False, beta=100.0, gamma=0.0, eta=0.0)
+assert (flat.mask.flatten(1).std(1) < 1e-6).all()
+
+# %% [markdown]
+# ### Exercise 7.2
+#
+# GuidedMixup and SAGE share the mask. Make them agree: which $\lambda$ and which shifts turn SAGE into GuidedMixup?
+
+# %% tags=["hide-cell"]
+still = torch.zeros(1, 2, dtype=torch.long)
+one, other = guidedmixup.mix(x, y, maps, pair), sage.mix(x, y, maps, pair, 0.5, still)
+torch.testing.assert_close(one.x, other.x)
+torch.testing.assert_close(one.y, other.y)
+
+# %% [markdown]
+# ### Exercise 7.3
+#
+# What does Manifold Mixup do with a network that has no `.stages`? Give one to torchvision's ResNet-18 in the catalogue, and
+# read how little that takes.
+
+# %% tags=["hide-cell"]
+other = catalog.load(models, "resnet18", classes=10, width=8)
+assert catalog.load(methods, "manifold_mixup").seed(0).backward(other, x[:10], y[:10]).isfinite()
+try:
+    catalog.load(methods, "manifold_mixup").seed(0).backward(torch.nn.Flatten(), x[:10], y[:10])
+except ValueError as error:
+    print(error)
