@@ -5,7 +5,7 @@ import rivals
 import torch
 from torch.testing import assert_close
 
-from sagelib import catalog, methods
+from sagelib import catalog, methods, models
 from sagelib.methods import (
     _assign,
     _min_cut,
@@ -49,6 +49,13 @@ def test_manifold_mixup_mixes_what_a_stage_gives(tiny):
         assert_close(got, h)
     assert not any(m._forward_hooks for m in net.modules())
     assert_close(manifold_mixup.mix(x, y, pair, lam).x, mixup.mix(x, y, pair, lam).x)
+
+
+def test_manifold_mixup_mixes_inside_a_compiled_network_too(tiny):
+    net, x, pair, weight = tiny(), draw(4, 3, 8, 8), torch.tensor([1, 2, 3, 0]), torch.tensor([1.0, 0.4, 1.0])
+    compiled = torch.compile(net, backend="eager")
+    compiled(x)
+    assert_close(manifold_mixup.forward(compiled, x, pair, weight), manifold_mixup.forward(net, x, pair, weight))
 
 
 def test_manifold_mixup_removes_its_hooks_when_the_network_fails(tiny):
@@ -392,6 +399,22 @@ def test_randaugment_is_torchvisions_and_leaves_the_global_generator_alone():
 def test_the_other_options_work_too(name, options, tiny):
     method = catalog.load(methods, name, **options).seed(0)
     assert method.backward(tiny(), draw(3, 3, 8, 12), labels(3)).isfinite()
+
+
+@pytest.mark.parametrize("constants", [([0.4], [0.2]), (torch.full((1, 3, 1, 1), 0.4), np.full(3, 0.2)), (0.4, 0.2)])
+def test_mean_and_deviation_in_any_form(constants):
+    x, s, pair = draw(3, 3, 8, 8), draw(3, 1, 8, 8), torch.tensor([1, 2, 0])
+    want = puzzlemix.mix(x, labels(3), s, pair, 0.5, 2, True, (0.4, 0.4, 0.4), (0.2, 0.2, 0.2))
+    assert_close(puzzlemix.mix(x, labels(3), s, pair, 0.5, 2, True, *constants).x, want.x)
+
+
+@pytest.mark.parametrize("name", catalog.names(methods))
+def test_every_method_trains_a_real_network_on_one_odd_image(name):
+    """A last batch of one image, not square, two classes, under bfloat16."""
+    net = catalog.load(models, "preactresnet18", classes=2, width=2)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = catalog.load(methods, name).seed(0).backward(net, draw(1, 3, 20, 28), labels(1, 2))
+    assert loss.isfinite() and all(p.grad.isfinite().all() for p in net.parameters())
 
 
 @pytest.mark.parametrize("name", catalog.names(methods))

@@ -159,10 +159,11 @@ def to_pixels(x, mean, std):
 
 
 def _constants(values, device):
-    if not isinstance(values, torch.Tensor):  # made on the device: a copy from the host would wait for it
-        values = [float(v) for v in (values if hasattr(values, "__len__") else [values])]
-        values = torch.stack([torch.full((), v, device=device) for v in values])
-    return values.float().to(device).flatten()[:, None, None]
+    if isinstance(values, (int, float)):
+        values = [values]
+    if isinstance(values, (tuple, list)):  # made on the device: a copy from the host would wait for it
+        values = torch.stack([torch.full((), float(v), device=device) for v in values])
+    return torch.as_tensor(values, dtype=torch.float32, device=device).flatten()[:, None, None]
 
 
 def as_column(lam, x):

@@ -22,8 +22,10 @@ def forward(net, x, pair, lam):
     """Logits of net(x) with Mixup on the way: of the input by lam[0], after stage k by lam[k].
 
     x (B, C, H, W), pair (B,) integers; lam (1 + stages that are mixed,), a weight of 1 leaves a place alone.
-    `net.stages` are its stages in order. The hooks are removed whatever happens.
+    `net.stages` are its stages in order. The hooks are removed whatever happens. A network from torch.compile is run
+    uncompiled.
     """
+    net = getattr(net, "_orig_mod", net)  # a compiled network does not see hooks that come and go
     stages = getattr(net, "stages", ())
     if len(stages) < len(lam) - 1:
         raise ValueError(f"Manifold Mixup after stage {len(lam) - 1} needs a network with as many .stages; "
