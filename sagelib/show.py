@@ -91,11 +91,13 @@ class Markdown:
 
 
 def table(header, rows):
-    """A table: names of the columns, and rows of anything; floats get two decimals."""
+    """A table: names of the columns, and rows of anything; floats get two decimals, columns of numbers stand right."""
     def cell(v):
         return f"{v:.2f}" if isinstance(v, float) else str(v)
 
-    lines = [header, ["---"] + ["--:"] * (len(header) - 1), *rows]
+    rows = [list(row) for row in rows]
+    numbers = [any(isinstance(row[k], (int, float)) for row in rows if k < len(row)) for k in range(len(header))]
+    lines = [header, ["--:" if right and k else "---" for k, right in enumerate(numbers)], *rows]
     return Markdown("\n".join("| " + " | ".join(map(cell, line)) + " |" for line in lines))
 
 

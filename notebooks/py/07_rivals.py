@@ -206,6 +206,7 @@ show.grid([[m.mask[0] for m in made_at], [train.pixels(m.x)[0] for m in made_at]
 # already becomes expensive. Four sweeps go over the outputs, and each output is solved exactly.
 
 # %%
+# NBVAL_IGNORE_OUTPUT
 part = slice(0, 20)
 g = torch.Generator().manual_seed(seed)
 prior = torch._sample_dirichlet(torch.full((20,), 2.0), generator=g)

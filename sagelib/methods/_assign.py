@@ -23,14 +23,15 @@ def assign(cost: torch.Tensor, alike: torch.Tensor, start: torch.Tensor, beta: f
     cost, alike = (t.detach().cpu().double().numpy() for t in (cost, alike))
     z = np.eye(cost.shape[1])[start.cpu().numpy()]
     cells = start.shape[2] * start.shape[3]
-    beta, gamma, repel, last = beta / cells, gamma / cells, np.zeros(alike.shape), np.full(len(z), np.inf)
-    going = np.arange(len(z))
+    beta, gamma, repel = beta / cells, gamma / cells, np.zeros(alike.shape)
+    last = objective(z, cost, beta, gamma)
+    going, counts = np.arange(len(z)), z.sum((2, 3))  # counts (P, n, n): cells of each output that show each input
     for sweep in range(sweeps):
         for i in range(z.shape[1]):
-            now = z[going]
-            others = now.sum((1, 2, 3)) - now[:, i].sum((1, 2))
+            others = counts[going].sum(1) - counts[going, i]
             linear = gamma * (2 * penalty(alike[going], others, threshold * cells) + repel[going, i])
-            z[going, i] = relabel(cost[going] + linear[:, :, None, None], now[:, i], beta, shared=sweep > 0)
+            z[going, i] = relabel(cost[going] + linear[:, :, None, None], z[going, i], beta, shared=sweep > 0)
+            counts[going, i] = z[going, i].sum((1, 2))
         if sweep == sweeps - 2:
             for p in going:
                 resolve(z[p], repel[p])
@@ -58,8 +59,8 @@ def objective(z, cost, beta, gamma):
 def penalty(alike, others, threshold):
     """What each input costs for being used elsewhere, (P, n): columns of `alike` whose input is used above the
     threshold."""
-    used = np.einsum("pij,pj->pi", alike, others) > threshold
-    return np.einsum("pij,pj->pi", alike, used * others)
+    used = (alike @ others[:, :, None])[:, :, 0] > threshold
+    return (alike @ (used * others)[:, :, None])[:, :, 0]
 
 
 def relabel(cost, z, beta, shared):
@@ -70,9 +71,9 @@ def relabel(cost, z, beta, shared):
     """
     couples = [_couples(counts) if shared else [] for counts in z.sum((1, 2))]
     p, n, more = len(cost), cost.shape[1], max(map(len, couples))
-    apart = np.broadcast_to(1 - np.eye(n + more), (p, n + more, n + more)).copy()
-    shares = np.broadcast_to(np.eye(n + more, n), (p, n + more, n)).copy()
-    every = np.concatenate([np.moveaxis(cost, 1, 3), np.full((p, *z.shape[1:3], more), NEVER)], 3)
+    apart, shares = (np.repeat(t[None], p, 0) for t in (1 - np.eye(n + more), np.eye(n + more, n)))
+    every = np.full((p, *z.shape[1:3], n + more), NEVER)
+    every[..., :n] = np.moveaxis(cost, 1, 3)
     for k, own in enumerate(couples):
         for label, couple in enumerate(own, start=n):
             apart[k, label, couple] = apart[k, couple, label] = 0.25

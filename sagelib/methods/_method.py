@@ -54,7 +54,7 @@ class Method:
 
     loss: str = choice("bce", "cross_entropy")
     generator: torch.Generator | None = dataclasses.field(default=None, repr=False)
-    host: random.Random | None = dataclasses.field(default=None, repr=False)  # draws that decide shapes
+    host: random.Random | None = dataclasses.field(default=None, init=False, repr=False)  # draws that decide shapes
 
     def __post_init__(self):
         for f in dataclasses.fields(self):
