@@ -80,7 +80,7 @@ def test_page(name, browser, address):
         page.close()
 
 
-@pytest.mark.parametrize("name", ["book/index.html", "notebooks/index.html", "notebooks/04_rearrangement.html"])
+@pytest.mark.parametrize("name", PAGES)
 def test_a_phone_scrolls_down_only(name, browser, address):
     page, wrong = opened(browser, address, name, width=390)
     try:

@@ -108,7 +108,8 @@ show.grid([pictures[:5], pictures[5:]], titles=[names[:5], names[5:]], size=1.0)
 
 # %% [markdown]
 # **What to see.** Mixup shows two ghosts. CutMix and SaliencyMix paste a box; the second aims it. Puzzle Mix and Co-Mixup are
-# assembled from blocks, some of them half of each. GuidedMixup and SAGE blend pixel by pixel; SAGE alone has moved the second image first.
+# assembled from blocks, some of them half of each. GuidedMixup and SAGE blend pixel by pixel; SAGE alone has moved the second
+# image first.
 #
 # ## Manifold Mixup: the same blend, deeper in the network
 #
@@ -241,7 +242,8 @@ assert sorted(seen) == list(range(100)) and at == 0  # each image once, and back
 # %% [markdown]
 # ## What each one needs
 #
-# The number of passes through the network while a batch is mixed is counted; the rest says what the label means.
+# The number of passes through the network while a batch is mixed is counted; what else it takes and what its label means
+# stands in each method's file.
 
 # %%
 def passes(name):
@@ -254,15 +256,12 @@ def passes(name):
     return len(count)
 
 
-facts = {"vanilla": ("nothing", "the image's own"), "mixup": ("nothing", "the weight lambda"),
-         "manifold_mixup": ("a hook", "the weight lambda"), "cutmix": ("nothing", "area"),
-         "saliencymix": ("a detector on pixels", "area"), "puzzlemix": ("gradient, minimum cut, transport", "area"),
-         "comixup": ("gradient, sweeps of labellings", "area"), "sage": ("gradient, a search", "mean of the mask"),
-         "guidedmixup": ("a spectrum, a pairing", "mean of the mask"), "cutout": ("nothing", "the image's own"),
-         "keepaugment": ("gradient", "the image's own"), "randaugment": ("nothing", "the image's own")}
-assert set(facts) == set(catalog.names(methods))
-assert {name for name in facts if passes(name)} == {"puzzlemix", "comixup", "sage", "keepaugment"}
-show.table(["method", "passes to mix", "needs", "the label is"], [[n, passes(n), *f] for n, f in facts.items()])
+rows = []
+for name in catalog.names(methods):
+    method = catalog.load(methods, name)
+    rows.append([name, passes(name), method.NEEDS, method.LABEL])
+    assert passes(name) == ("gradient" in method.NEEDS)
+show.table(["method", "passes to mix", "needs", "the label is"], rows)
 
 # %% [markdown]
 # ## How much of each object survives

@@ -23,6 +23,12 @@ def clean_pass(net, x, loss_of, weight=1.0, keep=True, scale=lambda loss: loss):
         return loss.detach(), torch.autograd.grad(scale(loss), x)[0]
 
 
+def image_gradient(net, x, loss_of):
+    """Gradient of loss_of(net(x)) by x, (B, C, H, W), in evaluation mode; the network is left as it was."""
+    with evaluating(net):
+        return clean_pass(net, x, loss_of, keep=False)[1]
+
+
 @contextlib.contextmanager
 def evaluating(net, kinds=torch.nn.Module):
     """The modules of these kinds in evaluation mode; those that were training train again afterwards."""

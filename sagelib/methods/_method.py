@@ -52,6 +52,8 @@ class Method:
     paper's learning rate of 0.2 belongs to (the authors' code); "cross_entropy" is the usual one.
     """
 
+    NEEDS, LABEL = "nothing", "the image's own"  # in words, for tables: what it takes, and what its label means
+
     loss: str = choice("bce", "cross_entropy")
     generator: torch.Generator | None = dataclasses.field(default=None, repr=False)
     host: random.Random | None = dataclasses.field(default=None, init=False, repr=False)  # draws that decide shapes
@@ -137,9 +139,15 @@ def one_hot(labels, classes):
 
 
 def blend(x, y, pair, weight, share):
-    """weight * x + (1 - weight) * partner, and the labels by `share` (B,): what all pair methods end with."""
+    """weight * x + (1 - weight) * partner, labels by `share` (B,): what pair methods that move nothing end with."""
+    weight = weight.to(x.dtype)
+    return weight * x + (1 - weight) * x[pair], blend_labels(y, pair, share)
+
+
+def blend_labels(y, pair, share):
+    """Labels (B, K): `share` (B,) of the image's own, the rest its partner's."""
     share = share.to(y.dtype)[:, None]
-    return weight * x + (1 - weight) * x[pair], share * y + (1 - share) * y[pair]
+    return share * y + (1 - share) * y[pair]
 
 
 def check_pairs(x, y, pair):
@@ -153,17 +161,10 @@ def check_pairs(x, y, pair):
         raise ValueError(f"the pairing must be integers of shape ({len(x)},), not {pair.dtype} {tuple(pair.shape)}")
 
 
-def to_pixels(x, mean, std):
-    """Normalised images (B, C, H, W) back to [0, 1], float32; mean and std are numbers or one for each channel."""
-    return x.float() * _constants(std, x.device) + _constants(mean, x.device)
-
-
-def _constants(values, device):
-    if isinstance(values, (int, float)):
-        values = [values]
-    if isinstance(values, (tuple, list)):  # made on the device: a copy from the host would wait for it
-        values = torch.stack([torch.full((), float(v), device=device) for v in values])
-    return torch.as_tensor(values, dtype=torch.float32, device=device).flatten()[:, None, None]
+def check_saliency(s, x):
+    """Saliency maps (B, 1, H, W) for images x, or one clear error for another shape."""
+    if s.shape != (len(x), 1, *x.shape[2:]):
+        raise ValueError(f"saliency must be of shape {(len(x), 1, *x.shape[2:])}, not {tuple(s.shape)}")
 
 
 def as_column(lam, x):

@@ -73,6 +73,8 @@ class CoMixup(Method):
     The other fields are those of `mix`.
     """
 
+    NEEDS, LABEL = "gradient, sweeps of labellings", "area"
+
     partition: int = whole(20, 1, 1000)
     beta: float = number(0.32, 0, 100)
     gamma: float = number(1.0, 0, 100)

@@ -22,14 +22,17 @@ def mix(x, y, pair, box):
     if box.shape not in {(4,), (len(x), 4)}:
         raise ValueError("a box is top, left, bottom, right: four numbers, or four for each of the "
                          f"{len(x)} images, not {tuple(box.shape)}")
-    top, left, bottom, right = box.expand(len(x), 4)[:, :, None, None].unbind(1)
-    rows = torch.arange(x.shape[2], device=x.device)[:, None]
-    columns = torch.arange(x.shape[3], device=x.device)
-    inside = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
-    m = (~inside).to(x.dtype)[:, None]
+    m = outside(box.expand(len(x), 4), *x.shape[2:]).to(x.dtype)
     share = m.float().mean((1, 2, 3))
     picture, label = blend(x, y, pair, m, share)
     return Mixed(picture, label, mask=m, share=share, pair=pair)
+
+
+def outside(box, h, w):
+    """Where an image is left by its box (B, 4): bool (B, 1, h, w)."""
+    top, left, bottom, right = box[:, :, None, None].unbind(1)
+    rows, columns = torch.arange(h, device=box.device)[:, None], torch.arange(w, device=box.device)
+    return ~((rows >= top) & (rows < bottom) & (columns >= left) & (columns < right))[:, None]
 
 
 def box(h, w, lam, centre):
@@ -47,6 +50,8 @@ def box(h, w, lam, centre):
 @dataclass(kw_only=True)
 class CutMix(Method):
     """Area from Beta(alpha, alpha), centre uniform over the image, one pairing for the batch."""
+
+    LABEL = "area"
 
     alpha: float = number(1.0, 0, 100)
 

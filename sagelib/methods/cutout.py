@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ._method import Method, Mixed, check_pairs, number
+from .cutmix import outside
 
 SETTINGS = {  # the paper's squares: 16 pixels on CIFAR-10, 8 on CIFAR-100
     "paper": {(data, net): dict(size=size) for data, size in (("cifar10", 0.5), ("cifar100", 0.25))
@@ -25,13 +26,6 @@ def mix(x, y, box):
         raise ValueError(f"boxes are top, left, bottom, right for each of the {len(x)} images, not {tuple(box.shape)}")
     m = outside(box, *x.shape[2:]).to(x.dtype)
     return Mixed(x * m, y.clone(), mask=m)
-
-
-def outside(box, h, w):
-    """Where an image is left by its box (B, 4): bool (B, 1, h, w)."""
-    top, left, bottom, right = box[:, :, None, None].unbind(1)
-    rows, columns = torch.arange(h, device=box.device)[:, None], torch.arange(w, device=box.device)
-    return ~((rows >= top) & (rows < bottom) & (columns >= left) & (columns < right))[:, None]
 
 
 def square(centre, h, w, size):

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 
 from ..mask import mask
 from ..saliency import normalise, saliency, smooth
-from ._clean_pass import clean_pass, evaluating
-from ._method import Method, Mixed, check_pairs, choice, cross_entropy
+from ._clean_pass import image_gradient
+from ._method import Method, Mixed, blend, check_pairs, check_saliency, choice, cross_entropy
 
 GREY = (0.2989, 0.587, 0.114)  # red, green, blue
 LARGEST = 128  # pixels: larger images are shrunk before their spectrum is taken
@@ -27,14 +27,12 @@ def mix(x, y, s, pair):
     x (B, C, H, W), y (B, K), s (B, 1, H, W) saliency, smoothed, pair (B,) integers: `pairing(s)` is the method's.
     """
     check_pairs(x, y, pair)
-    if s.shape != (len(x), 1, *x.shape[2:]):
-        raise ValueError(f"saliency must be of shape {(len(x), 1, *x.shape[2:])}, not {tuple(s.shape)}")
+    check_saliency(s, x)
     s = normalise(s)
     m = torch.where(s + s[pair] > 0, mask(s, s[pair]), 0.5)
     share = m.mean((1, 2, 3))
-    weight = share[:, None].to(y.dtype)
-    return Mixed(m.to(x.dtype) * x + (1 - m).to(x.dtype) * x[pair], weight * y + (1 - weight) * y[pair],
-                 mask=m, share=share, pair=pair)
+    picture, label = blend(x, y, pair, m, share)
+    return Mixed(picture, label, mask=m, share=share, pair=pair)
 
 
 def pairing(s):
@@ -82,14 +80,15 @@ class GuidedMixup(Method):
     """Every batch mixed. source: "spectral" is the paper's Guided-SR, which needs no network; "gradient" its
     Guided-AP, which takes the gradient of a pass of its own in evaluation mode."""
 
+    NEEDS, LABEL = "a spectrum, a pairing", "mean of the mask"
+
     source: str = choice("spectral", "gradient")
 
     def mix(self, x, y, net=None):
         if self.source == "spectral":
             s = spectral_residual(x)
         else:
-            with evaluating(net):
-                s = saliency(clean_pass(net, x, lambda z: cross_entropy(z, y), keep=False)[1])
+            s = saliency(image_gradient(net, x, lambda z: cross_entropy(z, y)))
         s = smooth(s, 3.0, radius=3)
         return mix(x, y, s, pairing(s))
 

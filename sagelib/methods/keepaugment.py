@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 
 from . import cutout, randaugment
-from ._clean_pass import clean_pass, evaluating
+from ._clean_pass import image_gradient
 from ._method import Method, Mixed, check_pairs, choice, number, per_channel, whole
+from .cutmix import outside
 
 
 def boxes(s, size, quantile, keys, salient=False):
@@ -41,13 +42,15 @@ def mix(x, y, box, augmented=None):
     if augmented is None:
         return cutout.mix(x, y, box)
     check_pairs(x, y, torch.arange(len(x), device=x.device))
-    m = cutout.outside(box, *x.shape[2:]).to(x.dtype)
+    m = outside(box, *x.shape[2:]).to(x.dtype)
     return Mixed(m * augmented + (1 - m) * x, y.clone())
 
 
 @dataclass(kw_only=True)
 class KeepAugment(Method):
     """keep: "cut" or "paste"; size, quantile: as in `boxes`; ops, magnitude, mean, std: RandAugment's, for "paste"."""
+
+    NEEDS = "gradient"
 
     keep: str = choice("cut", "paste")
     size: float = number(0.5, 0, 1)
@@ -58,8 +61,7 @@ class KeepAugment(Method):
     std: float | tuple = per_channel(1.0, 0)
 
     def mix(self, x, y, net):
-        with evaluating(net):
-            grad = clean_pass(net, x, lambda z: (z.float() * y).sum(), keep=False)[1]
+        grad = image_gradient(net, x, lambda z: (z.float() * y).sum())
         s = grad.float().abs().amax(1, keepdim=True)
         h, w = x.shape[2:]
         places = (h - max(1, round(self.size * h)) + 1) * (w - max(1, round(self.size * w)) + 1)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from . import mixup
-from ._method import Method, as_column, check_pairs, number, whole
+from ._method import Method, as_column, blend_labels, check_pairs, number, whole
 
 
 def mix(x, y, pair, lam):
@@ -48,6 +48,8 @@ def _blend(z, pair, weight):
 class ManifoldMixup(Method):
     """Mixup at the input or after one of the first `stages` stages, each as likely; lambda from Beta(alpha, alpha)."""
 
+    NEEDS, LABEL = "a hook", "the weight lambda"
+
     alpha: float = number(2.0, 0, 100)
     stages: int = whole(2, 0, 100)
 
@@ -59,8 +61,7 @@ class ManifoldMixup(Method):
         place = self.draw_permutation(1 + self.stages, x.device)[0]
         check_pairs(x, y, pair)
         everywhere = torch.where(torch.arange(1 + self.stages, device=x.device) == place, lam, 1)
-        share = as_column(lam, x).flatten()[:, None].to(y.dtype)
-        loss = self.criterion(forward(net, x, pair, everywhere), share * y + (1 - share) * y[pair])
+        loss = self.criterion(forward(net, x, pair, everywhere), blend_labels(y, pair, as_column(lam, x).flatten()))
         scale(loss).backward()
         return loss.detach()
 

@@ -16,13 +16,15 @@ def mix(x, y, pair, lam):
     check_pairs(x, y, pair)
     lam = as_column(lam, x)
     share = lam.flatten()
-    picture, label = blend(x, y, pair, lam.to(x.dtype), share)
+    picture, label = blend(x, y, pair, lam, share)
     return Mixed(picture, label, mask=lam.expand(-1, 1, *x.shape[2:]), share=share, pair=pair)
 
 
 @dataclass(kw_only=True)
 class Mixup(Method):
     """One lambda from Beta(alpha, alpha) and one pairing for the whole batch."""
+
+    LABEL = "the weight lambda"
 
     alpha: float = number(1.0, 0, 100)
 

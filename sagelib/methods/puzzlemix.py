@@ -15,8 +15,19 @@ import torch
 import torch.nn.functional as F
 
 from ..saliency import normalise, saliency
-from ._clean_pass import clean_pass, evaluating
-from ._method import Method, Mixed, check_pairs, cross_entropy, number, per_channel, to_pixels
+from ._clean_pass import image_gradient
+from ._method import (
+from ._pixels import to_pixels
+    Method,
+    Mixed,
+    blend_labels,
+    check_pairs,
+    check_saliency,
+    cross_entropy,
+    number,
+    per_channel,
+    to_pixels,
+)
 from ._min_cut import min_cut
 from ._transport import move, transport_plan
 
@@ -33,13 +44,13 @@ def mix(x, y, s, pair, lam, blocks, transport=True, mean=0.0, std=1.0, *, beta=1
     compared, at most. The label's share is the mean of the mask.
     """
     check_pairs(x, y, pair)
-    if s.shape not in {(len(x), 1, *x.shape[2:]), (len(x), *x.shape[2:])}:
-        raise ValueError(f"saliency must be of shape {(len(x), 1, *x.shape[2:])}, not {tuple(s.shape)}")
+    s = s[:, None] if s.ndim == 3 else s
+    check_saliency(s, x)
     if blocks < 1 or int(blocks) != blocks:
         raise ValueError(f"blocks is {blocks!r}; it must be a whole number, at least 1")
     h, w = x.shape[2:]
     size = [blocks * _side(n, blocks, max(t_size, neigh_size)) for n in (h, w)]
-    large, s = _extend(x, size), F.pad(s.reshape(len(x), 1, h, w).float(), (0, size[1] - w, 0, size[0] - h))
+    large, s = _extend(x, size), F.pad(s.float(), (0, size[1] - w, 0, size[0] - h))
     terms = energy_terms(to_pixels(large, mean, std), s, pair, lam, blocks, beta, gamma, eta, neigh_size)
     shown = 1 - min_cut(*terms).to(x.dtype) / 2  # 1: the image itself, 0: its partner
     m = _enlarge(shown[:, None], size)
@@ -50,9 +61,8 @@ def mix(x, y, s, pair, lam, blocks, transport=True, mean=0.0, std=1.0, *, beta=1
         two = move(two, transport_plan(s[pair], 1 - m, patch, t_eps), patch)
     m = m[:, :, :h, :w]
     share = m.float().mean((1, 2, 3))
-    weight = share[:, None].to(y.dtype)
     picture = m * one[:, :, :h, :w] + (1 - m) * two[:, :, :h, :w]
-    return Mixed(picture, weight * y + (1 - weight) * y[pair], mask=m, share=share, pair=pair)
+    return Mixed(picture, blend_labels(y, pair, share), mask=m, share=share, pair=pair)
 
 
 def energy_terms(pixels, s, pair, lam, blocks, beta=1.2, gamma=0.5, eta=0.2, neigh_size=4):
@@ -129,6 +139,8 @@ class PuzzleMix(Method):
     the image.
     """
 
+    NEEDS, LABEL = "gradient, minimum cut, transport", "area"
+
     alpha: float = number(1.0, 0, 100)
     beta: float = number(1.2, 0, 100)
     gamma: float = number(0.5, 0, 1)
@@ -139,8 +151,7 @@ class PuzzleMix(Method):
     std: float | tuple = per_channel(1.0, 0)
 
     def mix(self, x, y, net):
-        with evaluating(net):
-            grad = clean_pass(net, x, lambda z: cross_entropy(z, y), keep=False)[1]
+        grad = image_gradient(net, x, lambda z: cross_entropy(z, y))
         blocks = self.draw_choice(n for n in GRIDS if n <= max(2, min(x.shape[2:]) // 2))
         pair, lam = self.draw_permutation(len(x), x.device), self.draw_beta(self.alpha, x.device)
         return mix(x, y, saliency(grad), pair, lam, blocks, self.transport, self.mean, self.std, beta=self.beta,

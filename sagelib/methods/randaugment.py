@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ._method import Method, Mixed, check_pairs, per_channel, to_pixels, whole
+from ._method import Method, Mixed, check_pairs, per_channel, whole
+from ._pixels import from_pixels, to_pixels
 
 
 @torch.library.custom_op("sagelib::rand_augment", mutates_args=())
@@ -21,7 +22,7 @@ def augment(images: torch.Tensor, ops: int, magnitude: int, seed: int) -> torch.
     change = RandAugment(ops, magnitude)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return torch.stack([change(image) for image in images.cpu()]).to(images.device)
+        return torch.stack([change(image) for image in images])
 
 
 @augment.register_fake
@@ -35,13 +36,11 @@ def mix(x, y, seed, ops=2, magnitude=9, mean=0.0, std=1.0):
     `seed` settles them. Where C is neither 1 nor 3, the operations see the first three channels and leave the rest.
     """
     check_pairs(x, y, torch.arange(len(x), device=x.device))
-    colours = x.shape[1] if x.shape[1] in (1, 3) else min(x.shape[1], 3) // 3 * 3 or 1
+    colours = x.shape[1] if x.shape[1] in (1, 3) else 3 if x.shape[1] > 3 else 1
     pixels = to_pixels(x.detach(), mean, std)
     levels = (pixels[:, :colours] * 255).round().clamp(0, 255).byte()
-    changed = augment(levels, ops, magnitude, seed).float() / 255
-    zero, one = to_pixels(torch.zeros_like(x[:1]), mean, std), to_pixels(torch.ones_like(x[:1]), mean, std)
-    new = torch.cat([changed, pixels[:, colours:]], 1)
-    return Mixed(((new - zero) / (one - zero)).to(x.dtype), y.clone())
+    changed = torch.cat([augment(levels, ops, magnitude, seed).float() / 255, pixels[:, colours:]], 1)
+    return Mixed(from_pixels(changed, mean, std).to(x.dtype), y.clone())
 
 
 @dataclass(kw_only=True)

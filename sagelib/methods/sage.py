@@ -17,7 +17,7 @@ from ..mask import mask
 from ..rearrange import best_offset, offsets, shift
 from ..saliency import normalise, saliency, smooth
 from ._clean_pass import clean_pass, evaluating
-from ._method import Method, Mixed, as_column, check_pairs, choice, number
+from ._method import Method, Mixed, as_column, blend_labels, check_pairs, check_saliency, choice, number
 
 SETTINGS = {  # the paper's appendix B; WRN16-8 is in the authors' README alone
     "paper": {
@@ -39,8 +39,7 @@ def mix(x, y, s, pair, lam, tau, guided=True):
     the partner's.
     """
     check_pairs(x, y, pair)
-    if s.shape != (len(x), 1, *x.shape[2:]):
-        raise ValueError(f"saliency must be of shape {(len(x), 1, *x.shape[2:])}, not {tuple(s.shape)}")
+    check_saliency(s, x)
     lam, s = as_column(lam, x), normalise(s)
     # a weight of exactly 0 would leave pixels to nobody; 1e-12 is the authors' floor
     a, b = lam.clamp(min=1e-12) * s, (1 - lam).clamp(min=1e-12) * s[pair]
@@ -48,8 +47,7 @@ def mix(x, y, s, pair, lam, tau, guided=True):
     m = mask(a, shift(b, best)) if guided else 1 - shift(torch.ones_like(b), best)
     share = m.mean((1, 2, 3))
     picture = m.to(x.dtype) * x + (1 - m).to(x.dtype) * shift(x[pair], best)
-    label = share[:, None].to(y.dtype) * y + (1 - share[:, None].to(y.dtype)) * y[pair]
-    return Mixed(picture, label, mask=m, tau=best, share=share, pair=pair)
+    return Mixed(picture, blend_labels(y, pair, share), mask=m, tau=best, share=share, pair=pair)
 
 
 @dataclass(kw_only=True)
@@ -62,6 +60,8 @@ class Sage(Method):
     as the authors' code does. guided=False is the ablation without saliency-guided mixup: the shifted partner is
     pasted over the image (our reading; no code exists). rearranged=False never shifts: without rearrangement.
     """
+
+    NEEDS, LABEL = "gradient, a search", "mean of the mask"
 
     u: float = number(0.6, 0, 1)
     reuse: float = number(0.3, 0, 1)

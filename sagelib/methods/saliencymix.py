@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 
 from . import cutmix
-from ._method import Method, choice, number, per_channel, to_pixels
+from ._method import Method, choice, number, per_channel
+from ._pixels import to_pixels
 
 RADII = (12, 24, 48, 28, 56, 112)  # pixels: half sides of the six surrounds
 GREY = (3735, 19235, 9798)  # OpenCV's blue, green, red in 1/32768, for channels 0, 1, 2 as they come
@@ -79,7 +80,8 @@ def fine_grained_of_floats(x):
 def opencv(images: torch.Tensor) -> torch.Tensor:
     """OpenCV's own detector on bytes or floats (B, 3, H, W) -> (B, H, W), as the authors' code calls it."""
     try:
-        detect = __import__("cv2").saliency.StaticSaliencyFineGrained_create().computeSaliency
+        import cv2
+        detect = cv2.saliency.StaticSaliencyFineGrained_create().computeSaliency
     except (ImportError, AttributeError) as error:
         raise ImportError("detector='opencv' needs OpenCV with its contrib modules: pip install "
                           "'sagelib[saliencymix]'; detector='builtin' computes the same") from error
@@ -132,6 +134,8 @@ class SaliencyMix(Method):
     detector fed with floats, and one box for the whole batch, from the first image's partner. detector: our own
     or OpenCV's; they agree.
     """
+
+    NEEDS, LABEL = "a detector on pixels", "area"
 
     alpha: float = number(1.0, 0, 100)
     prob: float = number(0.5, 0, 1)
