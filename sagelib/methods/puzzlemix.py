@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from ..saliency import normalise, saliency
 from ._clean_pass import image_gradient
 from ._method import (
-from ._pixels import to_pixels
     Method,
     Mixed,
     blend_labels,
@@ -26,9 +25,9 @@ from ._pixels import to_pixels
     cross_entropy,
     number,
     per_channel,
-    to_pixels,
 )
 from ._min_cut import min_cut
+from ._pixels import to_pixels
 from ._transport import move, transport_plan
 
 GRIDS = (2, 4, 8, 16)
