@@ -56,7 +56,7 @@ def normalise(s):
         raise ValueError(f"normalise needs maps of shape (B, 1, H, W), not {tuple(s.shape)}")
     s = at_least_float32(s).clamp(min=0)
     top = s.amax((-2, -1), keepdim=True)
-    good = (top > 0) & s.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+    good = (top > 0) & (top < torch.inf)  # a NaN anywhere is the largest value too
     # dividing by the largest value first keeps the sum from overflowing or underflowing
     s = torch.where(good, s / torch.where(good, top, 1), 1)
     return s / s.sum((-2, -1), keepdim=True)

@@ -1,9 +1,14 @@
 """Equations 1 to 4 against loops, on images that are not square; and what zero, NaN and infinity do."""
+import os
+import subprocess
+import sys
+
 import loops
 import pytest
 import torch
 from torch.testing import assert_close
 
+from sagelib import _search
 from sagelib.mask import mask
 from sagelib.rearrange import best_offset, offsets, shift, total_saliency
 from sagelib.saliency import normalise, saliency, smooth
@@ -97,12 +102,69 @@ def test_total_saliency_is_equation_4(maps):
                      rtol=1e-5, atol=1e-5)
 
 
-def test_total_saliency_does_not_depend_on_the_chunks(maps, monkeypatch):
-    a, b = maps
-    tau = offsets(H, W)
-    whole = total_saliency(a, b, tau)
-    monkeypatch.setattr("sagelib.rearrange.CHUNK", 1)
-    assert_close(total_saliency(a, b, tau), whole, rtol=0, atol=0)
+FORMS = [_search.slices, _search.table, _search.gather]
+SIZES = [(H, W), (1, 1), (1, 7), (9, 1), (12, 12)]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("h, w", SIZES)
+def test_every_form_of_the_search_is_equation_4(form, h, w, monkeypatch):
+    g = torch.Generator().manual_seed(h * w)
+    a, b = (torch.rand(3, h, w, generator=g) ** 3 for _ in range(2))
+    a[0, :h // 2], b[0, :, :w // 2], b[2] = 0, 0, 0
+    tau = torch.cat([offsets(h, w), torch.tensor([[h, 0], [0, -w], [99, 99], [-h - 3, 2]])])
+    v = form(a, b, tau)
+    for n in range(len(a)):
+        slow = [loops.total_saliency(a[n].double(), b[n].double(), t) for t in tau.tolist()]
+        assert_close(v[n].double(), torch.stack(slow), rtol=1e-6, atol=0)
+    monkeypatch.setattr(_search, "BLOCK", 1)
+    assert_close(form(a, b, tau), v)
+    assert_close(form(a.double(), b.double(), tau.flip(0)).flip(1), v.double(), rtol=1e-6, atol=0)
+
+
+def test_the_form_of_the_search_follows_size_number_and_device():
+    a, tau = torch.rand(2, 6, 4), offsets(6, 4)
+    assert _search.form(a, tau[:30]) is _search.slices and _search.form(a, tau) is _search.table
+    assert _search.form(a.to("meta"), tau) is _search.gather
+
+
+@pytest.mark.parametrize("share", [0.01, 1])
+def test_the_search_at_the_papers_size_is_the_literal_one(share):
+    """32 x 32, whole masks built as in Equation 4: the same shift, or a float64 gap under 1e-6."""
+    g = torch.Generator().manual_seed(0)
+    a, b = (normalise(smooth(torch.rand(6, 1, 32, 32, generator=g) ** 8)) for _ in range(2))
+    tau = offsets(32, 32)
+    tau = tau[torch.randperm(len(tau), generator=g)[:int(share * len(tau))]]
+    a, b = 0.3 * a, 0.7 * b
+    best = best_offset(a, b, tau)
+    for n in range(len(a)):
+        one, two = a[n:n + 1].double().expand(len(tau), -1, -1, -1), b[n:n + 1].double().expand(len(tau), -1, -1, -1)
+        moved = shift(two, tau)
+        m = mask(one, moved)
+        v = (m * one + (1 - m) * moved).sum((1, 2, 3))
+        assert v.max() - v[(tau == best[n]).all(1)][0] < 1e-6 * v.max()
+
+
+def test_the_gpu_kernel_is_equation_4():
+    """The kernel itself, run by Triton's interpreter in a process of its own."""
+    code = """if True:
+        import torch
+        from sagelib import _search
+        from sagelib._search_triton import search
+        from sagelib.rearrange import offsets
+        g = torch.Generator().manual_seed(0)
+        for h, w in SIZES + [(40, 9)]:
+            a, b = (torch.rand(2, h, w, generator=g) ** 3 for _ in range(2))
+            a[0, :h // 2], b[0, :, :w // 2] = 0, 0
+            tau = torch.cat([offsets(h, w), torch.tensor([[h, 0], [0, -w], [99, 99], [-h - 3, 2]])])
+            tau = tau[torch.randperm(len(tau), generator=g)[:300]]
+            torch.testing.assert_close(search(a, b, tau).double(), _search.gather(a.double(), b.double(), tau),
+                                       rtol=1e-6, atol=1e-12)
+        print("equal")
+    """.replace("SIZES", repr(SIZES))
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "TRITON_INTERPRET": "1"}, text=True,
+                          capture_output=True)
+    assert done.stdout == "equal\n", done.stderr
 
 
 def test_best_offset_is_the_argmax_and_the_first_of_equals(maps):

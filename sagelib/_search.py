@@ -1,0 +1,131 @@
+"""Equation 4 for many shifts at once, in the form that suits their number and the device; all exact.
+
+Every form looks only at the overlap, where both images are in the frame:
+
+- slices: one slice of each map for each shift, the whole batch at once. CPU, some of the shifts;
+- table: every row against every row, then sums along diagonals: each pair of pixels is met once. CPU, most of them;
+- triton: one kernel (_search_triton.py). NVIDIA GPUs, float32;
+- gather: shifts as indices, nothing but tensor operations. Every other device.
+"""
+import functools
+
+import torch
+import torch.nn.functional as F
+
+BLOCK = 1 << 20  # numbers in the working memory of a form: 4 MB of float32
+MOST = 0.4       # part of all shifts from which the table is cheaper than slices
+
+
+@torch.library.custom_op("sagelib::total_saliency", mutates_args=())
+def search(a: torch.Tensor, b: torch.Tensor, tau: torch.Tensor) -> torch.Tensor:
+    """v (B, N) for maps a and b (B, H, W), at least 0, and shifts tau (N, 2) of b. No value leaves the device."""
+    return form(a, tau)(a, b, tau)
+
+
+@search.register_fake
+def _(a, b, tau):
+    return a.new_empty(len(a), len(tau))
+
+
+def form(a, tau):
+    """The function that `search` uses for these maps and that many shifts."""
+    if a.is_cpu:
+        h, w = a.shape[1:]
+        return table if len(tau) > MOST * (2 * h - 1) * (2 * w - 1) else slices
+    return (a.is_cuda and a.dtype == torch.float32 and _triton()) or gather
+
+
+def slices(a, b, tau):
+    """v from slices: two maps in, sum of 1 / (1/a + 1/b) out, shift after shift. A zero adds exactly nothing."""
+    h, w = a.shape[1:]
+    inverse_a, inverse_b = 1 / a, 1 / b
+    overlap = a.new_empty(len(tau), len(a))
+    for out, (i, j) in zip(overlap, tau.tolist(), strict=True):
+        first = inverse_a[:, max(i, 0):max(h + i, 0), max(j, 0):max(w + j, 0)]
+        second = inverse_b[:, max(-i, 0):max(h - i, 0), max(-j, 0):max(w - j, 0)]
+        torch.sum((first + second).reciprocal_(), (1, 2), out=out)
+    return _from_overlap(a, b, tau, overlap.T)
+
+
+def table(a, b, tau):
+    """v for all shifts, of which those of tau are picked: rows against rows, the batch innermost."""
+    h, w = a.shape[1:]
+    several = max(1, BLOCK // (w * w))
+    every = torch.cat([_whole_table(*maps) for maps in zip(a.split(several), b.split(several), strict=True)])
+    i, j = tau[:, 0] + h - 1, tau[:, 1] + w - 1
+    inside = (i >= 0) & (i < 2 * h - 1) & (j >= 0) & (j < 2 * w - 1)
+    kept = torch.where(inside, every[:, i.clamp(0, 2 * h - 2), j.clamp(0, 2 * w - 2)], 0)
+    return a.sum((1, 2))[:, None] + kept
+
+
+def _whole_table(a, b):
+    """What b adds to v at every shift, (B, 2h-1, 2w-1): its visible mass less twice the overlap term."""
+    n, h, w = a.shape
+    inverse_a, inverse_b = ((1 / z).permute(1, 2, 0).contiguous() for z in (a, b.flip(2)))
+    mass, by = _integral(b).permute(1, 2, 0).contiguous(), torch.arange(1 - w, w)
+    right, left = (w - by).clamp(max=w), (-by).clamp(min=0)
+    # column j of the first meets column w - 1 - k of the second at place (j, k): their shift is j + k - (w - 1);
+    # w zeros after each row, read in rows one shorter, bring places of one shift under each other
+    wide = a.new_zeros(w, 2 * w, n)
+    diagonals = wide.view(-1, n)[:-w].view(w, 2 * w - 1, n)
+    space = a.new_empty(max(1, BLOCK // (w * w * n)), w, w, n)  # reused: new memory costs as much as the arithmetic
+    out = a.new_empty(2 * h - 1, 2 * w - 1, n)
+    for i in range(1 - h, h):
+        wide[:, :w] = _meet(inverse_a[max(i, 0):h + min(i, 0)], inverse_b[max(-i, 0):h - max(i, 0)], space)
+        seen = mass[h - max(i, 0)] - mass[max(-i, 0)]
+        seen = (seen[right] - seen[left]).clamp_(min=0)
+        torch.sub(seen, diagonals.sum(0), alpha=2, out=out[i + h - 1])
+    return out.permute(2, 0, 1)
+
+
+def _meet(first, second, space):
+    """Sum over the rows of 1 / (first[:, j] + second[:, k]), (w, w, B), as many rows at once as `space` has."""
+    parts = zip(first.split(len(space)), second.split(len(space)), strict=True)
+    sums = (torch.add(p[:, :, None], q[:, None], out=space[:len(p)]).reciprocal_().sum(0) for p, q in parts)
+    return functools.reduce(torch.Tensor.add_, sums)
+
+
+def gather(a, b, tau):
+    """v with the overlap of each shift gathered by index, in chunks: no shift is read on the host."""
+    step = max(1, BLOCK // max(1, a.numel()))
+    overlap = [_gathered(1 / a, 1 / b, part) for part in tau.split(step)]
+    return _from_overlap(a, b, tau, torch.cat(overlap, 1))
+
+
+def _gathered(inverse_a, inverse_b, tau):
+    h, w = inverse_a.shape[1:]
+    padded = F.pad(inverse_b, (0, 1, 0, 1), value=torch.inf).flatten(1)  # a row and a column of "nothing there"
+    i, j = (torch.arange(n, device=tau.device) - by[:, None] for n, by in ((h, tau[:, 0]), (w, tau[:, 1])))
+    i, j = torch.where((i >= 0) & (i < h), i, h), torch.where((j >= 0) & (j < w), j, w)
+    where = (i[:, :, None] * (w + 1) + j[:, None, :]).flatten(1)
+    return (padded[:, where] + inverse_a.flatten(1)[:, None]).reciprocal_().sum(-1)
+
+
+def _from_overlap(a, b, tau, overlap):
+    return a.sum((1, 2))[:, None] + visible(b, tau) - 2 * overlap
+
+
+def visible(b, tau):
+    """Mass of each map (B, H, W) that stays in the frame after each shift: four look-ups in an integral image."""
+    h, w = b.shape[1:]
+    integral = _integral(b)
+    top, bottom = (-tau[:, 0]).clamp(0, h), (h - tau[:, 0]).clamp(0, h)
+    left, right = (-tau[:, 1]).clamp(0, w), (w - tau[:, 1]).clamp(0, w)
+    inside = (integral[:, bottom, right] - integral[:, top, right]
+              - integral[:, bottom, left] + integral[:, top, left])
+    return inside.clamp(min=0).to(b.dtype)
+
+
+def _integral(b):
+    """Sums over all rectangles from the top left corner, (B, h + 1, w + 1); float64, since they are subtracted."""
+    return F.pad(b.double().cumsum(1).cumsum(2), (1, 0, 1, 0))
+
+
+@functools.cache
+def _triton():
+    """The kernel's function, or None where Triton is not installed."""
+    try:
+        from ._search_triton import search
+    except ImportError:
+        return None
+    return search
