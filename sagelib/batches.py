@@ -20,33 +20,35 @@ class Batches:
         if size < 1 or padding < 0:
             raise ValueError(f"a batch has at least 1 image and a padding of 0 or more, not {size} and {padding}")
         self.dataset, self.size, self.padding, self.flip, self.generator = dataset, size, padding, flip, generator
-        self._padded = F.pad(dataset.images, (padding,) * 4) if generator is not None and padding else dataset.images
-        self._channels = torch.arange(3, device=dataset.images.device)[:, None, None]
+        h, w = dataset.images.shape[2:]
+        padded = F.pad(dataset.images, (padding,) * 4) if generator is not None and padding else dataset.images
+        self._windows = padded.unfold(2, h, 1).unfold(3, w, 1)  # a view of all crops: (N, 3, tops, lefts, H, W)
 
     def __len__(self):
         return -(-len(self.dataset) // self.size)
 
     def __iter__(self):
+        for index in self.order().split(self.size):
+            yield self.take(index)
+
+    def order(self):
+        """The images of the next epoch, by number (N,): shuffled if the batches are random."""
         if self.generator is None:
-            order = torch.arange(len(self.dataset), device=self.dataset.labels.device)
-        else:
-            order = self._draw(torch.randperm, len(self.dataset))
-        for index in order.split(self.size):
-            images = self.dataset.images[index] if self.generator is None else self._augmented(index)
-            yield self.dataset.normalised(images), one_hot(self.dataset.labels[index], len(self.dataset.classes))
+            return torch.arange(len(self.dataset), device=self.dataset.labels.device)
+        return self._draw(torch.randperm, len(self.dataset))
+
+    def take(self, index):
+        """The batch of these images (B,): images (B, 3, H, W) and labels (B, K). Nothing waits for the device."""
+        images = self.dataset.images[index] if self.generator is None else self._augmented(index)
+        return self.dataset.normalised(images), one_hot(self.dataset.labels[index], len(self.dataset.classes))
 
     def _augmented(self, index):
-        h, w = self.dataset.images.shape[2:]
-        top, left = (self._draw(torch.randint, 2 * self.padding + 1, (len(index), 1)) for _ in range(2))
-        rows, columns = top + self._range(h), left + self._range(w)
+        top, left = (self._draw(torch.randint, 2 * self.padding + 1, (len(index),)) for _ in range(2))
+        images = self._windows[index, :, top, left]
         if self.flip:
-            turned = self._draw(torch.rand, (len(index), 1)) < 0.5
-            columns = torch.where(turned, columns.flip(1), columns)
-        return self._padded[index[:, None, None, None], self._channels, rows[:, None, :, None],
-                            columns[:, None, None, :]]
-
-    def _range(self, n):
-        return torch.arange(n, device=self.dataset.images.device)
+            turned = self._draw(torch.rand, (len(index),)) < 0.5
+            images = torch.where(turned[:, None, None, None], images.flip(3), images)
+        return images
 
     def _draw(self, kind, *args):
         device = self.dataset.images.device

@@ -15,7 +15,7 @@ from sagelib import methods
 from sagelib.batches import Batches
 from sagelib.catalog import load, names
 from sagelib.evaluate import scores
-from sagelib.train import Recipe, fit
+from sagelib.train import Recipe, Run, fit, fit_together
 
 
 def seeded(seed=0):
@@ -89,7 +89,7 @@ import json, sys, torch
 from sagelib import datasets, methods, models
 from sagelib.batches import Batches
 from sagelib.catalog import load
-from sagelib.train import Recipe, fit
+from sagelib.train import Recipe, Run, fit, fit_together
 torch.set_num_threads(1)
 train, test = load(datasets, "shapes", train=200, test=100)
 torch.manual_seed(0)
@@ -183,3 +183,33 @@ def test_a_small_set_is_learnt(name, shapes, tiny):
     """Loss falls well below that of a network that knows nothing, with every method."""
     curve, _ = run(shapes, lambda: tiny(norm=True), name, epochs=40, lr=1.0)
     assert curve[-1]["train_loss"] < 0.97 * curve[0]["train_loss"]
+
+
+def test_runs_trained_together_come_out_as_if_alone(shapes, tiny, tmp_path):
+    def one(seed, name, epochs):
+        return Run(tiny(), Batches(shapes[0], 16, generator=seeded(seed)), load(methods, name).seed(seed),
+                   Recipe(epochs=epochs), tmp_path / f"{name}{seed}.pt")
+
+    def weights(r):
+        return torch.cat([p.flatten() for p in r.net.state_dict().values()])
+
+    kinds = [(0, "sage", 3), (1, "sage", 3), (0, "mixup", 2)]
+    alone = [one(*k) for k in kinds]
+    for r in alone:
+        r.checkpoint = None
+        fit_together([r], Batches(shapes[1], 16))
+    seen = []
+
+    def stop(curves):
+        seen.append([len(c) for c in curves])
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_together([one(*k) for k in kinds[:2]], Batches(shapes[1], 16), stop)
+    together = [one(*k) for k in kinds]  # two take up their checkpoints after one epoch, the third begins
+    fit_together(together, Batches(shapes[1], 16), stop)
+    assert seen == [[1, 1], [1, 1, 1], [2, 2, 2], [3, 3, 2]]
+    for a, b in zip(alone, together, strict=True):
+        assert torch.equal(weights(a), weights(b))
+        assert [e | {"seconds": 0} for e in a.curve] == [e | {"seconds": 0} for e in b.curve]

@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from .._constants import by_channel
+
 
 @dataclass
 class Dataset:
@@ -28,7 +30,7 @@ class Dataset:
         """Images uint8 (B, 3, H, W) as floats with mean 0 and deviation 1 over the training set."""
         images = self.images if images is None else images
         mean, std = self._constants(images.device)
-        return (images.float() / 255 - mean) / std
+        return images.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)
 
     def pixels(self, x):
         """Normalised images (B, 3, H, W) back to [0, 1], for showing them."""
@@ -54,8 +56,7 @@ class Dataset:
         return replace(self, images=self.images[keep], labels=self.labels[keep], masks=masks)
 
     def _constants(self, device):
-        mean, std = (torch.tensor(c, device=device)[:, None, None] for c in (self.mean, self.std))
-        return mean, std
+        return by_channel(self.mean, device), by_channel(self.std, device)
 
 
 def measured(images):

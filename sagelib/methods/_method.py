@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from .._constants import scalar
+
 
 @dataclass
 class Mixed:
@@ -88,7 +90,6 @@ class Method:
         return LOSSES[self.loss](logits, y)
 
     # draws, all from the method's generator
-
     def draw_uniform(self, low, high, device):
         """One number from U(low, high), a 0-d tensor."""
         u = torch.rand((), generator=self.generator, device=self._place(device))
@@ -119,7 +120,8 @@ class Method:
 
 def bce(logits, y):
     """Binary cross-entropy on the softmax, mean over images and classes (the authors' code; logs stop at -100)."""
-    with torch.autocast(logits.device.type, enabled=False):
+    kind = logits.device.type if torch.amp.is_autocast_available(logits.device.type) else "cpu"
+    with torch.autocast(kind, enabled=False):
         p = logits.float().softmax(1)
         # a NaN would stop the program inside binary_cross_entropy; here it becomes the loss, which fit reports
         return F.binary_cross_entropy(p.nan_to_num(0.5), y.float()) + 0 * p.sum()
@@ -169,7 +171,7 @@ def check_saliency(s, x):
 
 def as_column(lam, x):
     """A mixing weight, a number or (B,), as float32 (B, 1, 1, 1) beside images x."""
-    lam = torch.as_tensor(lam, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32, device=x.device)
+    lam = scalar(lam, x.device, torch.float64 if x.dtype == torch.float64 else torch.float32)
     if lam.shape not in {(), (1,), (len(x),)}:
         raise ValueError(f"lam must be one number or one for each of the {len(x)} images, not {tuple(lam.shape)}")
     return lam.expand(len(x))[:, None, None, None]

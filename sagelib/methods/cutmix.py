@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from .._constants import scalar
 from ._method import Method, Mixed, blend, check_pairs, number
 
 
@@ -41,7 +42,7 @@ def box(h, w, lam, centre):
     The sides are sqrt(1 - lam) of the image's; corners are clipped, then cut to whole pixels.
     """
     half = (1 - lam).clamp(0, 1).sqrt() / 2
-    size = torch.tensor([h, w], device=centre.device)
+    size = torch.stack([scalar(n, centre.device) for n in (h, w)])
     low = torch.minimum((centre - half * size).clamp(min=0), size)
     high = torch.minimum((centre + half * size).clamp(min=0), size)
     return torch.cat([low, high]).long()

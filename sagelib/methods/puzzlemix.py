@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from .._constants import scalar
 from ..saliency import normalise, saliency
 from ._clean_pass import image_gradient
 from ._method import (
@@ -80,7 +81,7 @@ def energy_terms(pixels, s, pair, lam, blocks, beta=1.2, gamma=0.5, eta=0.2, nei
         lose_own = lose_own + F.pad((p[1][0] + p[1][1]) / 2, first) + F.pad((p[0][1] + p[1][1]) / 2, second)
         lose_partner = lose_partner + F.pad((p[0][1] + p[0][0]) / 2, first) + F.pad((p[1][0] + p[0][0]) / 2, second)
         weights.append((p[0][1] + p[1][0] - p[0][0] - p[1][1]) / 2 + b)
-    lam = torch.as_tensor(lam, dtype=s.dtype, device=s.device)
+    lam = scalar(lam, s.device, s.dtype)
     binomial = torch.stack([lam**2, 2 * lam * (1 - lam), (1 - lam)**2])
     prior = -(eta / blocks**2) * (binomial + 1e-8).log()
     unary = torch.stack([lose_partner, (lose_own + lose_partner) / 2, lose_own], 1)

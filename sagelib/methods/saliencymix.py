@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from .._constants import scalar
 from . import cutmix
 from ._method import Method, choice, number, per_channel
 from ._pixels import to_pixels
@@ -37,7 +38,7 @@ def box(saliency_map, lam):
     flat = saliency_map.flatten(-2)
     places = torch.arange(h * w, device=flat.device)
     peak = torch.where(flat == flat.amax(-1, keepdim=True), places, h * w - 1).amin(-1)
-    side = (1 - torch.as_tensor(lam, dtype=torch.float64, device=flat.device)).clamp(0, 1).sqrt()
+    side = (1 - scalar(lam, flat.device, torch.float64)).clamp(0, 1).sqrt()
     half = (side * h).long() // 2, (side * w).long() // 2
     low, high = ([(at + sign * reach).clamp(0, size) for at, reach, size in ((peak // w, half[0], h),
                                                                              (peak % w, half[1], w))]
@@ -94,6 +95,11 @@ def _(images):
     return images.new_empty((len(images), *images.shape[2:]), dtype=torch.int64)
 
 
+def _three(x):
+    """The first three channels (B, 3, H, W); a grey image counts as three equal ones."""
+    return x[:, :3] if x.shape[1] >= 3 else x[:, :1].expand(-1, 3, -1, -1)
+
+
 def _neighbours(z, axis):
     """z (B, H, W) moved by one either way along an axis, the border mirrored: before, itself, after."""
     n = z.shape[axis]
@@ -147,14 +153,13 @@ class SaliencyMix(Method):
     def mix(self, x, y, net=None):
         pair, lam = self.draw_permutation(len(x), x.device), self.draw_beta(self.alpha, x.device)
         mixing = self.draw_uniform(0, 1, x.device) < self.prob
-        colours = (0, 1, 2) if x.shape[1] >= 3 else (0, 0, 0)
         ours = fine_grained_of_floats if self.published else fine_grained
         detect = opencv if self.detector == "opencv" else ours
         if self.published:
-            boxes = box(detect(x.detach()[pair[:1]][:, colours].float())[0], lam)
+            boxes = box(detect(_three(x.detach()[pair[:1]].float()))[0], lam)
         else:
-            pixels = (to_pixels(x.detach(), self.mean, self.std)[:, colours] * 255).round().clamp(0, 255).byte()
-            boxes = box(detect(pixels)[pair], lam)
+            pixels = (to_pixels(x.detach(), self.mean, self.std) * 255).round().clamp(0, 255).byte()
+            boxes = box(detect(_three(pixels))[pair], lam)
         return mix(x, y, pair, torch.where(mixing, boxes, 0))
 
 

@@ -1,0 +1,83 @@
+"""A training step never waits for the host: crop, two passes, blur, search, mix, loss and update, for every method."""
+import contextlib
+
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from sagelib import methods
+from sagelib._run import Run
+from sagelib.batches import Batches
+from sagelib.catalog import load, names
+from sagelib.datasets._dataset import Dataset
+from sagelib.train import Recipe
+
+
+class NothingCopied(TorchFunctionMode):
+    """An error for a tensor made from numbers on the host."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in (torch.tensor, torch.as_tensor, torch.asarray):
+            assert isinstance(args[0], torch.Tensor) or not (kwargs or {}).get("device"), f"{args[0]} is copied"
+        return function(*args, **(kwargs or {}))
+
+
+class NothingCrosses(TorchDispatchMode):
+    """An error for every operation that reads one device and another: on a GPU it would wait, or break a graph."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        tensors = [t for t in tree_leaves((args, kwargs, out)) if isinstance(t, torch.Tensor)]
+        assert len({t.device for t in tensors}) <= 1, f"{function} crosses from one device to another"
+        return out
+
+
+def step(name, net, device, watches=(NothingCopied, NothingCrosses), **options):
+    images = torch.zeros(40, 3, 16, 16, dtype=torch.uint8, device=device)
+    data = Dataset(images, torch.zeros(40, dtype=torch.long, device=device), list("abcdefghij"), (.5,) * 3, (.2,) * 3)
+    batches = Batches(data, 8, generator=torch.Generator())
+    batches._draw = lambda kind, *args: kind(*args, device=device)  # no generator exists on a device without data
+    method = load(methods, name, **options).seed(0)
+    method.generator = None
+    run = Run(net, batches, method, Recipe(epochs=1))
+    with contextlib.ExitStack() as stack:
+        for watch in watches:
+            stack.enter_context(watch())
+        run.begin(0)
+        for k in range(2):
+            run.advance(k)
+    assert run.losses.shape == (5,) and run.losses.device.type == device
+
+
+# PyTorch knows no shape rule for this one draw
+SHAPES = torch.library.Library("aten", "IMPL", "Meta")
+SHAPES.impl("_sample_dirichlet", lambda z, generator=None: torch.empty_like(z))
+
+
+@pytest.mark.parametrize("name", names(methods))
+def test_no_value_of_a_step_leaves_the_device(name, tiny):
+    """On the meta device there are no values at all: what needs one, or copies one from the host, fails."""
+    step(name, tiny().to("meta"), "meta")
+
+
+@pytest.mark.parametrize("options", [{}, {"fraction": 1}, {"reuse": 0}, {"guided": False}, {"bn": "eval"}])
+def test_no_value_of_sages_step_leaves_the_device(options, tiny):
+    step("sage", tiny().to("meta"), "meta", **options)
+
+
+def test_the_watch_can_fail():
+    with pytest.raises(AssertionError, match="crosses"), NothingCrosses():
+        torch.ones(3).to("meta")
+    with pytest.raises(AssertionError, match="copied"), NothingCopied():
+        torch.tensor([1.0], device="meta")
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        torch.ones(3, device="meta").sum().item()
+
+
+@pytest.mark.parametrize("name", names(methods))
+def test_a_whole_step_runs_on_fake_tensors(name, tiny):
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    with FakeTensorMode():
+        step(name, tiny(), "cpu", watches=())

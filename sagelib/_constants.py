@@ -1,0 +1,18 @@
+"""Numbers of a data set or a method as tensors, made on the device: a copy from the host would wait for it."""
+import torch
+
+
+def by_channel(values, device):
+    """One number, several, or a tensor of them -> float32 (C, 1, 1) or (1, 1, 1), to go with images (B, C, H, W)."""
+    if isinstance(values, (int, float)):
+        values = [values]
+    if not isinstance(values, torch.Tensor):
+        values = torch.stack([torch.full((), float(v), device=device) for v in values])
+    return values.to(device, torch.float32).flatten()[:, None, None]
+
+
+def scalar(value, device, dtype=torch.float32):
+    """A number or a tensor as a tensor of this type on this device."""
+    if isinstance(value, (int, float)):
+        return torch.full((), float(value), device=device, dtype=dtype)
+    return torch.as_tensor(value, device=device, dtype=dtype)
