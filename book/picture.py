@@ -7,9 +7,9 @@ import torch
 from sagelib import datasets, methods, models, show
 from sagelib.batches import Batches
 from sagelib.catalog import load
+from sagelib.losses import one_hot
 from sagelib.mask import mask
 from sagelib.methods import sage
-from sagelib.methods._method import one_hot
 from sagelib.rearrange import offsets, shift, total_saliency
 from sagelib.saliency import normalise, saliency, smooth
 from sagelib.train import Recipe, fit

@@ -104,7 +104,8 @@ class Run:
         state = {"settings": self.settings(), "curve": self.curve, "net": self.net.state_dict(),
                  "optimizer": self.optimizer.state_dict()["state"], "scaler": self.scaler.state_dict(),
                  "generators": {k: g.get_state() for k, g in self._generators().items()},
-                 "host": self.method.host.getstate() if self.method.host else None, "torch": torch.get_rng_state(),
+                 "host": self.method.host.getstate() if self.method.host else None, "method": self.method.state(),
+                 "torch": torch.get_rng_state(),
                  "cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None}
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         part = self.checkpoint.with_name(f"{self.checkpoint.name}.{os.getpid()}.part")
@@ -129,6 +130,7 @@ class Run:
             generator.set_state(state["generators"][name])
         if self.method.host and state["host"]:
             self.method.host.setstate(state["host"])
+        self.method.load_state(state["method"], self.device)
         torch.set_rng_state(state["torch"])
         if state["cuda"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda"], self.device)
@@ -138,8 +140,8 @@ class Run:
 def _read(path):
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        missing = {"settings", "curve", "net", "optimizer", "scaler", "generators", "host", "torch",
-                   "cuda"} - set(state)
+        missing = {"settings", "curve", "net", "optimizer", "scaler", "generators", "host", "method",
+                   "torch", "cuda"} - set(state)
     except Exception as error:  # a cut-off file fails in many ways
         why = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"the checkpoint {path} cannot be read ({why}): remove it to start again") from error

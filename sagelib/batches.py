@@ -6,7 +6,7 @@ The crop is the paper's: zeros around the raw picture, 2 pixels each side, then 
 import torch
 import torch.nn.functional as F
 
-from .methods._method import one_hot
+from .losses import one_hot
 
 
 class Batches:

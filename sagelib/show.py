@@ -8,7 +8,7 @@ MAPS = {"saliency": dict(cmap="magma", vmin=0), "mask": dict(cmap="coolwarm_r", 
         "value": dict(cmap="viridis")}
 COLOURS = {"vanilla": "#5b6470", "mixup": "#0072b2", "cutmix": "#d55e00", "manifold_mixup": "#332288",
            "saliencymix": "#c98a00", "puzzlemix": "#cc79a7", "comixup": "#56b4e9", "guidedmixup": "#882255",
-           "sage": "#009e73"}
+           "sage": "#009e73", "sage_merged": "#117733"}
 plt.rcParams.update({"figure.dpi": 80, "savefig.dpi": 80, "font.size": 10, "axes.spines.top": False,
                      "axes.spines.right": False, "image.interpolation": "nearest"})
 

@@ -4,11 +4,12 @@ from copy import deepcopy
 import loops
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.testing import assert_close
 
 from sagelib import catalog, methods
+from sagelib.losses import LOSSES, one_hot
 from sagelib.methods import cutmix, mixup, sage
-from sagelib.methods._method import LOSSES, one_hot
 from sagelib.models.preactresnet18 import PreActResNet
 from sagelib.rearrange import offsets
 from sagelib.saliency import normalise, saliency, smooth
@@ -41,7 +42,8 @@ def test_same_seed_same_gradient_and_another_seed_another(name, tiny):
 
     def gradient(seed):
         net = tiny()
-        catalog.load(methods, name).seed(seed).backward(net, x, y)
+        method = catalog.load(methods, name).seed(seed)
+        method.backward(net, x, y), method.backward(net, x, y)
         return torch.cat([p.grad.flatten() for p in net.parameters()])
 
     assert torch.equal(gradient(1), gradient(1))
@@ -307,3 +309,79 @@ def test_deepcopied_network_trains_alike(name, tiny):
     twin = deepcopy(net)
     one, two = (catalog.load(methods, name).seed(5).backward(n, x, y) for n in (net, twin))
     assert one == two
+
+
+# beyond the paper: the controls, and the one-step-stale merged batch
+
+
+def test_uniform_saliency_needs_no_network_to_be_right():
+    x, y, s = torch.randn(6, 3, 8, 10), batch(6)[1], torch.rand(6, 1, 8, 10)
+    method = catalog.load(methods, "sage", maps="uniform", fraction=1.0, u=1.0).seed(1)
+    found = method._mix(x, y, s.expand(-1, 3, -1, -1))
+    again = catalog.load(methods, "sage", u=1.0).seed(1)
+    pair, lam = again.draw_permutation(6, "cpu"), again.draw_uniform(0, 1.0, "cpu")
+    for i in range(6):
+        flat = torch.full((8, 10), 1 / 80)
+        v = [loops.total_saliency(lam * flat, (1 - lam) * flat, t) for t in offsets(8, 10).tolist()]
+        assert max(v) - v[(offsets(8, 10) == found.tau[i]).all(1).nonzero().item()] < 1e-6
+    assert torch.equal(found.pair, pair)
+
+
+def test_another_images_saliency_is_never_its_own():
+    x, y, s = torch.randn(5, 3, 6, 6), batch(5)[1], torch.rand(5, 3, 6, 6)
+    one = catalog.load(methods, "sage", maps="other", sigma=0).seed(2)._mix(x, y, s)
+    two = catalog.load(methods, "sage", sigma=0).seed(2)._mix(x, y, s[[4, 0, 1, 2, 3]])
+    assert_close(one.x, two.x)
+    assert not torch.equal(one.mask, catalog.load(methods, "sage", sigma=0).seed(2)._mix(x, y, s).mask)
+
+
+def test_a_random_shift_is_any_of_the_candidates():
+    x, y, s = torch.randn(40, 3, 6, 6), batch(40)[1], torch.rand(40, 3, 6, 6)
+    method = catalog.load(methods, "sage", searched=False, fraction=0.05).seed(0)
+    mixed = method._mix(x, y, s)
+    twin = catalog.load(methods, "sage", fraction=0.05).seed(0)
+    pair, lam, tau = twin.draw_permutation(40, "cpu"), twin.draw_uniform(0, 0.6, "cpu"), twin.candidates(6, 6, "cpu")
+    assert set(map(tuple, mixed.tau.tolist())) == set(map(tuple, tau.tolist()))  # 6 candidates, 40 draws
+    maps = smooth(saliency(s))
+    for t in tau:
+        mine = (mixed.tau == t).all(1)
+        assert_close(mixed.x[mine], sage.mix(x, y, maps, pair, lam, t[None]).x[mine])
+
+
+def test_the_merged_step_is_two_passes_with_saliency_one_step_old(tiny):
+    """Gradients and running statistics of one pass over both halves, against a pass for each, in float64."""
+    x, y = torch.randn(3, 6, 3, 16, 16, dtype=torch.float64), torch.stack([batch(6)[1].double()] * 3)
+    net, slow = (tiny().double().train() for _ in range(2))
+    method = catalog.load(methods, "sage_merged", loss="cross_entropy", reuse=0.3).seed(4)
+    twin = catalog.load(methods, "sage", loss="cross_entropy").seed(4)
+    mixed = None
+    for k in range(3):
+        net.zero_grad(), slow.zero_grad()
+        loss = method.backward(net, x[k], y[k])
+        expected, clean = 0, x[k].clone().requires_grad_()
+        if mixed is not None:
+            part = 0.7 * F.cross_entropy(slow(mixed.x), mixed.y)
+            part.backward()
+            expected = part.detach()
+        part = (0.3 if k else 1.0) * F.cross_entropy(slow(clean), y[k])
+        part.backward()
+        mixed = twin._mix(x[k], y[k], clean.grad)
+        assert_close(loss, (expected + part).detach())
+        assert_close(method.waiting[0], mixed.x), assert_close(method.waiting[1], mixed.y)
+        for p, q in zip(net.parameters(), slow.parameters(), strict=True):
+            assert_close(p.grad, q.grad, rtol=1e-9, atol=1e-12)
+        for p, q in zip(net.buffers(), slow.buffers(), strict=True):
+            assert_close(p, q)
+        with torch.no_grad():
+            for p in [*net.parameters(), *slow.parameters()]:
+                p -= 0.1 * p.grad
+    before = [z.clone() for z in method.waiting]
+    method.backward(net, x[0][:4], y[0][:4])  # an odd batch is an ordinary step, and what waits goes on waiting
+    assert all(torch.equal(a, b) for a, b in zip(before, method.waiting, strict=True))
+    assert not any("forward" in vars(m) for m in net.modules())
+
+
+@pytest.mark.parametrize("options", [{"reuse": 0}, {"bn": "eval"}])
+def test_the_merged_step_refuses_what_one_pass_cannot_do(options):
+    with pytest.raises(ValueError, match="reuse must be above 0 and bn 'train'"):
+        catalog.load(methods, "sage_merged", **options)

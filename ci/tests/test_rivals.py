@@ -6,6 +6,7 @@ import torch
 from torch.testing import assert_close
 
 from sagelib import catalog, methods, models
+from sagelib.losses import LOSSES, one_hot
 from sagelib.methods import (
     _assign,
     _min_cut,
@@ -20,7 +21,6 @@ from sagelib.methods import (
     randaugment,
     saliencymix,
 )
-from sagelib.methods._method import LOSSES, one_hot
 from sagelib.methods._transport import move, transport_plan
 from sagelib.saliency import normalise
 

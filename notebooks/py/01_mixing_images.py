@@ -39,8 +39,8 @@ import torch
 
 from sagelib import datasets, methods, show
 from sagelib.catalog import load
+from sagelib.losses import one_hot
 from sagelib.methods import cutmix, mixup
-from sagelib.methods._method import one_hot
 
 train, test = load(datasets, "shapes", train=images)
 first = [(test.labels == k).nonzero()[0, 0].item() for k in range(10)]

@@ -43,7 +43,7 @@ import torch
 from sagelib import datasets, methods, models, show
 from sagelib.batches import Batches
 from sagelib.catalog import load
-from sagelib.methods._method import bce, one_hot
+from sagelib.losses import bce, one_hot
 from sagelib.saliency import normalise, saliency, smooth
 from sagelib.train import Recipe, fit
 

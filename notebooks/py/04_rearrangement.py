@@ -38,8 +38,8 @@ import torch
 from sagelib import datasets, methods, models, show
 from sagelib.batches import Batches
 from sagelib.catalog import load
+from sagelib.losses import bce, one_hot
 from sagelib.mask import mask
-from sagelib.methods._method import bce, one_hot
 from sagelib.rearrange import best_offset, offsets, shift, total_saliency
 from sagelib.saliency import normalise, saliency, smooth
 from sagelib.train import Recipe, fit

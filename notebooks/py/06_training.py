@@ -43,7 +43,7 @@ from sagelib import datasets, methods, models, show
 from sagelib.batches import Batches
 from sagelib.catalog import load
 from sagelib.evaluate import scores
-from sagelib.methods._method import bce, one_hot
+from sagelib.losses import bce, one_hot
 from sagelib.train import Recipe, fit
 
 train, test = load(datasets, "shapes", train=train_images, difficulty=difficulty)

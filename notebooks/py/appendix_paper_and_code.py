@@ -35,8 +35,8 @@ import torch
 
 from sagelib import catalog, datasets, methods, models, show
 from sagelib.batches import Batches
+from sagelib.losses import bce, cross_entropy, one_hot
 from sagelib.methods import _assign, puzzlemix, sage, saliencymix
-from sagelib.methods._method import bce, cross_entropy, one_hot
 from sagelib.methods._min_cut import energy, min_cut
 from sagelib.rearrange import offsets
 from sagelib.saliency import saliency, smooth

@@ -9,9 +9,9 @@ import random
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 
 from .._constants import scalar
+from ..losses import LOSSES
 
 
 @dataclass
@@ -89,7 +89,15 @@ class Method:
         """Loss of logits (B, K) for soft labels (B, K), a scalar; computed in float32."""
         return LOSSES[self.loss](logits, y)
 
+    def state(self):
+        """What one step leaves for the next, as tensors for a checkpoint: for most methods nothing."""
+        return {}
+
+    def load_state(self, state, device):
+        """Take up what `state` gave."""
+
     # draws, all from the method's generator
+
     def draw_uniform(self, low, high, device):
         """One number from U(low, high), a 0-d tensor."""
         u = torch.rand((), generator=self.generator, device=self._place(device))
@@ -116,28 +124,6 @@ class Method:
 
     def _place(self, device):
         return self.generator.device if self.generator is not None else device
-
-
-def bce(logits, y):
-    """Binary cross-entropy on the softmax, mean over images and classes (the authors' code; logs stop at -100)."""
-    kind = logits.device.type if torch.amp.is_autocast_available(logits.device.type) else "cpu"
-    with torch.autocast(kind, enabled=False):
-        p = logits.float().softmax(1)
-        # a NaN would stop the program inside binary_cross_entropy; here it becomes the loss, which fit reports
-        return F.binary_cross_entropy(p.nan_to_num(0.5), y.float()) + 0 * p.sum()
-
-
-def cross_entropy(logits, y):
-    """Cross-entropy with soft labels, mean over images."""
-    return F.cross_entropy(logits.float(), y.float())
-
-
-LOSSES = {"bce": bce, "cross_entropy": cross_entropy}
-
-
-def one_hot(labels, classes):
-    """Class numbers (B,) -> labels (B, classes), float32."""
-    return F.one_hot(labels, classes).float()
 
 
 def blend(x, y, pair, weight, share):

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from ..losses import cross_entropy
 from ..saliency import normalise, saliency
 from ._assign import assign
 from ._clean_pass import clean_pass
-from ._method import Method, Mixed, check_pairs, cross_entropy, number, whole
+from ._method import Method, Mixed, check_pairs, number, whole
 
 CELLS = 4
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from ..losses import cross_entropy
 from ..mask import mask
 from ..saliency import normalise, saliency, smooth
 from ._clean_pass import image_gradient
-from ._method import Method, Mixed, blend, check_pairs, check_saliency, choice, cross_entropy
+from ._method import Method, Mixed, blend, check_pairs, check_saliency, choice
 
 GREY = (0.2989, 0.587, 0.114)  # red, green, blue
 LARGEST = 128  # pixels: larger images are shrunk before their spectrum is taken

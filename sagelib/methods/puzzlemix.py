@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from .._constants import scalar
+from ..losses import cross_entropy
 from ..saliency import normalise, saliency
 from ._clean_pass import image_gradient
 from ._method import (
@@ -23,7 +24,6 @@ from ._method import (
     blend_labels,
     check_pairs,
     check_saliency,
-    cross_entropy,
     number,
     per_channel,
 )

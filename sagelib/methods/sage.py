@@ -38,12 +38,21 @@ def mix(x, y, s, pair, lam, tau, guided=True):
     label's share is the mean of the mask, so what no image covers (zeros: the mean colour) counts as
     the partner's.
     """
+    a, b = weighted(x, y, s, pair, lam)
+    return mix_at(x, y, a, b, pair, best_offset(a, b, tau), guided)
+
+
+def weighted(x, y, s, pair, lam):
+    """Maps of the images and of their partners, (B, 1, H, W) each, that sum to lam and to 1 - lam; as in `mix`."""
     check_pairs(x, y, pair)
     check_saliency(s, x)
     lam, s = as_column(lam, x), normalise(s)
     # a weight of exactly 0 would leave pixels to nobody; 1e-12 is the authors' floor
-    a, b = lam.clamp(min=1e-12) * s, (1 - lam).clamp(min=1e-12) * s[pair]
-    best = best_offset(a, b, tau)
+    return lam.clamp(min=1e-12) * s, (1 - lam).clamp(min=1e-12) * s[pair]
+
+
+def mix_at(x, y, a, b, pair, best, guided=True):
+    """`mix` without the search: weighted maps a and b (B, 1, H, W), and how far each partner is moved, best (B, 2)."""
     m = mask(a, shift(b, best)) if guided else 1 - shift(torch.ones_like(b), best)
     share = m.mean((1, 2, 3))
     picture = m.to(x.dtype) * x + (1 - m).to(x.dtype) * shift(x[pair], best)
@@ -59,6 +68,10 @@ class Sage(Method):
     norm: of Equation 1. bn: BatchNorm in the saliency pass; "train" updates its statistics twice a step,
     as the authors' code does. guided=False is the ablation without saliency-guided mixup: the shifted partner is
     pasted over the image (our reading; no code exists). rearranged=False never shifts: without rearrangement.
+
+    Two controls that are not in the paper ask what saliency is worth; the clean gradient is reused all the same.
+    maps="uniform" takes every pixel for equally salient, "other" gives each image the map of another one of the batch.
+    searched=False shifts each partner by one of the candidates, at random.
     """
 
     NEEDS, LABEL = "gradient, a search", "mean of the mask"
@@ -71,6 +84,8 @@ class Sage(Method):
     bn: str = choice("train", "eval")
     guided: bool = True
     rearranged: bool = True
+    maps: str = choice("own", "uniform", "other")
+    searched: bool = True
 
     def mix(self, x, y, net):
         """Images and labels mixed by the saliency that `net` sees; every .grad stays as it was."""
@@ -95,8 +110,16 @@ class Sage(Method):
     def _mix(self, x, y, grad):
         pair = self.draw_permutation(len(x), x.device)
         lam = self.draw_uniform(0, self.u, x.device)
-        s = smooth(saliency(grad, self.norm), self.sigma)
-        return mix(x, y, s, pair, lam, self.candidates(*x.shape[2:], x.device), self.guided)
+        tau = self.candidates(*x.shape[2:], x.device)
+        s = self._maps(smooth(saliency(grad, self.norm), self.sigma))
+        if self.searched:
+            return mix(x, y, s, pair, lam, tau, self.guided)
+        place = dict(generator=self.generator, device=self._place(x.device))
+        best = tau[torch.randint(len(tau), (len(x),), **place).to(x.device)]
+        return mix_at(x, y, *weighted(x, y, s, pair, lam), pair, best, self.guided)
+
+    def _maps(self, s):
+        return {"own": lambda: s, "uniform": lambda: torch.ones_like(s), "other": lambda: s.roll(1, 0)}[self.maps]()
 
     def _clean_pass(self, net, x, y, reuse, scale=lambda loss: loss):
         """`reuse` times the loss on the clean batch, which goes to the weights, and its gradient by the images."""

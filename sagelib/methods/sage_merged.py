@@ -1,0 +1,77 @@
+"""SAGE in one pass per step, from https://arxiv.org/abs/2211.00113; it is not in the paper. How it differs from SAGE:
+
+- a step runs the network once, over the pictures mixed in the step before and the clean batch of this one. The loss
+  is the same weighted sum, each half has BatchNorm statistics of its own (first the mixed half, then the clean one),
+  and the gradient by the clean images mixes them for the step that follows;
+- so saliency is one step older than the weights it meets, and the clean gradient comes from the batch after the mixed
+  one;
+- the first step has nothing mixed yet and trains on its clean batch alone; a batch of another size than the first one
+  is an ordinary SAGE step, and the mixed pictures wait.
+"""
+import contextlib
+from dataclasses import dataclass
+
+import torch
+
+from . import sage
+from ._method import Mixed
+
+SETTINGS = sage.SETTINGS
+
+
+@dataclass(kw_only=True)
+class SageMerged(sage.Sage):
+    """The options of SAGE; `reuse` must be above 0, since the clean half is in the batch in any case."""
+
+    NEEDS, LABEL = "gradient, a search", "mean of the mask"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.reuse == 0 or self.bn == "eval":
+            raise ValueError("SageMerged: reuse must be above 0 and bn 'train', since one pass serves both halves; "
+                             "Sage has reuse=0 and bn='eval'")
+        self.waiting = None  # images and labels that the next step trains on; written in place
+
+    def backward(self, net, x, y, scale=lambda loss: loss):
+        if self.waiting is not None and len(x) != len(self.waiting[0]):
+            return super().backward(net, x, y, scale)
+        net, x = getattr(net, "_orig_mod", net), x.detach().requires_grad_()  # compiled, it would not see the halves
+        if self.waiting is None:
+            loss = self.criterion(net(x), y)
+        else:
+            mixed = Mixed(*self.waiting)
+            with halves(net, len(x)):
+                logits = net(torch.cat([mixed.x, x]))
+            loss = ((1 - self.reuse) * self.criterion(logits[:len(x)], mixed.y)
+                    + self.reuse * self.criterion(logits[len(x):], y))
+        scale(loss).backward()
+        self._keep(self._mix(x.detach(), y, x.grad))
+        return loss.detach()
+
+    def state(self):
+        return {} if self.waiting is None else {"waiting": list(self.waiting)}
+
+    def load_state(self, state, device):
+        self.waiting = [z.to(device) for z in state["waiting"]] if state else None
+
+    def _keep(self, mixed):
+        if self.waiting is None:
+            self.waiting = [torch.empty_like(mixed.x), torch.empty_like(mixed.y)]
+        for mine, new in zip(self.waiting, (mixed.x, mixed.y), strict=True):
+            mine.copy_(new)
+
+
+@contextlib.contextmanager
+def halves(net, n):
+    """Every BatchNorm that trains sees the first n images of a batch, then the others, as two batches."""
+    norms = [m for m in net.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm) and m.training]
+    try:
+        for m in norms:
+            m.forward = lambda z, whole=m.forward: torch.cat([whole(z[:n]), whole(z[n:])])
+        yield
+    finally:
+        for m in norms:
+            m.__dict__.pop("forward", None)
+
+
+build = SageMerged
