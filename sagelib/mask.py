@@ -12,4 +12,4 @@ def mask(a, b):
     """
     a, b = at_least_float32(a), at_least_float32(b)
     total = a + b
-    return torch.where(total > 0, a / torch.where(total > 0, total, 1), 0)
+    return a / torch.where(total > 0, total, 1)

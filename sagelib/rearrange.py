@@ -22,11 +22,11 @@ def offsets(h, w, device=None):
     return torch.cartesian_prod(rows, columns)
 
 
-def shift(z, tau):
+def shift(z, tau, of=None):
     """Move z (B, C, H, W) by tau = (rows down, columns right), zeros where nothing came: Equation 3.
 
     out[i, j] = z[i - tau_i, j - tau_j]. `tau` is an integer tensor, (2,) for the whole batch or
-    (B, 2) for each image.
+    (B, 2) for each image. With `of`, integers (B,), z[of] is moved.
     """
     if z.ndim != 4:
         raise ValueError(f"shift needs a tensor of shape (B, C, H, W), not {tuple(z.shape)}")
@@ -38,8 +38,9 @@ def shift(z, tau):
     rows = torch.arange(h, device=z.device) - i
     rows = torch.where((rows >= 0) & (rows < h), rows, h)  # row h, and w columns on either side, are zeros
     windows = F.pad(z, (w, w, 0, 1)).unfold(3, w, 1)       # a view: (n, c, h + 1, 2w + 1, w)
-    image, channel = torch.arange(n, device=z.device)[:, None, None], torch.arange(c, device=z.device)[:, None]
-    return windows[image, channel, rows[:, None], (w - j).clamp(0, 2 * w)[:, None]]
+    image = torch.arange(n, device=z.device) if of is None else of
+    channel = torch.arange(c, device=z.device)[:, None]
+    return windows[image[:, None, None], channel, rows[:, None], (w - j).clamp(0, 2 * w)[:, None]]
 
 
 def total_saliency(a, b, tau):
@@ -58,7 +59,7 @@ def best_offset(a, b, tau):
 
     Arguments as in `total_saliency`. tau* = argmax of v over the candidates, for each pair.
     """
-    v = total_saliency(a, b, tau).nan_to_num(nan=-torch.inf)
+    v = total_saliency(a, b, tau).nan_to_num_(nan=-torch.inf)
     return tau.to(a.device)[v.argmax(1)]
 
 

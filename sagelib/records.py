@@ -16,20 +16,35 @@ from pathlib import Path
 import torch
 
 SCHEMA = Path(__file__).with_name("record.schema.json")
+TIMING_SCHEMA = Path(__file__).with_name("timing.schema.json")
 PAPER_RECIPE = dict(epochs=300, lr=0.2, momentum=0.9, nesterov=True, weight_decay=1e-4, decay=0.1, batch=100, padding=2,
                     flip=True, loss="bce", train_images=50_000)
 
 
-def make(*, dataset, model, method, recipe, seed, curve, parameters, device="cpu"):
-    """The record of a finished run from its parts (dicts) and its curve; checked against the schema."""
+def make(*, dataset, model, method, recipe, seed, curve, parameters, device="cpu", together=1):
+    """The record of a finished run from its parts (dicts) and its curve; checked against the schema.
+
+    `together`: how many runs shared the machine, and so the seconds.
+    """
     asked = {"dataset": dataset, "model": model, "method": method, "recipe": recipe, "seed": seed}
     record = {
         "schema": 1, "run": run_id(**asked), **asked, "kind": recipe_kind(dataset, model, method, recipe),
         "curve": curve, **summary(curve),
-        "seconds": {"training": sum(e["seconds"] for e in curve), "epoch": steady_epoch(curve)},
+        "seconds": {"training": sum(e["seconds"] for e in curve), "epoch": steady_epoch(curve),
+                    "together": together},
         "hardware": hardware(device), "versions": versions(), "commit": commit(),
         "parameters": parameters, "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    validate(record)
+    return record
+
+
+def make_timing(*, what, rows, parameters, device="cpu"):
+    """The record of a benchmark: `what` was timed, a list of measured rows (dicts), and where; checked."""
+    finished = datetime.now(UTC).isoformat(timespec="seconds")
+    record = {"schema": 1, "run": run_id(what=what, parameters=parameters, finished=finished), "kind": "timing",
+              "what": what, "rows": rows, "hardware": hardware(device), "versions": versions(), "commit": commit(),
+              "parameters": parameters, "finished": finished}
     validate(record)
     return record
 
@@ -65,7 +80,9 @@ def steady_epoch(curve):
 
 
 def path(record, root):
-    """Where a record belongs: ROOT/<dataset>/<model>/<method>-seed<seed>-<run>.json."""
+    """Where a record belongs: ROOT/<dataset>/<model>/<method>-seed<seed>-<run>.json; timings in ROOT/timings."""
+    if record["kind"] == "timing":
+        return Path(root) / "timings" / f"{record['what']}-{record['run']}.json"
     name = f"{record['method']['name']}-seed{record['seed']}-{record['run']}.json"
     return Path(root) / record["dataset"]["name"] / record["model"]["name"] / name
 
@@ -98,8 +115,14 @@ def read(file):
 
 
 def every(root):
-    """All records under a folder, by path; a damaged one is an error, not a gap."""
-    return [read(file) for file in sorted(Path(root).rglob("*.json"))]
+    """All records of runs under a folder, by path; a damaged one is an error, not a gap."""
+    return [read(file) for file in sorted(Path(root).rglob("*.json")) if file.parent.name != "timings"]
+
+
+def timings(root, what):
+    """All records of one benchmark under a folder, the oldest first."""
+    found = [read(file) for file in Path(root).glob(f"timings/{what}-*.json")]
+    return sorted(found, key=lambda record: record["finished"])
 
 
 def validate(record):
@@ -108,7 +131,9 @@ def validate(record):
         import jsonschema
     except ImportError as error:
         raise ImportError("records need jsonschema: pip install 'sagelib[book]'") from error
-    found = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text())).iter_errors(record)
+    timing = isinstance(record, dict) and record.get("kind") == "timing"
+    schema = json.loads((TIMING_SCHEMA if timing else SCHEMA).read_text())
+    found = jsonschema.Draft202012Validator(schema).iter_errors(record)
     worst = jsonschema.exceptions.best_match(found)
     if worst is not None:
         raise ValueError(f"at {'/'.join(map(str, worst.absolute_path)) or 'the top'}: {worst.message}")

@@ -103,7 +103,7 @@ ALLOWED = {  # who may import whom inside sagelib; a name stands for the file or
     "show": set(), "catalog": set(), "models": set(), "datasets": {"datasets", "_constants"}, "_constants": set(),
     "_search": {"_search_triton"}, "_search_triton": set(),
     "train": {"evaluate", "_run"}, "_run": {"_capture"}, "_capture": set(),
-    "batches": {"losses"}, "losses": {"saliency"}, "__init__": set(),
+    "batches": {"losses"}, "losses": {"saliency"}, "timing": set(), "__init__": set(),
     "methods": {"methods", "losses", "_constants", "saliency", "mask", "rearrange"},
 }
 

@@ -55,7 +55,7 @@ def mix_at(x, y, a, b, pair, best, guided=True):
     """`mix` without the search: weighted maps a and b (B, 1, H, W), and how far each partner is moved, best (B, 2)."""
     m = mask(a, shift(b, best)) if guided else 1 - shift(torch.ones_like(b), best)
     share = m.mean((1, 2, 3))
-    picture = m.to(x.dtype) * x + (1 - m).to(x.dtype) * shift(x[pair], best)
+    picture = torch.lerp(shift(x, best, pair), x, m.to(x.dtype))  # m x + (1 - m) partner, in one go
     return Mixed(picture, blend_labels(y, pair, share), mask=m, tau=best, share=share, pair=pair)
 
 
