@@ -1,0 +1,219 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,mystnb
+#     notebook_metadata_filter: kernelspec,jupytext
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Experiment: what a training step costs
+#
+# One step of each method: crop, mix, pass through the network, update. SAGE needs two passes, so that **two vanilla
+# steps** are the yardstick; they are timed beside each method, in turn, in one run. As it stands this is a small run on
+# a narrow network, which shows little but that it works. The numbers of the book come from
+#
+# ```
+# papermill notebooks/experiments/step_time.ipynb OUT.ipynb -p width 64 -p batch 32 -p rounds 9 -p results book/results
+# ```
+#
+# and on a GPU from the same command with `-p batch 100 -p precision bf16 -p channels_last True -p compile_network True`.
+
+# %% tags=["parameters"]
+model = "preactresnet18"
+width = 8                # channels of the first stage; the paper's network has 64
+batch = 20               # images in a batch; the paper has 100
+sides = [["vanilla", {}], ["mixup", {}], ["cutmix", {}], ["sage", {}], ["sage", {"fraction": 1.0}],
+         ["sage", {"reuse": 0}], ["sage_merged", {}]]  # methods and options; "all": every method, as it comes
+rounds = 3               # each side has one turn a round
+threads = 1              # of the CPU
+precision = "fp32"       # or "bf16", "fp16"
+channels_last = False
+compile_network = False
+device = ""              # "cpu", "cuda", …; empty: a GPU if there is one
+seed = 0
+results = "runs"         # the record goes to results/timings/
+
+# %%
+import matplotlib.pyplot as plt
+import torch
+
+from sagelib import catalog, datasets, methods, models, records, show, timing
+from sagelib.batches import Batches
+from sagelib.methods import sage
+from sagelib.rearrange import best_offset
+from sagelib.saliency import saliency, smooth
+from sagelib.train import Recipe, Run, fit_together
+
+device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+torch.set_num_threads(threads)
+sides = [[name, {}] for name in catalog.names(methods)] if sides == "all" else sides
+# the same batch again and again: with the usual learning rate the network would know it by heart
+recipe = Recipe(epochs=1, lr=1e-6, precision=precision, channels_last=channels_last, compile=compile_network)
+train = catalog.load(datasets, "shapes", train=20 * batch, test=10)[0].to(device)
+
+# %% [markdown]
+# ## A step
+#
+# `Run` is what `fit` trains with: it takes a batch by number, and its step is recorded as a CUDA graph where there is a
+# GPU. Each side has a network of its own.
+
+# %%
+def run_of(name, options):
+    """A method's training run and a function that makes one of its steps."""
+    torch.manual_seed(seed)
+    net = catalog.load(models, model, classes=10, **({"width": width} if model == "preactresnet18" else {})).to(device)
+    known = {k: getattr(train, k) for k in ("mean", "std") if k in catalog.defaults(methods, name)}
+    method = catalog.load(methods, name, **known, **options).seed(seed, device)
+    run = Run(net, Batches(train, batch, generator=torch.Generator(device).manual_seed(seed)), method, recipe)
+    run.begin(0)
+
+    def step():
+        with run.place():
+            run.advance(0)
+    return run, step
+
+
+labels = [name + "".join(f", {k} {v:g}" for k, v in options.items()) for name, options in sides]
+made = {"vanilla": run_of("vanilla", {})}
+made |= {label: run_of(*side) for label, side in zip(labels, sides, strict=True) if label != "vanilla"}
+steps = {label: step for label, (_, step) in made.items()}
+yardstick = {"two vanilla steps": lambda: (steps["vanilla"](), steps["vanilla"]())}
+timed = timing.interleaved({**yardstick, **steps}, rounds, warm=5 if device == "cuda" else 1)
+
+# %% [markdown]
+# Two vanilla steps over two vanilla steps is 1 by definition; SAGE may come out below it, since it updates the weights
+# once. `launches` are kernels on a GPU and tensor operations elsewhere, counted without a CUDA graph.
+
+# %%
+def plain(run):
+    """The same step, not recorded, to count what it launches."""
+    def step():
+        with run.place():
+            run._step(run.parts[0])
+    return step
+
+
+rows = []
+for label in ["two vanilla steps", *steps]:
+    row = {"name": label, "seconds": timing.spread(timed[label]),
+           "ratio": timing.ratio(timed[label], timed["two vanilla steps"])}
+    if label in steps:
+        row |= {"images_per_second": batch / row["seconds"]["median"],
+                "peak_bytes": timing.peak_memory(steps[label], device),
+                "launches": timing.launches(plain(made[label][0]), device)}
+    rows.append(row)
+
+# %%
+# NBVAL_IGNORE_OUTPUT
+def summary(row):
+    peak, over = row.get("peak_bytes"), row["ratio"]
+    return [row["name"], 1000 * row["seconds"]["median"],
+            f"{over['median']:.3f} ({over['low']:.3f} to {over['high']:.3f})", f"{row.get('images_per_second', 0):.0f}",
+            row.get("launches", ""), "" if peak is None else f"{peak / 1e6:.0f}"]
+
+
+show.table(["step", "milliseconds", "over two vanilla steps", "images a second", "launches", "peak, MB"],
+           [summary(row) for row in rows])
+
+# %% mystnb={"image": {"alt": "Bars: the time of one step of each method over that of two vanilla steps, with the spread over the rounds."}}
+# NBVAL_IGNORE_OUTPUT
+fig, axis = plt.subplots(figsize=(6.4, 0.5 + 0.34 * len(rows)), layout="constrained")
+shown = rows[1:]
+middle = [row["ratio"]["median"] for row in shown]
+reach = [[m - row["ratio"]["low"] for m, row in zip(middle, shown, strict=True)],
+         [row["ratio"]["high"] - m for m, row in zip(middle, shown, strict=True)]]
+axis.barh([row["name"] for row in shown], middle, xerr=reach, ecolor="#333333",
+          color=[show.COLOURS.get(row["name"].split(",")[0], "#888888") for row in shown])
+axis.axvline(1, color="#333333", linewidth=1, linestyle=":")
+axis.invert_yaxis()
+axis.set(xlabel="time of a step over two vanilla steps")
+plt.show()
+
+# %% [markdown]
+# ## Where SAGE's time goes
+#
+# The parts of one step on one batch, each by itself. The clean pass has the gradient by the images besides that by the
+# weights; the search looks at 1 % of the shifts.
+
+# %%
+run, _ = made[next(label for label in steps if label.startswith("sage"))]
+net, method = run.net, catalog.load(methods, "sage").seed(seed, device)
+x, y = run.batches.take(run.parts[0])
+if channels_last:
+    x = x.contiguous(memory_format=torch.channels_last)
+with run.autocast():
+    grad = method._clean_pass(run.forward, x, y, method.reuse)[1]
+maps = smooth(saliency(grad))
+pair, tau = method.draw_permutation(batch, device), method.candidates(*x.shape[2:], device)
+a, b = sage.weighted(x, y, maps, pair, 0.3)
+best = best_offset(a, b, tau)
+
+
+def clean():
+    run.optimizer.zero_grad()
+    with run.autocast():
+        method._clean_pass(run.forward, x, y, method.reuse)
+
+
+def mixed():
+    with run.autocast():
+        method.criterion(run.forward(x), y).backward()
+
+
+parts = {"clean pass": clean, "saliency and blur": lambda: smooth(saliency(grad)),
+         "search": lambda: best_offset(*sage.weighted(x, y, maps, pair, 0.3), tau),
+         "mix": lambda: sage.mix_at(x, y, a, b, pair, best), "mixed pass": mixed, "update": run.optimizer.step,
+         "crop and flip": lambda: run.batches.take(run.parts[0])}
+split = timing.interleaved(parts, rounds)
+rows += [{"name": f"part: {name}", "seconds": timing.spread(seconds)} for name, seconds in split.items()]
+
+# %%
+# NBVAL_IGNORE_OUTPUT
+whole = sum(timing.spread(seconds)["median"] for seconds in split.values())
+show.table(["part", "milliseconds", "share, %", "microseconds an image"],
+           [[name, 1000 * (m := timing.spread(seconds)["median"]), 100 * m / whole, 1e6 * m / batch]
+            for name, seconds in split.items()])
+
+# %% [markdown]
+# ## Half precision
+#
+# In bfloat16 the passes are cheaper, and the gradient coarser. Saliency is computed from it in `float32`, whatever the
+# passes are in. How far does it move, and with it the shift that SAGE takes? Asked of a network that has seen each image
+# once.
+
+# %%
+# NBVAL_IGNORE_OUTPUT
+fresh = run_of("vanilla", {})[0]
+fresh = Run(fresh.net, fresh.batches, fresh.method, Recipe(epochs=1, lr=0.05), graph=False)
+fit_together([fresh])
+full = smooth(saliency(method._clean_pass(fresh.net, x, y, 0)[1]))
+with torch.autocast(torch.device(device).type, torch.bfloat16):
+    half = smooth(saliency(method._clean_pass(fresh.net, x, y, 0)[1]))
+assert half.dtype == torch.float32
+together = torch.corrcoef(torch.stack([half.flatten(), full.flatten()]))[0, 1].item()
+same = torch.stack([best_offset(*sage.weighted(x, y, s, pair, 0.3), tau) for s in (half, full)])
+agreement = {"correlation": together, "same_shift": (same[0] == same[1]).all(1).float().mean().item()}
+show.table(["bfloat16 against float32", ""], [["correlation of the maps", agreement["correlation"]],
+                                              ["pairs with the same shift, %", 100 * agreement["same_shift"]]])
+
+# %% [markdown]
+# ## The record
+
+# %%
+# NBVAL_IGNORE_OUTPUT
+parameters = dict(model=model, width=width, batch=batch, sides=sides, rounds=rounds, threads=threads,
+                  precision=precision, channels_last=channels_last, compile_network=compile_network, device=device,
+                  seed=seed, bf16_agreement=agreement)
+record = records.make_timing(what="step_time", rows=rows, parameters=parameters, device=device)
+written = records.write(record, results)
+assert records.read(written) == record
+show.table(["record", "hardware"], [[written, record["hardware"]["gpu"] or record["hardware"]["cpu"]]])
