@@ -17,6 +17,7 @@ import torch
 
 SCHEMA = Path(__file__).with_name("record.schema.json")
 TIMING_SCHEMA = Path(__file__).with_name("timing.schema.json")
+RESULTS = Path(__file__).parents[1] / "book/results"  # the book's own records, in a checkout
 PAPER_RECIPE = dict(epochs=300, lr=0.2, momentum=0.9, nesterov=True, weight_decay=1e-4, decay=0.1, batch=100, padding=2,
                     flip=True, loss="bce", train_images=50_000)
 
@@ -81,7 +82,7 @@ def steady_epoch(curve):
 
 def path(record, root):
     """Where a record belongs: ROOT/<dataset>/<model>/<method>-seed<seed>-<run>.json; timings in ROOT/timings."""
-    if record["kind"] == "timing":
+    if record.get("kind") == "timing":
         return Path(root) / "timings" / f"{record['what']}-{record['run']}.json"
     name = f"{record['method']['name']}-seed{record['seed']}-{record['run']}.json"
     return Path(root) / record["dataset"]["name"] / record["model"]["name"] / name

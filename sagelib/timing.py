@@ -26,7 +26,7 @@ def interleaved(sides, rounds=9, warm=1, least=0.05):
     for _ in range(warm):
         for side in sides.values():
             side()
-    calls = {name: math.ceil(least / max(_turn(side, 1), 1e-6)) for name, side in sides.items()}
+    calls = {name: max(1, math.ceil(least / max(_turn(side, 1), 1e-6))) for name, side in sides.items()}
     seconds = {name: [] for name in sides}
     for _ in range(rounds):
         for name, side in sides.items():

@@ -47,3 +47,40 @@ def test_the_same_run_is_not_done_twice(tmp_path):
     with pytest.raises(papermill.PapermillExecutionError, match="this run has a record"):
         run(tmp_path, method="vanilla", train_images=50)
     assert records.every(tmp_path / "runs") == [record]
+
+
+def test_seeds_trained_together_have_a_record_each_as_if_alone(tmp_path):
+    (tmp_path / "alone").mkdir()
+    alone, = run(tmp_path / "alone", train_images=100, seed=1)
+    both = run(tmp_path, train_images=100, seed=0, more_seeds=[1])
+    both = [r for r in both if r["seconds"]["together"] == 2]
+    assert [r["seed"] for r in both] == [0, 1] and alone["seconds"]["together"] == 1
+    assert both[1]["run"] == alone["run"] and both[0]["run"] != alone["run"]
+    assert both[1]["final"] == alone["final"]
+
+
+def benchmark(name, folder, **parameters):
+    papermill.execute_notebook(NOTEBOOK.with_name(f"{name}.ipynb"), folder / "out.ipynb", cwd=folder,
+                               progress_bar=False, parameters=parameters)
+    record, = records.timings(folder / "runs", name)
+    assert record["kind"] == "timing" and record["commit"] and record["hardware"]["threads"] == 1
+    assert records.every(folder / "runs") == []
+    for row in record["rows"]:
+        assert 0 < row["seconds"]["low"] <= row["seconds"]["median"] <= row["seconds"]["high"]
+    return record
+
+
+def test_the_search_is_timed_against_loops_on_the_same_draws(tmp_path):
+    record = benchmark("search_time", tmp_path, pairs=6, sizes=[12, 16], fractions=[0.02, 1.0], rounds=2)
+    rows = {(r["name"], r["size"], r["fraction"]): r for r in record["rows"]}
+    assert len(rows) == 12 and rows["library", 12, 0.02]["shifts"] == int(0.02 * 23 * 23)
+    assert rows["library", 16, 1.0]["form"] == "table" and rows["library", 16, 0.02]["form"] == "slices"
+    assert rows["library", 16, 1.0]["ratio"]["high"] == 1 < rows["canvas", 16, 1.0]["ratio"]["median"]
+
+
+def test_every_methods_step_is_timed_over_two_vanilla_steps(tmp_path):
+    record = benchmark("step_time", tmp_path, sides="all", width=4, batch=6, rounds=1)
+    rows = {r["name"]: r for r in record["rows"]}
+    assert set(names(methods)) < set(rows) and rows["two vanilla steps"]["ratio"]["median"] == 1
+    assert rows["sage"]["launches"] > rows["vanilla"]["launches"] and rows["part: search"]["seconds"]["median"] > 0
+    assert 0 < record["parameters"]["bf16_agreement"]["correlation"] <= 1

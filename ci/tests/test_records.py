@@ -22,7 +22,7 @@ def test_final_median_and_best_are_kept_apart(parts):
     record = records.make(**parts)
     assert record["final"]["accuracy"] == 68.5 and record["best_on_test"] == {"accuracy": 90, "epoch": 2}
     assert record["median_last10"] == 64.5
-    assert record["seconds"] == {"training": sum(2.0 + e for e in range(12)), "epoch": 8.0}
+    assert record["seconds"] == {"training": sum(2.0 + e for e in range(12)), "epoch": 8.0, "together": 1}
     assert record["versions"]["torch"] and record["hardware"]["cores"] >= 1
 
 

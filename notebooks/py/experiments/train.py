@@ -38,6 +38,7 @@ options = {}             # options of the method that are to differ, e.g. {"frac
 model = "preactresnet18"
 width = 0                # channels of the first stage; 0: the network's own (64 in the paper), 8 on the shapes
 seed = 0
+more_seeds = []          # seeds trained beside it, step by step in turn, each with a record; their seconds are shared
 epochs = 0               # 0: the paper's 300, on the shapes 2
 train_images = 0         # 0: all; else so many, the same number of each class
 batch = 100
@@ -53,6 +54,7 @@ compile_network = False
 device = ""              # "cpu", "cuda", …; empty: a GPU if there is one
 results = "runs"         # the record goes to results/<dataset>/<model>/
 checkpoints = "runs/checkpoints"
+graph = True             # on a GPU: record the whole step as a CUDA graph, where that can be
 progress = True
 
 # %% [markdown]
@@ -67,7 +69,7 @@ from IPython.display import display
 
 from sagelib import catalog, datasets, methods, models, records, show
 from sagelib.batches import Batches
-from sagelib.train import Recipe, fit
+from sagelib.train import Recipe, Run, fit_together
 
 device = device or ("cuda" if torch.cuda.is_available() else "cpu")
 epochs, width = epochs or (2 if dataset == "shapes" else 300), width or (8 if dataset == "shapes" else 0)
@@ -80,9 +82,16 @@ train, test = (part.to(device) for part in catalog.load(datasets, dataset, root=
 train = train.subset(train_images, seed=0) if train_images else train
 known = {k: getattr(train, k) for k in ("mean", "std") if k in catalog.defaults(methods, method)}
 tuned = catalog.settings(methods, method, settings, dataset, model)
-mixer = catalog.load(methods, method, **{**known, **tuned, **options}).seed(seed, device)
-torch.manual_seed(seed)
-net = catalog.load(models, model, classes=len(train.classes), **({"width": width} if width else {})).to(device)
+given, options = options, {**known, **tuned, **options}
+seeds = [seed, *more_seeds]
+
+
+def network(seed):
+    torch.manual_seed(seed)
+    return catalog.load(models, model, classes=len(train.classes), **({"width": width} if width else {})).to(device)
+
+
+net, mixer = network(seed), catalog.load(methods, method, **options)
 height_width = dict(zip(("height", "width"), train.images.shape[2:], strict=True))
 asked = {
     "dataset": {"name": dataset, "classes": len(train.classes), "train": len(train), "test": len(test), **height_width},
@@ -91,19 +100,20 @@ asked = {
     "method": {"name": method, "settings": settings, **mixer.options()},
     "recipe": {**asdict(recipe), "milestones": list(recipe.milestones), "batch": batch, "padding": padding,
                "flip": flip},
-    "seed": seed,
 }
-run = records.run_id(**asked)
+ids = {seed: records.run_id(**asked, seed=seed) for seed in seeds}
+runs = ", ".join(ids.values())
 show.table(["part", "what"], [[k, ", ".join(f"{a} {b}" for a, b in v.items()) if isinstance(v, dict) else v]
-                              for k, v in {"run": run, **asked, "device": device}.items()])
+                              for k, v in {"run": runs, **asked, "seed": seeds, "device": device}.items()])
 
 # %% [markdown]
 # A result is never replaced: if this very run has a record already, the notebook stops here.
 
 # %%
-target = records.path({**asked, "run": run}, results)
-if target.exists():
-    raise FileExistsError(f"this run has a record: {target}; move it away, or give another seed or results folder")
+targets = [records.path({**asked, "seed": seed, "run": run}, results) for seed, run in ids.items()]
+for target in targets:
+    if target.exists():
+        raise FileExistsError(f"this run has a record: {target}; move it away, or give another seed or results folder")
 
 # %% [markdown]
 # ## The method on this data
@@ -119,7 +129,7 @@ def batches(part, size, generator=None):
     return Batches(part, size, padding, flip, generator)
 
 
-preview = catalog.load(methods, method, **{**known, **tuned, **options}).seed(seed, device)
+preview = catalog.load(methods, method, **options).seed(seed, device)
 x, y = next(iter(batches(train, 6, torch.Generator(device).manual_seed(seed))))
 mixed = preview.mix(x, y, deepcopy(net))
 show.grid([train.pixels(x), train.pixels(mixed.x)], size=1.1)
@@ -136,15 +146,21 @@ import matplotlib.pyplot as plt
 live = display(display_id=True)
 
 
-def redraw(curve):
-    figure = show.curves({method: curve}, draw=False)
+def redraw(curves):
+    figure = show.curves({method: curves}, draw=False)
     live.update(figure)
     plt.close(figure)
 
 
-shuffle = torch.Generator(device).manual_seed(seed)
-checkpoint = Path(checkpoints) / f"{dataset}-{model}-{method}-seed{seed}-{run}.pt"
-curve = fit(net, batches(train, batch, shuffle), mixer, recipe, batches(test, 500), checkpoint, redraw, progress)
+def training(seed):
+    checkpoint = Path(checkpoints) / f"{dataset}-{model}-{method}-seed{seed}-{ids[seed]}.pt"
+    drawn = batches(train, batch, torch.Generator(device).manual_seed(seed))
+    return Run(network(seed), drawn, catalog.load(methods, method, **options).seed(seed, device), recipe, checkpoint,
+               graph)
+
+
+started = [training(seed) for seed in seeds]
+curves = fit_together(started, batches(test, 500 if device == "cpu" else 2000), redraw, progress)
 
 # %% [markdown]
 # ## The record
@@ -154,18 +170,23 @@ curve = fit(net, batches(train, batch, shuffle), mixer, recipe, batches(test, 50
 
 # %%
 # NBVAL_IGNORE_OUTPUT
-parameters = dict(dataset=dataset, method=method, settings=settings, options=options, model=model,
-                  width=width, seed=seed, epochs=epochs, train_images=train_images, batch=batch, lr=lr,
+parameters = dict(dataset=dataset, method=method, settings=settings, options=given, model=model, width=width,
+                  seed=seed, more_seeds=more_seeds, epochs=epochs, train_images=train_images, batch=batch, lr=lr,
                   momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, padding=padding, flip=flip,
                   precision=precision, channels_last=channels_last, compile_network=compile_network, device=device)
-record = records.make(**asked, curve=curve, parameters=parameters, device=device)
-written = records.write(record, results)
-show.table(["result", "value"], [["final accuracy, %", record["final"]["accuracy"]],
-                                 ["median of the last 10, %", record["median_last10"]],
-                                 ["best on the test set, %", record["best_on_test"]["accuracy"]],
-                                 ["seconds an epoch", record["seconds"]["epoch"]],
-                                 ["recipe", record["kind"]], ["record", written]])
+written = []
+for seed, curve in zip(seeds, curves, strict=True):
+    record = records.make(**asked, seed=seed, curve=curve, parameters=parameters, device=device, together=len(seeds))
+    written.append(records.write(record, results))
+    assert records.read(written[-1]) == record
+found = [records.read(file) for file in written]
+show.table(["result", *(f"seed {seed}" for seed in seeds)],
+           [["final accuracy, %", *(r["final"]["accuracy"] for r in found)],
+            ["median of the last 10, %", *(r["median_last10"] for r in found)],
+            ["best on the test set, %", *(r["best_on_test"]["accuracy"] for r in found)],
+            ["seconds an epoch", *(r["seconds"]["epoch"] for r in found)],
+            ["recipe", *(r["kind"] for r in found)], ["record", *written]])
 
 # %%
-assert records.read(written) == record
-checkpoint.unlink()
+for run in started:
+    run.checkpoint.unlink()
