@@ -213,3 +213,18 @@ def test_runs_trained_together_come_out_as_if_alone(shapes, tiny, tmp_path):
     for a, b in zip(alone, together, strict=True):
         assert torch.equal(weights(a), weights(b))
         assert [e | {"seconds": 0} for e in a.curve] == [e | {"seconds": 0} for e in b.curve]
+
+
+def test_a_network_is_compiled_once_for_all_seeds(shapes, tiny):
+    from torch._dynamo.utils import counters
+
+    def one(seed):
+        run = Run(tiny(), Batches(shapes[0], 15, generator=seeded(seed)), load(methods, "sage").seed(seed),
+                  Recipe(epochs=1, compile=True))
+        fit_together([run])
+        return counters["stats"]["unique_graphs"]
+
+    torch._dynamo.reset()
+    counters.clear()
+    first = one(0)
+    assert first > 0 and one(1) == first
