@@ -90,6 +90,23 @@ yardstick = {"two vanilla steps": lambda: (steps["vanilla"](), steps["vanilla"](
 timed = timing.interleaved({**yardstick, **steps}, rounds, warm=5 if device == "cuda" else 1)
 
 # %% [markdown]
+# The same for `mix` alone, which makes the pictures; for the methods that need a gradient it has a pass through the network,
+# without the gradient by the weights.
+
+# %%
+def mixing(run):
+    """A method's `mix` on the first batch."""
+    x, y = run.batches.take(run.parts[0])
+
+    def mix():
+        with run.autocast():
+            run.method.mix(x, y, run.forward)
+    return mix
+
+
+mixes = timing.interleaved({label: mixing(run) for label, (run, _) in made.items()}, rounds)
+
+# %% [markdown]
 # Two vanilla steps over two vanilla steps is 1 by definition; SAGE may come out below it, since it updates the weights
 # once. `launches` are kernels on a GPU and tensor operations elsewhere, counted without a CUDA graph.
 
@@ -107,7 +124,7 @@ for label in ["two vanilla steps", *steps]:
     row = {"name": label, "seconds": timing.spread(timed[label]),
            "ratio": timing.ratio(timed[label], timed["two vanilla steps"])}
     if label in steps:
-        row |= {"images_per_second": batch / row["seconds"]["median"],
+        row |= {"mix_seconds": timing.spread(mixes[label]), "images_per_second": batch / row["seconds"]["median"],
                 "peak_bytes": timing.peak_memory(steps[label], device),
                 "launches": timing.launches(plain(made[label][0]), device)}
     rows.append(row)
@@ -116,12 +133,13 @@ for label in ["two vanilla steps", *steps]:
 # NBVAL_IGNORE_OUTPUT
 def summary(row):
     peak, over = row.get("peak_bytes"), row["ratio"]
+    mix = f"{1000 * row['mix_seconds']['median']:.2f}" if "mix_seconds" in row else ""
     return [row["name"], 1000 * row["seconds"]["median"],
-            f"{over['median']:.3f} ({over['low']:.3f} to {over['high']:.3f})", f"{row.get('images_per_second', 0):.0f}",
+            f"{over['median']:.3f} ({over['low']:.3f} to {over['high']:.3f})", mix, f"{row['images_per_second']:.0f}" if mix else "",
             row.get("launches", ""), "" if peak is None else f"{peak / 1e6:.0f}"]
 
 
-show.table(["step", "milliseconds", "over two vanilla steps", "images a second", "launches", "peak, MB"],
+show.table(["step", "milliseconds", "over two vanilla steps", "mix alone, ms", "images a second", "launches", "peak, MB"],
            [summary(row) for row in rows])
 
 # %% mystnb={"image": {"alt": "Bars: the time of one step of each method over that of two vanilla steps, with the spread over the rounds."}}
