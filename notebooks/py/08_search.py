@@ -231,7 +231,7 @@ plt.show()
 
 # %% [markdown]
 # **What to see.** The step from loops to whole maps is the language. The steps after it are algebra, and they bring as much
-# again: a hundred times for all shifts, and more than ten times for one per cent.
+# again, the more the more shifts are searched.
 #
 # These are one machine's numbers. The book's own come from records, made by [the experiment](experiments/search_time.ipynb) with
 # the search *and* the mixing on both sides, against a loop over images that is built as the authors' code is, on a canvas of
@@ -270,9 +270,12 @@ show.table(["step", "milliseconds", "over two vanilla steps"],
             for r in record["rows"] if "ratio" in r])
 
 # %% [markdown]
-# So an exhaustive search is free, for practical purposes, and `reuse=0` saves a sixth because the clean pass then needs no
-# gradient by the weights. `sage_merged` is an option that the paper does not have: one pass over the pictures mixed a step ago
-# and the clean batch of this one. It saves no arithmetic; on a GPU it halves the launches.
+# So an exhaustive search is free, for practical purposes. `reuse=0` saves one of the six parts of a step's arithmetic (a pass
+# forward, a gradient by the layers' inputs and one by the weights, twice), because the clean pass then needs no gradient by
+# the weights.
+#
+# `sage_merged` is an option that the paper does not have: one pass over the pictures mixed a step ago and the clean batch of this
+# one. It saves no arithmetic. On a GPU it should save launches; that is not measured yet.
 #
 # ## What one per cent chooses
 #
