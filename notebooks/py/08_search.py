@@ -191,8 +191,10 @@ show.source(_search._whole_table)
 # ## On a GPU
 #
 # There a reciprocal is cheap and a launch is not, so one kernel does all: one program for a pair and a shift, which reads the
-# overlap and nothing else (so far it has run in an interpreter alone, not on a GPU). It uses the same algebra the other way round. What the mix loses of $a$ in the overlap, and what
-# it keeps of $b$, make $b\,(1 - 2M)$ at each pixel:
+# overlap and nothing else. So far it has run in an interpreter alone, not on a GPU.
+#
+# It uses the same algebra the other way round. What the mix loses of $a$ in the overlap, and what it keeps of $b$, make
+# $b\,(1 - 2M)$ at each pixel:
 #
 # $$
 # v(\tau) = \sum_{i,j} a \;+\; \sum_{\text{overlap}} \mathcal{T}(b, \tau)\,\big(1 - 2 M^\tau\big) .
