@@ -66,7 +66,8 @@ class Run:
 
     def end(self, epoch):
         """Mean training loss and seconds of the epoch: the one moment when the host waits, to read the losses."""
-        losses = self.losses.cpu()
+        with self.place():
+            losses = self.losses.cpu()
         seconds = time.perf_counter() - self.started
         bad = (~losses.isfinite()).nonzero()
         if len(bad):

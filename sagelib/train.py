@@ -78,7 +78,7 @@ def fit_together(runs, test=None, on_epoch=None, progress=False):
 
 
 def _epoch(runs, epoch, test, bar):
-    """One epoch of these runs, a step of each in turn; then each is scored and saved."""
+    """One epoch of these runs, a step of each in turn; then each is scored and saved, when no clock runs any more."""
     for run in runs:
         with run.place():
             run.begin(epoch)
@@ -88,9 +88,9 @@ def _epoch(runs, epoch, test, bar):
                 with run.place():
                     run.advance(k)
                 bar.update()
-    for run in runs:
+    entries = [run.end(epoch) for run in runs]
+    for run, entry in zip(runs, entries, strict=True):
         with run.place():
-            entry = run.end(epoch)
             if test is not None:
                 with run.autocast():
                     entry |= {f"test_{k}": v for k, v in scores(run.forward, test).items()}

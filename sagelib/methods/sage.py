@@ -119,7 +119,9 @@ class Sage(Method):
         return mix_at(x, y, *weighted(x, y, s, pair, lam), pair, best, self.guided)
 
     def _maps(self, s):
-        return {"own": lambda: s, "uniform": lambda: torch.ones_like(s), "other": lambda: s.roll(1, 0)}[self.maps]()
+        if self.maps == "uniform":
+            return torch.ones_like(s)
+        return s.roll(1, 0) if self.maps == "other" else s
 
     def _clean_pass(self, net, x, y, reuse, scale=lambda loss: loss):
         """`reuse` times the loss on the clean batch, which goes to the weights, and its gradient by the images."""

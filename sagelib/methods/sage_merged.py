@@ -23,8 +23,6 @@ SETTINGS = sage.SETTINGS
 class SageMerged(sage.Sage):
     """The options of SAGE; `reuse` must be above 0, since the clean half is in the batch in any case."""
 
-    NEEDS, LABEL = "gradient, a search", "mean of the mask"
-
     def __post_init__(self):
         super().__post_init__()
         if self.reuse == 0 or self.bn == "eval":
