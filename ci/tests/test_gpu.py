@@ -10,12 +10,14 @@ from sagelib._capture import WARM
 from sagelib.batches import Batches
 from sagelib.catalog import load, names
 from sagelib.datasets import shapes as shapes_data
+from sagelib.methods import _min_cut, _potts
 from sagelib.rearrange import best_offset, offsets
 from sagelib.saliency import normalise, smooth
 from sagelib.train import Recipe, Run, fit_together
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-ON_HOST = {"puzzlemix", "comixup", "randaugment"}  # solved, or drawn, on the host by design
+WAITS = {"randaugment"}              # torchvision's operations, drawn on the host
+OP_BY_OP = WAITS | {"puzzlemix"}     # its grid, drawn on the host, decides the shapes
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,19 @@ def test_the_kernel_and_the_gathers_are_the_slices(h, w):
     assert (slow.amax(1) - chosen < 1e-6 * slow.amax(1)).all()
 
 
-@pytest.mark.parametrize("name", sorted(set(names(methods)) - ON_HOST))
+def test_the_rivals_solvers_are_those_of_the_host():
+    g = torch.Generator().manual_seed(0)
+    for n in (2, 4, 8, 16):
+        terms = [torch.rand(100, *size, generator=g) for size in ((3, n, n), (n - 1, n), (n, n - 1))]
+        terms[0] *= torch.rand(100, 1, 1, 1, generator=g) * 4
+        assert torch.equal(_min_cut.min_cut(*(t.cuda() for t in terms)).cpu(), _min_cut.min_cut(*terms))
+    cost, apart = torch.randn(20, 4, 4, 23, generator=g).double(), 1 - torch.eye(23).double().repeat(20, 1, 1)
+    wanted = torch.arange(20) % 3 > 0
+    solved = _potts.minimise(cost.cuda(), apart.cuda(), 0.5, wanted.cuda()).cpu()
+    assert torch.equal(solved, _potts.minimise(cost, apart, 0.5, wanted))
+
+
+@pytest.mark.parametrize("name", sorted(set(names(methods)) - WAITS))
 def test_no_step_waits_for_the_host(name, data):
     run = make(data, name, graph=False)
     run.begin(0)
@@ -64,7 +78,7 @@ def test_no_step_waits_for_the_host(name, data):
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("name", sorted(set(names(methods)) - ON_HOST))
+@pytest.mark.parametrize("name", sorted(set(names(methods)) - OP_BY_OP))
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_recorded_step_trains_as_the_plain_one(name, precision, data):
     plain, graphed = make(data, name, graph=False, precision=precision), make(data, name, precision=precision)
@@ -78,7 +92,7 @@ def test_the_recorded_step_trains_as_the_plain_one(name, precision, data):
         assert torch.equal(a.get_state(), b.get_state())
 
 
-@pytest.mark.parametrize("name", sorted(ON_HOST))
+@pytest.mark.parametrize("name", sorted(OP_BY_OP))
 def test_what_cannot_be_recorded_says_so_and_trains(name, data):
     with pytest.warns(UserWarning, match="runs op by op, not as a CUDA graph"):
         (curve,) = fit_together([make(data, name, epochs=1)])

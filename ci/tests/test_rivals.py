@@ -1,4 +1,8 @@
 """The rivals by value: against loops, against exhaustive search, and against what the authors' code computed."""
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import rivals
@@ -226,41 +230,70 @@ def test_elimination_is_the_best_of_all_labellings():
     for h, w, count in [(2, 3, 4), (3, 2, 4), (3, 3, 3), (1, 5, 4), (5, 1, 4), (2, 2, 5)] * 3:
         cost, apart, weight = g.normal(size=(h, w, count)), 1 - np.eye(count), 1.5 * g.random()
         apart[count - 1, :2] = apart[:2, count - 1] = 0.25
-        found = _potts.minimise(cost[None], apart[None], weight)
-        value = rivals.potts_energy(found[0], cost, apart, weight)
+        terms = torch.from_numpy(cost)[None], torch.from_numpy(apart)[None], weight
+        found = _potts.minimise(*terms, torch.tensor([True]))
+        value = rivals.potts_energy(found[0].numpy(), cost, apart, weight)
         every = [rivals.potts_energy(z, cost, apart, weight) for z in rivals.grids(h, w, count)]
         assert value == pytest.approx(min(every))
-        assert _potts.energy(found, cost[None], apart[None], weight)[0] == pytest.approx(value)
+        assert _potts.energy(found, *terms)[0].item() == pytest.approx(value)
+
+
+def test_the_gpu_solvers_are_exact():
+    """Both kernels, run by Triton's interpreter in a process of its own: the same labels as on the host."""
+    code = """if True:
+        import torch
+        from sagelib.methods import _min_cut, _min_cut_triton, _potts, _potts_triton
+        g = torch.Generator().manual_seed(0)
+        for h, w in [(1, 1), (1, 5), (2, 2), (5, 3), (8, 8), (16, 16)]:
+            unary = torch.rand(3, 3, h, w, generator=g) * torch.tensor([0.05, 1, 10])[:, None, None, None]
+            down, right = torch.rand(3, h - 1, w, generator=g), torch.rand(3, h, w - 1, generator=g)
+            unary[1, :, 0, 0] = 0.5
+            assert _min_cut_triton.fits(unary)
+            assert torch.equal(_min_cut_triton.min_cut(unary, down, right), _min_cut.min_cut(unary, down, right))
+        for h, w, count, weight in [(1, 1, 3, 1.), (3, 2, 5, 1.), (4, 4, 6, 3.), (4, 4, 23, 0.5), (2, 3, 5, 0.2)]:
+            cost = torch.randn(3, h, w, count, generator=g).double()
+            apart = 1 - torch.eye(count).double().repeat(3, 1, 1)
+            apart[1:, count - 1, :2] = apart[1:, :2, count - 1] = 0.25
+            terms = cost, apart, weight, torch.tensor([True, False, True])
+            assert _potts_triton.fits(cost)
+            assert torch.equal(_potts_triton.minimise(*terms), _potts.minimise(*terms))
+        print("equal")
+    """
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "TRITON_INTERPRET": "1"}, text=True,
+                          capture_output=True)
+    assert done.stdout == "equal\n", done.stderr
 
 
 def test_comixup_steps_are_the_authors_or_better(vectors, monkeypatch):
     """From each state their run passed through, the next labelling: the same as theirs, or of lower energy."""
-    v = {k: t.numpy() for k, t in vectors("comixup").items()}
-    seen, solve = [], _potts.minimise
-    monkeypatch.setattr(_potts, "minimise", lambda *terms: seen.append(terms) or solve(*terms))
+    v = {k: t.double() if t.is_floating_point() else t.long() for k, t in vectors("comixup").items()}
+    seen, solve = [], _assign.minimise
+    monkeypatch.setattr(_assign, "minimise", lambda *terms: seen.append(terms) or solve(*terms))
     same = 0
     for p in range(3):
         n = len(v[f"{p}_dirichlet"])
-        cost = v[f"{p}_cost_no_prior"].astype(float) - 0.05 / 16 * np.log(v[f"{p}_dirichlet"] + 1e-8)[:, None, None]
-        alike, z, repel = v[f"{p}_A"].astype(float), np.eye(n)[v[f"{p}_init_labels"]], np.zeros((n, n))
+        cost = v[f"{p}_cost_no_prior"] - 0.05 / 16 * (v[f"{p}_dirichlet"] + 1e-8).log()[:, None, None]
+        alike, one, repel = v[f"{p}_A"], torch.eye(n).double(), torch.zeros(n, n)
+        z = one[v[f"{p}_init_labels"]]
         for sweep, theirs in enumerate(v[f"{p}_shares"] / 2):
             for i in range(n):
                 others = z.sum((0, 1, 2)) - z[i].sum((0, 1))
                 linear = (2 * _assign.penalty(alike[None], others[None], 0.83 * 16)[0] + repel[i]) / 16
                 seen.clear()
-                ours = _assign.relabel((cost + linear[:, None, None])[None], z[i][None], 0.02, shared=sweep > 0)[0]
-                (every, apart, weight), = seen
-                shares = np.concatenate([np.eye(n), (apart[0, n:, :n] == 0.25) / 2])
-                decoded = np.abs(theirs[i][:, :, None] - shares).sum(3).argmin(2)
-                assert np.array_equal(shares[decoded], theirs[i])
-                gain = (_potts.energy(decoded[None], every, apart, weight) - _potts.energy(
-                    np.abs(ours[:, :, None] - shares).sum(3).argmin(2)[None], every, apart, weight))[0]
+                ours = _assign.relabel((cost + linear[:, None, None])[None], z[i][None], 0.02, sweep > 0,
+                                       torch.tensor([True]))[0]
+                (every, apart, weight, _), = seen
+                shares = torch.cat([one, (apart[0, n:, :n] == 0.25).double() / 2])
+                decoded, found = ((a[:, :, None] - shares).abs().sum(3).argmin(2) for a in (theirs[i], ours))
+                assert torch.equal(shares[decoded], theirs[i])
+                gain = (_potts.energy(decoded[None], every, apart, weight)
+                        - _potts.energy(found[None], every, apart, weight))
                 assert gain >= -1e-9
-                same += np.array_equal(ours, theirs[i])
+                same += torch.equal(ours, theirs[i])
                 z[i] = theirs[i]
             if sweep == 2:
-                _assign.resolve(z, repel)
-        assert np.array_equal(repel, v[f"{p}_add_cost"])
+                repel = _assign.told_apart(z[None])[0]
+        assert torch.equal(repel, v[f"{p}_add_cost"])
     assert same == 36  # of 46; in the other ten their swap moves stopped at a local optimum
 
 
@@ -292,7 +325,8 @@ def test_comixup_objective_is_its_definition():
                 want += 0.01 * ((z[i, a, b] - z[i, a, b + 1])**2).sum() if b < 3 else 0
         for j in range(3):
             want += 0.0625 * (z[i].sum((0, 1)) * z[j].sum((0, 1))).sum() if j != i else 0
-    assert _assign.objective(z[None], cost[None], 0.02, 0.0625)[0] == pytest.approx(want)
+    z, cost = torch.from_numpy(z)[None], torch.from_numpy(cost)[None]
+    assert _assign.objective(z, cost, 0.02, 0.0625).item() == pytest.approx(want)
 
 
 def test_comixup_distances_are_between_the_most_salient_regions():

@@ -322,8 +322,8 @@ assert all(min(t) > 0 for t in spent.values())
 show.table(["method", "ms a batch, median of 3"], [[name, sorted(t)[1]] for name, t in spent.items()])
 
 # %% [markdown]
-# Puzzle Mix is the mean over its four grids. It and Co-Mixup are solved on the host, whatever the device; the others run where
-# the images are.
+# Puzzle Mix is the mean over its four grids. On a GPU all of this runs there: the minimum cut and the labelling as one kernel
+# each, a program for each picture or partition. Other devices than a CPU or an NVIDIA GPU hand these two to the host.
 #
 # ## What would break it
 #

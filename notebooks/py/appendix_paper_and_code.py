@@ -221,10 +221,10 @@ show.table(["column modulo 4", 0, 1, 2, 3], [["peaks as meant", *columns(meant)]
 # small case in which the two differ: input 0 is used a lot, input 1 hardly.
 
 # %%
-alike, used, threshold = np.array([[0.9, 0.1], [0.1, 0.9]]), np.array([16.0, 2.0]), 13.28
+alike, used, threshold = torch.tensor([[0.9, 0.1], [0.1, 0.9]]), torch.tensor([16.0, 2.0]), 13.28
 r = alike @ used
 as_written, as_coded = (r > threshold) * r, _assign.penalty(alike[None], used[None], threshold)[0]
-assert (as_coded == (alike * (r > threshold)) @ used).all() and not np.allclose(as_written, as_coded)
+assert torch.equal(as_coded, (alike * (r > threshold)) @ used) and not torch.allclose(as_written, as_coded)
 show.table(["input", "use r", "penalty as in the paper", "penalty as in the code"],
            [[k, *map(float, row)] for k, row in enumerate(zip(r, as_written, as_coded, strict=True))])
 

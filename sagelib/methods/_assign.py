@@ -1,59 +1,47 @@
 """Co-Mixup's search: which input each output shows in each cell, output after output, sweep after sweep.
 
 The steps and their order are those of the authors' code; the difference is that each labelling is solved exactly
-(_potts.py).
+(_potts.py). Tensor operations throughout, on the device of the inputs: nothing here waits for a value.
 """
-import numpy as np
 import torch
+import torch.nn.functional as F
 
-from . import _potts
+from ._potts import minimise
 
 NEVER = 1e3  # cost of a label that does not exist
 BONUS = 5e-4  # what a cell shared by two inputs is cheaper than their mean
 
 
-@torch.library.custom_op("sagelib::assign", mutates_args=())
-def assign(cost: torch.Tensor, alike: torch.Tensor, start: torch.Tensor, beta: float, gamma: float, threshold: float,
-           sweeps: int) -> torch.Tensor:
+def assign(cost, alike, start, beta, gamma, threshold, sweeps):
     """Shares (P, n, 4, 4, n) of each input in each output's cells: sweeps over the outputs, each labelled exactly.
 
     P partitions at once. cost (P, n, 4, 4): of showing an input in a cell; alike (P, n, n): how much two inputs count
-    as the same; start (P, n, 4, 4). Solved on the host, whatever the device.
+    as the same; start (P, n, 4, 4). A partition that a sweep did not change by a millionth is left as it is.
     """
-    cost, alike = (t.detach().cpu().double().numpy() for t in (cost, alike))
-    z = np.eye(cost.shape[1])[start.cpu().numpy()]
-    cells = start.shape[2] * start.shape[3]
-    beta, gamma, repel = beta / cells, gamma / cells, np.zeros(alike.shape)
+    cost, alike, cells = cost.detach().double(), alike.detach().double(), start.shape[2] * start.shape[3]
+    beta, gamma, repel = beta / cells, gamma / cells, torch.zeros_like(alike, dtype=torch.float64)
+    z = (start[..., None] == torch.arange(cost.shape[1], device=start.device)).double()
     last = objective(z, cost, beta, gamma)
-    going, counts = np.arange(len(z)), z.sum((2, 3))  # counts (P, n, n): cells of each output that show each input
+    moving = torch.ones_like(last, dtype=torch.bool)
     for sweep in range(sweeps):
         for i in range(z.shape[1]):
-            others = counts[going].sum(1) - counts[going, i]
-            linear = gamma * (2 * penalty(alike[going], others, threshold * cells) + repel[going, i])
-            z[going, i] = relabel(cost[going] + linear[:, :, None, None], z[going, i], beta, shared=sweep > 0)
-            counts[going, i] = z[going, i].sum((1, 2))
+            counts = z.sum((2, 3))  # (P, n, n): cells of each output that show each input
+            linear = gamma * (2 * penalty(alike, counts.sum(1) - counts[:, i], threshold * cells) + repel[:, i])
+            z[:, i] = relabel(cost + linear[:, :, None, None], z[:, i], beta, sweep > 0, moving)
         if sweep == sweeps - 2:
-            for p in going:
-                resolve(z[p], repel[p])
+            repel = torch.where(moving[:, None, None], told_apart(z), repel)
         value = objective(z, cost, beta, gamma)
-        going = going[(abs(last - value) >= 1e-6 * abs(value))[going]]
+        moving = moving & ((last - value).abs() >= 1e-6 * value.abs())
         last = value
-        if not len(going):
-            break
-    return torch.from_numpy(z).float().to(start.device)
-
-
-@assign.register_fake
-def _(cost, alike, start, beta, gamma, threshold, sweeps):
-    return cost.new_empty((*start.shape, cost.shape[1]), dtype=torch.float32)
+    return z.float()
 
 
 def objective(z, cost, beta, gamma):
     """What a sweep should lower, (P,): saliency and prior, unlike neighbours, inputs that several outputs use."""
     counts = z.sum((2, 3))
-    unlike = (np.diff(z, axis=2)**2).sum((1, 2, 3, 4)) + (np.diff(z, axis=3)**2).sum((1, 2, 3, 4))
-    return ((z * np.moveaxis(cost, 1, 3)[:, None]).sum((1, 2, 3, 4)) + beta / 2 * unlike
-            + gamma * ((counts.sum(1)**2).sum(1) - (counts**2).sum((1, 2))))
+    unlike = z.diff(dim=2).square().sum((1, 2, 3, 4)) + z.diff(dim=3).square().sum((1, 2, 3, 4))
+    return ((z * cost.movedim(1, 3)[:, None]).sum((1, 2, 3, 4)) + beta / 2 * unlike
+            + gamma * (counts.sum(1).square().sum(1) - counts.square().sum((1, 2))))
 
 
 def penalty(alike, others, threshold):
@@ -63,37 +51,47 @@ def penalty(alike, others, threshold):
     return (alike @ (used * others)[:, :, None])[:, :, 0]
 
 
-def relabel(cost, z, beta, shared):
+def relabel(cost, z, beta, shared, moving):
     """The best cells (P, 4, 4, n) of one output of each partition; two of its inputs may share a cell if `shared`.
 
-    cost (P, n, 4, 4); z (P, 4, 4, n) before. Only inputs that the output uses are shared, at most the three it uses
-    most.
+    cost (P, n, 4, 4); z (P, 4, 4, n) before, which stays where `moving` (P,) is False. Only inputs that the output
+    uses are shared, at most the three it uses most: three labels beside the n, some of which may not exist.
     """
-    couples = [_couples(counts) if shared else [] for counts in z.sum((1, 2))]
-    p, n, more = len(cost), cost.shape[1], max(map(len, couples))
-    apart, shares = (np.repeat(t[None], p, 0) for t in (1 - np.eye(n + more), np.eye(n + more, n)))
-    every = np.full((p, *z.shape[1:3], n + more), NEVER)
-    every[..., :n] = np.moveaxis(cost, 1, 3)
-    for k, own in enumerate(couples):
-        for label, couple in enumerate(own, start=n):
-            apart[k, label, couple] = apart[k, couple, label] = 0.25
-            shares[k, label, couple] = 0.5
-            every[k, :, :, label] = cost[k, list(couple)].mean(0) - BONUS
-    return shares[np.arange(p)[:, None, None], _potts.minimise(every, apart, beta)]
+    p, n = cost.shape[:2]
+    shares = torch.eye(n, dtype=cost.dtype, device=cost.device).expand(p, n, n)
+    every = cost.movedim(1, 3)
+    if shared:
+        couples, exists = _couples(z.sum((1, 2)))
+        both = (every.flatten(1, 2) @ couples.mT - BONUS).unflatten(1, cost.shape[2:])
+        every = torch.cat([every, torch.where(exists[:, None, None], both, NEVER)], 3)
+        shares = torch.cat([shares, couples], 1)
+    apart = 1 - torch.eye(shares.shape[1], dtype=cost.dtype, device=cost.device).repeat(p, 1, 1)
+    if shared:
+        apart[:, n:, :n] = torch.where(couples > 0, 0.25, 1)
+        apart[:, :n, n:] = apart[:, n:, :n].mT
+    labels = minimise(every, apart, beta, moving).flatten(1)
+    new = shares.gather(1, labels[:, :, None].expand(-1, -1, n)).view_as(z)
+    return torch.where(moving[:, None, None, None], new, z)
 
 
 def _couples(counts):
-    used = np.flatnonzero(counts)
-    if len(used) > 3:
-        used = np.sort(np.argsort(-counts, kind="stable")[:3])
-    return [(a, b) for k, a in enumerate(used) for b in used[k + 1:]]
+    """Shares (P, 3, n), half and half, of the pairs of the three inputs used most, and which of them exist (P, 3)."""
+    counts, most = counts.sort(descending=True, stable=True)
+    n, most, used = counts.shape[1], most[:, :3], counts[:, :3] > 0
+    most = torch.where(used, most, n).sort().values  # n: fewer than three are used
+    first, second, third = F.pad(most, (0, 3 - most.shape[1]), value=n).unbind(1)  # a partition may have one input
+    one, two = torch.stack([first, first, second], 1), torch.stack([second, third, third], 1)
+    inputs = torch.arange(n, device=counts.device)
+    exists = two < n
+    halves = ((inputs == one[..., None]) | (inputs == two[..., None])) * exists[..., None]
+    return halves.to(counts.dtype) / 2, exists
 
 
-def resolve(z, repel):
-    """Outputs of one partition that use the same inputs are told apart: one is to avoid the first, the other the
-    second."""
-    used = [tuple(np.flatnonzero(q)) for q in z.sum((1, 2))]
-    for i, one in enumerate(used):
-        for j in range(i + 1, len(used)):
-            if len(one) > 1 and used[j] == one:
-                repel[i, one[0]] = repel[j, one[1]] = 1
+def told_apart(z):
+    """Cost (P, n, n) for outputs z (P, n, 4, 4, n) that use the same inputs: one is to avoid the first of them, the
+    other the second."""
+    used = z.sum((2, 3)) > 0
+    same = (used[:, :, None] == used[:, None]).all(3) & (used.sum(2) > 1)[:, None]
+    before, after = same.tril(-1).any(2), same.triu(1).any(2)  # such an output comes before, after this one
+    order = used.long().cumsum(2)
+    return ((used & (order == 1) & after[..., None]) | (used & (order == 2) & before[..., None])).to(z.dtype)

@@ -7,20 +7,44 @@ row kept. The difference from the authors' code: theirs runs swap moves of gco, 
 import functools
 
 import numpy as np
+import torch
 
 
 def energy(labels, cost, apart, weight):
     """Cost (P,) of labels (P, h, w); cost (P, h, w, L), apart (P, L, L) symmetric, 0 on the diagonal, in [0, 1]."""
-    p = np.arange(len(cost))[:, None, None]
-    sites = np.take_along_axis(cost, labels[..., None], 3).sum((1, 2, 3))
+    p = torch.arange(len(cost), device=cost.device)[:, None, None]
+    sites = cost.gather(3, labels[..., None]).sum((1, 2, 3))
     down = apart[p, labels[:, 1:], labels[:, :-1]].sum((1, 2))
     return sites + weight * (down + apart[p, labels[:, :, 1:], labels[:, :, :-1]].sum((1, 2)))
 
 
-def minimise(cost, apart, weight):
-    """The labels (P, h, w) of least `energy` in each of P problems; time grows with what cannot be ruled out."""
-    one = _compiled()
-    return np.stack([one(c, a, float(weight)) for c, a in zip(cost, apart, strict=True)])
+@torch.library.custom_op("sagelib::potts", mutates_args=())
+def minimise(cost: torch.Tensor, apart: torch.Tensor, weight: float, wanted: torch.Tensor) -> torch.Tensor:
+    """The labels (P, h, w), int64, of least `energy` in each of the P problems that are `wanted` (P,), else 0.
+
+    float64. Time grows with what cannot be ruled out. On an NVIDIA GPU it is solved there (_potts_triton.py), else
+    on the host.
+    """
+    if cost.is_cuda and (on_gpu := _triton()) and on_gpu.fits(cost):
+        return on_gpu.minimise(cost, apart, weight, wanted)
+    one, out = _compiled(), torch.zeros(cost.shape[:3], dtype=torch.int64)
+    for k in wanted.cpu().nonzero()[:, 0].tolist():
+        out[k] = torch.from_numpy(one(cost[k].cpu().numpy(), apart[k].cpu().numpy(), weight))
+    return out.to(cost.device)
+
+
+@minimise.register_fake
+def _(cost, apart, weight, wanted):
+    return cost.new_empty(cost.shape[:3], dtype=torch.int64)
+
+
+@functools.cache
+def _triton():
+    try:
+        from . import _potts_triton
+    except ImportError:
+        return None
+    return _potts_triton
 
 
 @functools.cache

@@ -1,0 +1,63 @@
+"""The Triton kernels become machine code for NVIDIA's A100 and H100; no GPU is needed for that.
+
+What they compute is checked by the interpreter in test_equations.py and test_rivals.py, and on a GPU in test_gpu.py.
+"""
+import warnings
+
+import pytest
+import torch
+
+triton = pytest.importorskip("triton", reason="Triton comes with torch for NVIDIA GPUs; this torch has none")
+
+POINTERS = {torch.float32: "*fp32", torch.float64: "*fp64", torch.int32: "*i32", torch.int64: "*i64", torch.int8: "*i8"}
+
+
+class Recorded(Exception):
+    """Stops a launch, with what was to be launched."""
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """The kernel, its arguments' types and its constants, of a call that would launch one."""
+    def catch(module, call):
+        kernel = module._kernel
+
+        class Launch:
+            def __getitem__(self, grid):
+                def launch(*args, num_warps=4, **constants):
+                    raise Recorded(args, constants, num_warps)
+                return launch
+
+        monkeypatch.setattr(module, "_kernel", Launch())
+        with pytest.raises(Recorded) as caught:
+            call()
+        args, constants, warps = caught.value.args
+        kinds = [POINTERS[a.dtype] if isinstance(a, torch.Tensor) else "i32" for a in args]
+        return kernel, dict(zip(kernel.arg_names, kinds, strict=False)), constants, warps
+    return catch
+
+
+def calls():
+    from sagelib import _search_triton
+    from sagelib.methods import _min_cut_triton, _potts_triton
+    maps, many, eye = torch.rand(2, 32, 32), torch.zeros(39, 2, dtype=torch.long), torch.eye(23).double()[None]
+    yield "search", _search_triton, lambda: _search_triton.search(maps, maps, many)
+    for n in (2, 16):
+        terms = torch.rand(1, 3, n, n), torch.rand(1, n - 1, n), torch.rand(1, n, n - 1)
+        yield f"cut {n}", _min_cut_triton, lambda terms=terms: _min_cut_triton.min_cut(*terms)
+    cost = torch.rand(1, 4, 4, 23).double()
+    yield "labelling", _potts_triton, lambda: _potts_triton.minimise(cost, eye, 0.02, torch.tensor([True]))
+
+
+@pytest.mark.parametrize("chip", [80, 90])
+@pytest.mark.parametrize("name", ["search", "cut 2", "cut 16", "labelling"])
+def test_kernels_compile(name, chip, launched):
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+    module, call = next((m, c) for n, m, c in calls() if n == name)
+    kernel, types, constants, warps = launched(module, call)
+    source = ASTSource(kernel, types | dict.fromkeys(constants, "constexpr"), constexprs=constants)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        code = triton.compile(source, target=GPUTarget("cuda", chip, 32), options={"num_warps": warps})
+    assert len(code.asm["cubin"]) > 1000 and code.metadata.shared <= 100_000  # bytes a program may have on both
