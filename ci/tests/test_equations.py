@@ -145,6 +145,20 @@ def test_the_search_at_the_papers_size_is_the_literal_one(share):
         assert v.max() - v[(tau == best[n]).all(1)][0] < 1e-6 * v.max()
 
 
+@pytest.mark.parametrize("form, h, w, count", [(_search.slices, 224, 224, 12), (_search.gather, 224, 224, 12),
+                                               (_search.slices, 224, 160, 12), (_search.table, 84, 60, None)])
+def test_large_images_are_searched_the_same(form, h, w, count):
+    g = torch.Generator().manual_seed(7)
+    a, b = (normalise(smooth(torch.rand(2, 1, h, w, generator=g) ** 20)) for _ in range(2))
+    tau = offsets(h, w)
+    some = torch.randperm(len(tau), generator=g)[:12]
+    v = form(a[:, 0], b[:, 0], tau)[:, some] if count is None else form(a[:, 0], b[:, 0], tau[some])
+    for n, t in enumerate(tau[some]):
+        first, moved = a.double(), shift(b.double(), t)
+        m = mask(first, moved)
+        assert_close(v[:, n].double(), (m * first + (1 - m) * moved).sum((1, 2, 3)), rtol=1e-6, atol=0)
+
+
 def test_the_gpu_kernel_is_equation_4():
     """The kernel itself, run by Triton's interpreter in a process of its own."""
     code = """if True:
