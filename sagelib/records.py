@@ -6,17 +6,13 @@ beside this file says what a record holds.
 import hashlib
 import json
 import os
-import platform
 import statistics
-import subprocess
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 
-import torch
+from ._stamp import commit, hardware, versions
 
-SCHEMA = Path(__file__).with_name("record.schema.json")
-TIMING_SCHEMA = Path(__file__).with_name("timing.schema.json")
+SCHEMAS = {kind: Path(__file__).with_name(f"{kind}.schema.json") for kind in ("record", "timing", "few_shot")}
 RESULTS = Path(__file__).parents[1] / "book/results"  # the book's own records, in a checkout
 PAPER_RECIPE = dict(epochs=300, lr=0.2, momentum=0.9, nesterov=True, weight_decay=1e-4, decay=0.1, batch=100, padding=2,
                     flip=True, loss="bce", train_images=50_000)
@@ -33,21 +29,40 @@ def make(*, dataset, model, method, recipe, seed, curve, parameters, device="cpu
         "curve": curve, **summary(curve),
         "seconds": {"training": sum(e["seconds"] for e in curve), "epoch": steady_epoch(curve),
                     "together": together},
-        "hardware": hardware(device), "versions": versions(), "commit": commit(),
-        "parameters": parameters, "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        **_stamp(parameters, device),
     }
+    validate(record)
+    return record
+
+
+def make_few_shot(*, dataset, model, method, recipe, seed, curve, episodes, parameters, device="cpu"):
+    """The record of a network trained on base classes and tried on episodes of new ones; checked.
+
+    `curve`: a dict an epoch, with val_accuracy (percent, on episodes of the validation classes); the network of the
+    best epoch there is the one tried. `episodes`: a list of results on the test classes.
+    """
+    asked = {"dataset": dataset, "model": model, "method": method, "recipe": recipe, "seed": seed}
+    best = max(curve, key=lambda entry: entry["val_accuracy"])
+    record = {"schema": 1, "run": run_id(**asked), "kind": "few_shot", **asked, "curve": curve,
+              "chosen": {"epoch": best["epoch"], "val_accuracy": best["val_accuracy"]}, "episodes": episodes,
+              "seconds": {"training": sum(e["seconds"] for e in curve), "epoch": steady_epoch(curve)},
+              **_stamp(parameters, device)}
     validate(record)
     return record
 
 
 def make_timing(*, what, rows, parameters, device="cpu"):
     """The record of a benchmark: `what` was timed, a list of measured rows (dicts), and where; checked."""
-    finished = datetime.now(UTC).isoformat(timespec="seconds")
-    record = {"schema": 1, "run": run_id(what=what, parameters=parameters, finished=finished), "kind": "timing",
-              "what": what, "rows": rows, "hardware": hardware(device), "versions": versions(), "commit": commit(),
-              "parameters": parameters, "finished": finished}
+    stamp = _stamp(parameters, device)
+    record = {"schema": 1, "run": run_id(what=what, parameters=parameters, finished=stamp["finished"]),
+              "kind": "timing", "what": what, "rows": rows, **stamp}
     validate(record)
     return record
+
+
+def _stamp(parameters, device):
+    return {"hardware": hardware(device), "versions": versions(), "commit": commit(), "parameters": parameters,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
 def run_id(**asked):
@@ -81,11 +96,13 @@ def steady_epoch(curve):
 
 
 def path(record, root):
-    """Where a record belongs: ROOT/<dataset>/<model>/<method>-seed<seed>-<run>.json; timings in ROOT/timings."""
+    """Where a record belongs: ROOT/<dataset>/<model>/<method>-seed<seed>-<run>.json; timings in ROOT/timings, few-shot
+    records under ROOT/few_shot."""
     if record.get("kind") == "timing":
         return Path(root) / "timings" / f"{record['what']}-{record['run']}.json"
     name = f"{record['method']['name']}-seed{record['seed']}-{record['run']}.json"
-    return Path(root) / record["dataset"]["name"] / record["model"]["name"] / name
+    root = Path(root) / "few_shot" if record.get("kind") == "few_shot" else Path(root)
+    return root / record["dataset"]["name"] / record["model"]["name"] / name
 
 
 def write(record, root):
@@ -115,9 +132,11 @@ def read(file):
     return record
 
 
-def every(root):
-    """All records of runs under a folder, by path; a damaged one is an error, not a gap."""
-    return [read(file) for file in sorted(Path(root).rglob("*.json")) if file.parent.name != "timings"]
+def every(root, kind="record"):
+    """All records of runs (or of kind "few_shot") under a folder, by path; a damaged one is an error, not a gap."""
+    root = Path(root)
+    own = {"record": lambda top: top not in ("timings", "few_shot"), "few_shot": lambda top: top == "few_shot"}[kind]
+    return [read(file) for file in sorted(root.rglob("*.json")) if own(file.relative_to(root).parts[0])]
 
 
 def timings(root, what):
@@ -132,47 +151,9 @@ def validate(record):
         import jsonschema
     except ImportError as error:
         raise ImportError("records need jsonschema: pip install 'sagelib[book]'") from error
-    timing = isinstance(record, dict) and record.get("kind") == "timing"
-    schema = json.loads((TIMING_SCHEMA if timing else SCHEMA).read_text())
+    kind = record.get("kind") if isinstance(record, dict) else None
+    schema = json.loads(SCHEMAS[kind if kind in ("timing", "few_shot") else "record"].read_text())
     found = jsonschema.Draft202012Validator(schema).iter_errors(record)
     worst = jsonschema.exceptions.best_match(found)
     if worst is not None:
         raise ValueError(f"at {'/'.join(map(str, worst.absolute_path)) or 'the top'}: {worst.message}")
-
-
-def hardware(device="cpu"):
-    """What the run ran on."""
-    gpu = torch.cuda.get_device_properties(device) if torch.device(device).type == "cuda" else None
-    return {"device": torch.device(device).type,
-            "gpu": gpu and gpu.name, "gpu_memory_gb": gpu and gpu.total_memory / 2**30,
-            "cpu": _cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
-
-
-def versions():
-    """The software that decides numbers."""
-    def installed(name):
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            return None
-    return {"python": platform.python_version(), "torch": torch.__version__, "cuda": torch.version.cuda,
-            **{name: installed(name) for name in ("torchvision", "numpy", "sagelib")}}
-
-
-def commit():
-    """The commit this library was run from, and whether files differed from it; None outside a checkout."""
-    def git(*words):
-        return subprocess.run(["git", "-C", str(Path(__file__).parent), *words], capture_output=True, text=True,
-                              check=True).stdout.strip()
-    try:
-        return {"id": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _cpu_name():
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
