@@ -3,6 +3,7 @@
 A record is written under a temporary name and renamed; one that is there is never replaced. `record.schema.json`
 beside this file says what a record holds.
 """
+import fcntl
 import hashlib
 import json
 import os
@@ -105,6 +106,11 @@ def path(record, root):
     return root / record["dataset"]["name"] / record["model"]["name"] / name
 
 
+def weights_path(record, root):
+    """Where the trained network of a run belongs: named like its record."""
+    return path(record, root).with_suffix(".pt")
+
+
 def write(record, root):
     """Validate and write a record, returns its path. FileExistsError if there is one: results are not replaced."""
     validate(record)
@@ -120,6 +126,36 @@ def write(record, root):
     finally:
         part.unlink()
     return target
+
+
+def add_evaluation(file, *, what, results, parameters, device="cpu"):
+    """Add an evaluation of the trained network to its record in `file`, returns the record; nothing else changes.
+
+    `what` names it, `results` (a dict) is what came out, `parameters` settle it. ValueError if the record has this
+    evaluation with these parameters: results are not replaced. Two processes may add to one record.
+    """
+    file = Path(file)
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        record = read(file)
+        done = record.get("evaluations", [])
+        if any(e["what"] == what and e["parameters"] == parameters for e in done):
+            raise ValueError(f"{file} has the evaluation {what!r} with these parameters; a result is never replaced")
+        record["evaluations"] = [*done, {"what": what, "results": results, **_stamp(parameters, device)}]
+        validate(record)
+        part = file.with_name(f".{file.name}.{os.getpid()}.part")
+        part.write_text(json.dumps(record, indent=1) + "\n")
+        os.replace(part, file)
+    finally:
+        os.close(folder)
+    return record
+
+
+def evaluation(record, what):
+    """The results of the newest evaluation of that name in a record, None without one."""
+    found = [e["results"] for e in record.get("evaluations", []) if e["what"] == what]
+    return found[-1] if found else None
 
 
 def read(file):

@@ -77,6 +77,20 @@ def curves(runs, key="test_accuracy", ylabel="test accuracy, %", size=(6.4, 3.2)
     plt.show()
 
 
+def reliability(bins, title=None, size=(4.2, 3.4)):
+    """Reliability diagram of `bins`: lists count, accuracy and confidence (fractions), as calibration.scores gives."""
+    _, axis = plt.subplots(figsize=size, layout="constrained")
+    n = len(bins["count"])
+    rows = zip(bins["count"], bins["accuracy"], bins["confidence"], strict=True)
+    for k, (count, right, sure) in enumerate(rows):
+        if count:
+            axis.bar((k + 0.5) / n, right, 0.9 / n, color="#0072b2")
+            axis.plot([(k + 0.1) / n, (k + 0.9) / n], [sure] * 2, color="#d55e00", lw=2)
+    axis.plot([0, 1], [0, 1], color="#5b6470", ls="--", lw=1)
+    axis.set(xlabel="confidence", ylabel="accuracy (bar), confidence (line)", title=title, xlim=(0, 1), ylim=(0, 1))
+    plt.show()
+
+
 class Markdown:
     """Text that a notebook shows as Markdown, and a terminal as it is."""
 

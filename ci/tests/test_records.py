@@ -81,3 +81,17 @@ def test_every_committed_record_is_valid():
     root = Path(__file__).parents[2] / "book/results"
     for record in records.every(root):
         assert (records.path(record, root)).exists()
+
+
+def test_evaluations_are_added_and_never_replaced(parts, tmp_path):
+    record = records.make(**parts)
+    file = records.write(record, tmp_path)
+    records.add_evaluation(file, what="robustness", results={"clean": 1.0}, parameters={"seed": 0})
+    with pytest.raises(ValueError, match="has the evaluation 'robustness' with these parameters"):
+        records.add_evaluation(file, what="robustness", results={"clean": 2.0}, parameters={"seed": 0})
+    records.add_evaluation(file, what="robustness", results={"clean": 3.0}, parameters={"seed": 1})
+    found = records.read(file)
+    assert {k: v for k, v in found.items() if k != "evaluations"} == record
+    assert [e["results"]["clean"] for e in found["evaluations"]] == [1.0, 3.0]
+    assert records.evaluation(found, "robustness") == {"clean": 3.0} and records.evaluation(found, "other") is None
+    assert [p.name for p in file.parent.iterdir()] == [file.name]

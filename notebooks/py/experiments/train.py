@@ -54,6 +54,7 @@ compile_network = False
 device = ""              # "cpu", "cuda", …; empty: a GPU if there is one
 results = "runs"         # the record goes to results/<dataset>/<model>/
 checkpoints = "runs/checkpoints"
+networks = "runs/networks"  # the trained network goes there, for experiments/robustness; empty: it is not kept
 graph = True             # on a GPU: record the whole step as a CUDA graph, where that can be
 progress = True
 
@@ -67,7 +68,7 @@ from pathlib import Path
 import torch
 from IPython.display import display
 
-from sagelib import catalog, datasets, methods, models, records, show
+from sagelib import catalog, datasets, methods, models, records, show, weights
 from sagelib.batches import Batches
 from sagelib.train import Recipe, Run, fit_together
 
@@ -188,5 +189,7 @@ show.table(["result", *(f"seed {seed}" for seed in seeds)],
             ["recipe", *(r["kind"] for r in found)], ["record", *written]])
 
 # %%
-for run in started:
+for run, record in zip(started, found, strict=True):
+    if networks:
+        weights.save(run.net, records.weights_path(record, networks))
     run.checkpoint.unlink()

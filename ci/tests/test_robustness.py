@@ -1,0 +1,258 @@
+"""Perturbations, corruptions and calibration by value: against loops, foolbox, torchmetrics, Pillow and colorsys."""
+import colorsys
+import io
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from sagelib import _blurs, _weather, calibration, corruptions, robustness
+from sagelib.batches import Batches
+from sagelib.datasets import shapes
+from sagelib.methods import vanilla
+from sagelib.robustness import CONVENTIONS, Convention, Seen
+from sagelib.train import Recipe, fit
+
+
+@pytest.fixture(scope="module")
+def trained():
+    from sagelib.models import preactresnet18
+    torch.manual_seed(0)
+    net, (train, test) = preactresnet18.build(10, width=4), shapes.load(train=300, test=100)
+    g = torch.Generator().manual_seed(0)
+    fit(net, Batches(train, 50, generator=g), vanilla.build().seed(0), Recipe(epochs=2, lr=0.1), progress=False)
+    return net.eval(), test
+
+
+def foolbox_attack(net, test, space, clamp, attack, epsilon):
+    import foolbox
+    seen = Seen(net, test.mean, test.std, Convention(space, clamp))
+    z = seen.images(test.images.float() / 255)
+    bounds = (0, 1) if space == "pixels" and clamp else (-1e6, 1e6)
+    shown = {"mean": list(test.mean), "std": list(test.std), "axis": -3} if space == "pixels" else None
+    model = foolbox.PyTorchModel(net, bounds=bounds, preprocessing=shown, device="cpu")
+    kind = {"fgsm": foolbox.attacks.LinfFastGradientAttack, "fgm": foolbox.attacks.L2FastGradientAttack}[attack]
+    theirs = kind(random_start=False).run(model, z, test.labels, epsilon=epsilon)
+    return seen, z, theirs, 100 * float((model(theirs).argmax(1) == test.labels).float().mean())
+
+
+@pytest.mark.parametrize("space, clamp", [("pixels", True), ("pixels", False), ("normalised", False)])
+def test_fgsm_is_foolboxs_bit_for_bit_and_fgm_as_accurate(space, clamp, trained):
+    net, test = trained
+    found = robustness.evaluate(net, test, batch=len(test))[Convention(space, clamp).name]
+    seen, z, theirs, accuracy = foolbox_attack(net, test, space, clamp, "fgsm", robustness.LINF)
+    _, grad = robustness.loss_gradient(seen, z, test.labels)
+    assert torch.equal(seen.real(robustness.fgsm(z, grad, robustness.LINF)), theirs)
+    assert found["fgsm"] == pytest.approx(accuracy)
+    *_, accuracy = foolbox_attack(net, test, space, clamp, "fgm", robustness.L2)
+    assert found["fgm"] == pytest.approx(accuracy)
+    assert found["fgsm"] < robustness.evaluate(net, test)["clean"]
+
+
+def test_budgets_are_kept_and_clamped_pictures_are_real(trained):
+    net, test = trained
+    noise = torch.randn(test.images.shape, generator=torch.Generator().manual_seed(1))
+    for convention in CONVENTIONS:
+        seen = Seen(net, test.mean, test.std, convention)
+        z = seen.images(test.images.float() / 255)
+        _, grad = robustness.loss_gradient(seen, z, test.labels)
+        steps = [robustness.fgsm(z, grad, 0.3) - z, robustness.fgm(z, grad, 0.5) - z]
+        assert steps[0].abs().amax() <= 0.3 + 1e-6 and torch.allclose(steps[1].flatten(1).norm(dim=1), torch.tensor(.5))
+        std = torch.tensor(test.std)[:, None, None] if convention.space == "normalised" else 1
+        pixels = seen.real(robustness.gaussian(z, 0.01, noise)) * std
+        if convention.space == "normalised":
+            pixels = pixels + torch.tensor(test.mean)[:, None, None]
+        real = pixels.min() >= -1e-6 and pixels.max() <= 1 + 1e-6
+        assert real == convention.clamp
+    noisy = robustness.gaussian(torch.zeros(1, 3, 16, 20), 0.01, torch.ones(1, 3, 16, 20))
+    assert torch.allclose(noisy, torch.tensor(0.1))
+    assert torch.equal(robustness.fgm(z, torch.zeros_like(z), 1.0), z)
+
+
+def test_one_forward_and_backward_pass_serve_both_attacks(trained):
+    net, test = trained
+    passes, hooks = {"forward": 0, "backward": 0}, []
+    hooks.append(net.conv1.register_forward_hook(lambda *_: passes.update(forward=passes["forward"] + 1)))
+    hooks.append(net.linear.register_full_backward_hook(lambda *_: passes.update(backward=passes["backward"] + 1)))
+    robustness.evaluate(net, test, conventions=CONVENTIONS[:1], batch=len(test))
+    [hook.remove() for hook in hooks]
+    assert passes == {"forward": 4, "backward": 1}  # clean, and one for each perturbed picture
+
+
+def test_evaluation_leaves_the_network_as_it_was(trained):
+    net, test = trained
+    net.train()
+    net.layer1.eval()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    grads = [None if p.grad is None else p.grad.clone() for p in net.parameters()]
+    one = robustness.evaluate(net, test, batch=40)
+    assert net.training and not net.layer1.training and net.layer2.training
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    for p, g in zip(net.parameters(), grads, strict=True):
+        assert (p.grad is None) == (g is None) and (g is None or torch.equal(p.grad, g))
+    assert one == robustness.evaluate(net, test, batch=40)
+    net.eval()
+
+
+@pytest.mark.parametrize("norm, epsilon", [("linf", 8 / 255), ("l2", 0.5)])
+def test_pgd_stays_in_the_ball_and_is_the_loop(norm, epsilon, trained):
+    net, test = trained
+    seen = Seen(net, test.mean, test.std, CONVENTIONS[0])
+    z, y = test.images[:20].float() / 255, test.labels[:20]
+    found = robustness.pgd(seen, z, y, epsilon, epsilon / 4, 6, norm)
+    for n in range(3):  # one picture, step by step
+        x, x0 = z[n:n + 1].clone(), z[n:n + 1]
+        for _ in range(6):
+            x.requires_grad_()
+            g, = torch.autograd.grad(F.cross_entropy(seen(x), y[n:n + 1]), x)
+            x = (x + epsilon / 4 * (g.sign() if norm == "linf" else g / g.norm())).detach()
+            d = x - x0
+            d = d.clamp(-epsilon, epsilon) if norm == "linf" else d * min(1, epsilon / float(d.norm()))
+            x = (x0 + d).clamp(0, 1)
+        assert torch.allclose(x[0], found[n], atol=2e-4)
+    far = (found - z).flatten(1)
+    assert (far.abs().amax(1) if norm == "linf" else far.norm(dim=1)).max() <= epsilon + 1e-6
+    fgsm = robustness.evaluate(net, test)[CONVENTIONS[0].name]["fgsm"]
+    if norm == "linf":
+        assert robustness.evaluate_pgd(net, test, steps=10) <= fgsm + 5
+    start = robustness.pgd(seen, z, y, epsilon, 0.0, 1, norm, torch.Generator().manual_seed(0)) - z
+    assert start.abs().amax() <= epsilon + 1e-6 and start.any()
+
+
+def test_ece_is_torchmetrics_and_the_loop():
+    from torchmetrics.classification import MulticlassCalibrationError
+    g = torch.Generator().manual_seed(0)
+    logits, labels = 3 * torch.randn(500, 7, generator=g), torch.randint(7, (500,), generator=g)
+    logits[:200, 3], labels[:150] = 9, 3
+    theirs = MulticlassCalibrationError(7, n_bins=15, norm="l1")(logits.softmax(1), labels)
+    assert calibration.expected_calibration_error(logits, labels) == pytest.approx(theirs.item(), abs=1e-6)
+    p, want = logits.double().softmax(1), 0.0
+    for k in range(15):
+        inside = [n for n in range(500) if k / 15 <= p[n].max() < (k + 1) / 15 or (k == 14 and p[n].max() == 1)]
+        if inside:
+            right = sum(int(p[n].argmax() == labels[n]) for n in inside) / len(inside)
+            want += len(inside) / 500 * abs(right - sum(float(p[n].max()) for n in inside) / len(inside))
+    found = calibration.scores(logits, labels)
+    assert found["ece"] == pytest.approx(want, abs=1e-9) and sum(found["bins"]["count"]) == 500
+    assert found["nll"] == pytest.approx(-p[range(500), labels].log().mean().item())
+    with pytest.raises(ValueError, match="calibration needs logits"):
+        calibration.scores(logits, labels[:3])
+
+
+# corruptions
+
+@pytest.fixture(scope="module")
+def pictures():
+    return shapes.make(4, 0.2, 32, 40, seed=5)[0]
+
+
+def g(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("name", corruptions.NAMES)
+def test_each_corruption_grows_with_its_severity_and_repeats(name, pictures):
+    far = []
+    for severity in corruptions.SEVERITIES:
+        out = corruptions.corrupt(pictures, name, severity, g())
+        assert out.shape == pictures.shape and out.dtype == torch.uint8
+        assert torch.equal(out, corruptions.corrupt(pictures, name, severity, g()))
+        far.append((out.float() - pictures.float()).square().mean().item())
+    steadily = name not in ("elastic_transform", "pixelate")  # their first severity moves edges the most
+    assert far[0] > 0 and (far[4] > far[0] or not steadily)
+    assert corruptions.corrupt(pictures[:1], name, 3, g()).shape == pictures[:1].shape
+
+
+def test_noise_has_the_stated_size():
+    grey = torch.full((8, 3, 64, 64), 128, dtype=torch.uint8)
+    for severity, sigma in zip(range(1, 6), (0.04, 0.06, 0.08, 0.09, 0.10), strict=True):
+        out = corruptions.corrupt(grey, "gaussian_noise", severity, g()).float().std() / 255
+        assert out == pytest.approx(sigma, rel=0.02)
+        photons = (500, 250, 100, 75, 50)[severity - 1]
+        out = corruptions.corrupt(grey, "shot_noise", severity, g()).float().std() / 255
+        assert out == pytest.approx((128 / 255 / photons)**0.5, rel=0.03)
+        out = corruptions.corrupt(grey, "impulse_noise", severity, g())
+        share = (0.01, 0.02, 0.03, 0.05, 0.07)[severity - 1]
+        assert (out != 128).float().mean() == pytest.approx(share, rel=0.1)
+        assert (out == 0).float().mean() == pytest.approx(share / 2, rel=0.15)
+
+
+def test_brightness_raises_the_value_of_hsv(pictures):
+    x = pictures[:1, :, :6, :6].float() / 255
+    found = corruptions.brightness(x, 0.2, None)
+    for i in range(6):
+        for j in range(6):
+            h, s, v = colorsys.rgb_to_hsv(*x[0, :, i, j].tolist())
+            assert found[0, :, i, j].tolist() == pytest.approx(colorsys.hsv_to_rgb(h, s, min(1, v + 0.2)), abs=1e-5)
+    contrasted = corruptions.contrast(x, 0.3, None)
+    assert torch.allclose(contrasted.mean((2, 3)), x.mean((2, 3)))
+    assert torch.allclose(contrasted.std((2, 3)), 0.3 * x.std((2, 3)))
+
+
+@pytest.mark.parametrize("quality", [80, 65, 40])
+def test_jpeg_is_pillows(quality, pictures):
+    ours = (_weather.jpeg_compression(pictures.float() / 255, quality, None) * 255).round()
+    for n in range(2):
+        file = io.BytesIO()
+        Image.fromarray(pictures[n].permute(1, 2, 0).numpy()).save(file, "JPEG", quality=quality)
+        theirs = torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1).float()
+        assert (ours[n].clamp(0, 255) - theirs).abs().mean() < 2
+        assert (ours[n].clamp(0, 255) - theirs).abs().mean() < (theirs - pictures[n]).abs().mean() / 8
+
+
+def test_blurs_are_their_definitions(pictures):
+    from scipy import ndimage
+    x = pictures[:1].float() / 255
+    want = ndimage.gaussian_filter(x[0, 0].double().numpy(), 1.3, mode="mirror", truncate=4)
+    assert np.allclose(_blurs.gaussian_blur(x, 1.3)[0, 0].numpy(), want, atol=1e-4)
+    flat = torch.full((2, 3, 20, 20), 0.4)
+    for kind, level in (("defocus_blur", (1.5, 0.1)), ("glass_blur", (0.4, 1, 2)), ("motion_blur", (9, 2.5)),
+                        ("zoom_blur", (1.26,)), ("elastic_transform", (0.1, 0.03, 0.03)), ("pixelate", (0.65,))):
+        assert torch.allclose(getattr(_blurs, kind)(flat, *level, g()), flat, atol=1e-5), kind
+    dot = torch.zeros(1, 1, 21, 21)
+    dot[..., 10, 10] = 1
+    disk = _blurs.defocus_blur(dot, 1.5, 0.1, None)
+    assert disk.sum() == pytest.approx(1, abs=1e-5) and (disk > 0.1).sum() == 9  # radius 1.5: 3 x 3 pixels
+    line = _blurs.motion_blur(dot, 6, 2, g())
+    assert line[..., 10, :].sum() > 0 and line.sum() == pytest.approx(1, abs=0.02)
+    small = Image.fromarray(pictures[0].permute(1, 2, 0).numpy()).resize((20, 16), Image.BOX)
+    small = small.resize((40, 32), Image.BOX)
+    ours = (_blurs.pixelate(x, 0.5, None)[0] * 255).permute(1, 2, 0)
+    assert np.abs(ours.numpy() - np.array(small)).max() < 1.1  # Pillow rounds twice
+
+
+def test_clouds_fill_zero_to_one_and_get_finer_with_less_decay():
+    x = torch.zeros(3, 3, 24, 40)
+    rough, soft = (_weather.fractal(x, decay, g()) for decay in (1.5, 3.0))
+    assert rough.shape == (3, 1, 24, 40) and rough.min() >= 0 and rough.max() <= 1
+    assert rough.diff(dim=3).abs().mean() > soft.diff(dim=3).abs().mean()
+
+
+def test_wrong_input_to_corruptions_says_what_is_right(pictures, tmp_path):
+    for name, severity, images, message in (("fogg", 1, pictures, "unknown corruption 'fogg'; known: gaussian_noise"),
+                                            ("fog", 6, pictures, "severity is 6; it is 1, 2, 3, 4 or 5"),
+                                            ("fog", 1, pictures.float(), "take images uint8")):
+        with pytest.raises(ValueError, match=message):
+            corruptions.corrupt(images, name, severity, g())
+    for bad, message in ((lambda: Convention("raw"), "unknown space 'raw'"),
+                         (lambda: robustness.fgsm(torch.zeros(1), torch.zeros(1), -1), "epsilon is -1"),
+                         (lambda: robustness.pgd(None, None, None, 1, 1, 1, "l1"), "unknown norm 'l1'")):
+        with pytest.raises(ValueError, match=message):
+            bad()
+    with pytest.raises(FileNotFoundError, match=r"there is no .*fog\.npy"):
+        corruptions.published(tmp_path, "fog", 1)
+
+
+def test_the_published_arrays_are_read_by_severity(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (15, 4, 4, 3), dtype=np.uint8)
+    np.save(tmp_path / "fog.npy", images)
+    np.save(tmp_path / "labels.npy", np.tile(np.arange(3, dtype=np.uint8), 5))
+    found, labels = corruptions.published(tmp_path, "fog", 4, count=3)
+    assert np.array_equal(found.permute(0, 2, 3, 1).numpy(), images[9:12]) and labels.tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match=r"it should have 20 images"):
+        corruptions.published(tmp_path, "fog", 1, count=4)
+    (tmp_path / "fog.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(ValueError, match="cannot be read"):
+        corruptions.published(tmp_path, "fog", 1, count=3)

@@ -1,0 +1,52 @@
+"""Whether a network is right as often as it says: expected calibration error, likelihood, reliability diagram.
+
+C. Guo, G. Pleiss, Y. Sun, K. Weinberger, "On Calibration of Modern Neural Networks", ICML 2017,
+https://arxiv.org/abs/1706.04599.
+"""
+import torch
+import torch.nn.functional as F
+
+BINS = 15
+
+
+def reliability(logits, labels, bins=BINS):
+    """How many images, how right and how sure in each of `bins` equal bins of confidence: three tensors (bins,).
+
+    logits (N, K), labels (N,). Confidence is the largest probability; a value on an edge belongs to the bin above,
+    1 to the last. Accuracy and confidence are fractions, 0 in an empty bin.
+    """
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels) or bins < 1:
+        raise ValueError(f"calibration needs logits (N, K) and labels (N,), N and bins at least 1; not "
+                         f"{tuple(logits.shape)}, {tuple(labels.shape)} and {bins} bins")
+    sure, guess = logits.double().softmax(1).max(1)
+    edges = torch.linspace(0, 1, bins + 1, device=logits.device).double()
+    where = (torch.bucketize(sure, edges, right=True) - 1).clamp(0, bins - 1)
+    zero = torch.zeros(bins, dtype=torch.float64, device=logits.device)
+    count = zero.index_add(0, where, torch.ones_like(sure))
+    right = zero.index_add(0, where, (guess == labels).double()) / count.clamp(min=1)
+    return count, right, zero.index_add(0, where, sure) / count.clamp(min=1)
+
+
+def expected_calibration_error(logits, labels, bins=BINS):
+    """ECE in [0, 1]: the gap between accuracy and confidence, averaged over the bins by their images."""
+    count, right, sure = reliability(logits, labels, bins)
+    return float((count * (right - sure).abs()).sum() / count.sum())
+
+
+def negative_log_likelihood(logits, labels):
+    """Mean cross-entropy in nats."""
+    return float(F.cross_entropy(logits.double(), labels))
+
+
+def scores(logits, labels, bins=BINS):
+    """ECE, NLL, and the reliability diagram as lists: what a record keeps."""
+    count, right, sure = reliability(logits, labels, bins)
+    return {"ece": expected_calibration_error(logits, labels, bins), "nll": negative_log_likelihood(logits, labels),
+            "bins": {"count": [int(c) for c in count], "accuracy": right.tolist(), "confidence": sure.tolist()}}
+
+
+@torch.no_grad()
+def logits_of(net, batches):
+    """Logits (N, K) and labels (N,) of all batches, on the CPU, as the network is."""
+    pairs = [(net(x).float().cpu(), y.argmax(1).cpu()) for x, y in batches]
+    return torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])
