@@ -49,10 +49,12 @@ def corrupt(images, name, severity, generator):
 
 
 def gaussian_noise(x, sigma, generator):
+    """A normal draw of deviation sigma added to each value."""
     return x + sigma * torch.randn(x.shape, generator=generator, device=x.device)
 
 
 def shot_noise(x, photons, generator):
+    """Each value counted in photons, of which white has so many: a Poisson draw."""
     return torch.poisson(x * photons, generator=generator) / photons
 
 
@@ -70,6 +72,7 @@ def brightness(x, more, generator):
 
 
 def contrast(x, factor, generator):
+    """Each channel drawn towards its mean over the image."""
     mean = x.mean((2, 3), keepdim=True)
     return (x - mean) * factor + mean
 

@@ -3,6 +3,7 @@
 A record is written under a temporary name and renamed; one that is there is never replaced. `record.schema.json`
 beside this file says what a record holds.
 """
+import csv
 import fcntl
 import hashlib
 import json
@@ -15,6 +16,7 @@ from ._stamp import commit, hardware, versions
 
 SCHEMAS = {kind: Path(__file__).with_name(f"{kind}.schema.json") for kind in ("record", "timing", "few_shot")}
 RESULTS = Path(__file__).parents[1] / "book/results"  # the book's own records, in a checkout
+REPORTED = Path(__file__).parents[1] / "book/reported"  # the paper's numbers, a file for each table
 PAPER_RECIPE = dict(epochs=300, lr=0.2, momentum=0.9, nesterov=True, weight_decay=1e-4, decay=0.1, batch=100, padding=2,
                     flip=True, loss="bce", train_images=50_000)
 
@@ -106,11 +108,6 @@ def path(record, root):
     return root / record["dataset"]["name"] / record["model"]["name"] / name
 
 
-def weights_path(record, root):
-    """Where the trained network of a run belongs: named like its record."""
-    return path(record, root).with_suffix(".pt")
-
-
 def write(record, root):
     """Validate and write a record, returns its path. FileExistsError if there is one: results are not replaced."""
     validate(record)
@@ -129,10 +126,9 @@ def write(record, root):
 
 
 def add_evaluation(file, *, what, results, parameters, device="cpu"):
-    """Add an evaluation of the trained network to its record in `file`, returns the record; nothing else changes.
+    """Add an evaluation of the trained network, a dict of results, to its record in `file`; returns the record.
 
-    `what` names it, `results` (a dict) is what came out, `parameters` settle it. ValueError if the record has this
-    evaluation with these parameters: results are not replaced. Two processes may add to one record.
+    ValueError if it has one of that name and these parameters: a result is not replaced. Two processes may add at once.
     """
     file = Path(file)
     folder = os.open(file.parent, os.O_RDONLY)
@@ -179,6 +175,12 @@ def timings(root, what):
     """All records of one benchmark under a folder, the oldest first."""
     found = [read(file) for file in Path(root).glob(f"timings/{what}-*.json")]
     return sorted(found, key=lambda record: record["finished"])
+
+
+def reported(table, root=REPORTED):
+    """The rows of one of the paper's tables, as dicts: numbers as floats, names as text."""
+    with open(Path(root) / f"table_{table}.csv", newline="") as file:
+        return [{k: float(v) if v[:1].isdigit() else v for k, v in row.items()} for row in csv.DictReader(file)]
 
 
 def validate(record):

@@ -33,8 +33,8 @@ networks = "runs/networks"  # where the train notebook put the weights
 weights_file = ""        # the weights themselves, if they are elsewhere
 root = ""                # folder of the data set
 images = 0               # test images; 0: all, or 300 for the small network
-linf = 8 / 255           # the paper's budgets
-l2 = 0.5
+linf = 8.0               # the paper's budgets: l-infinity, in grey levels of 255
+l2 = 0.5                 # and l2 and the variance of the noise, where black to white is 1
 variance = 0.01
 pgd_steps = 20
 pgd_images = 200         # PGD costs `pgd_steps` passes: on how many images
@@ -75,7 +75,7 @@ if not record:
         model=dict(name="preactresnet18", width=8, parameters=sum(p.numel() for p in net.parameters())),
         method=dict(name="vanilla", settings="default", **method.options()), seed=seed, curve=curve, parameters={},
         recipe={**recipe.__dict__, "milestones": list(recipe.milestones), "batch": 50, "padding": 2, "flip": True})
-    weights.save(net, records.weights_path(made, networks))
+    weights.save(net, records.path(made, networks).with_suffix(".pt"))
     record = records.path(made, results)
     record.unlink(missing_ok=True)  # this small run is done anew each time
     records.write(made, results)
@@ -85,7 +85,7 @@ _, test = catalog.load(datasets, run["dataset"]["name"], root=root or None)
 test = (test.subset(images, seed) if images else test).to(device)
 model, width = run["model"]["name"], run["model"]["width"]
 net = catalog.load(models, model, classes=len(test.classes), **({"width": width} if width else {}))
-net = weights.load(net, weights_file or records.weights_path(run, networks)).to(device).eval()
+net = weights.load(net, weights_file or records.path(run, networks).with_suffix(".pt")).to(device).eval()
 show.table(["run", "method", "model", "width", "recipe"],
            [[run["run"], run["method"]["name"], model, width, run["kind"]]])
 
@@ -97,7 +97,7 @@ show.table(["run", "method", "model", "width", "recipe"],
 
 # %%
 # NBVAL_IGNORE_OUTPUT
-perturbed = robustness.evaluate(net, test, linf=linf, l2=l2, variance=variance, batch=batch, seed=seed)
+perturbed = robustness.evaluate(net, test, linf=linf / 255, l2=l2, variance=variance, batch=batch, seed=seed)
 if not images:
     assert abs(perturbed["clean"] - run["final"]["accuracy"]) < 0.1, "these weights do not belong to this record"
 show.table(["accuracy, %", "clean", *robustness.PERTURBATIONS],
@@ -111,12 +111,12 @@ show.table(["accuracy, %", "clean", *robustness.PERTURBATIONS],
 # NBVAL_IGNORE_OUTPUT
 few = test.subset(min(pgd_images, len(test)), seed)
 pgd = {norm: robustness.evaluate_pgd(net, few, epsilon=budget, step=budget / 4, steps=pgd_steps, norm=norm, seed=seed)
-       for norm, budget in (("linf", linf), ("l2", l2))}
+       for norm, budget in (("linf", linf / 255), ("l2", l2))}
 attacked = None
 if autoattack_images:
     few = test.subset(autoattack_images, seed)
     seen = robustness.Seen(net, test.mean, test.std, robustness.CONVENTIONS[0])
-    changed = robustness.autoattack(seen, few.images.float() / 255, few.labels, linf)
+    changed = robustness.autoattack(seen, few.images.float() / 255, few.labels, linf / 255)
     attacked = 100 * float((seen(changed).argmax(1) == few.labels).float().mean())
 show.table(["PGD, clamped pixels", "accuracy, %"], [*pgd.items(), ["AutoAttack, linf", "not run" if attacked is None else attacked]])
 
@@ -166,7 +166,7 @@ show.reliability(calibrated["bins"], f"ECE {100 * calibrated['ece']:.1f} %, NLL 
 # NBVAL_IGNORE_OUTPUT
 outcome = {"clean": perturbed.pop("clean"), "perturbed": perturbed, "pgd": pgd, "autoattack": attacked,
            "corruptions": found, "mean_corruption_accuracy": mean, "published_corruptions": files, "calibration": calibrated}
-settled = dict(linf=linf, l2=l2, variance=variance, images=len(test), pgd_steps=pgd_steps, pgd_images=pgd_images,
+settled = dict(linf=linf / 255, l2=l2, variance=variance, images=len(test), pgd_steps=pgd_steps, pgd_images=pgd_images,
                autoattack_images=autoattack_images, severities=severities, batch=batch, seed=seed)
 added = records.add_evaluation(record, what="robustness", results=outcome, parameters=settled, device=device)
 assert records.evaluation(added, "robustness")["clean"] == outcome["clean"]

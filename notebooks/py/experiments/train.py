@@ -191,5 +191,5 @@ show.table(["result", *(f"seed {seed}" for seed in seeds)],
 # %%
 for run, record in zip(started, found, strict=True):
     if networks:
-        weights.save(run.net, records.weights_path(record, networks))
+        weights.save(run.net, records.path(record, networks).with_suffix(".pt"))
     run.checkpoint.unlink()
