@@ -16,11 +16,13 @@ class Run:
     """A network, its batches, a method, a recipe, and the curve so far; on a GPU, a stream of its own.
 
     `checkpoint`: a path, where the run is saved after each epoch and taken up again if the file is there. `graph`:
-    on a GPU the step is recorded as a CUDA graph where that can be.
+    on a GPU the step is recorded as a CUDA graph where that can be. `select`: a key of the curve; the weights of the
+    first epoch with its highest value are kept in `best`.
     """
 
-    def __init__(self, net, batches, method, recipe, checkpoint=None, graph=True):
+    def __init__(self, net, batches, method, recipe, checkpoint=None, graph=True, select=None):
         self.net, self.batches, self.method, self.recipe, self.curve = net, batches, method, recipe, []
+        self.select, self.best = select, None
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.device = next(net.parameters()).device
         gpu = self.device.type == "cuda"
@@ -75,6 +77,12 @@ class Run:
                                      f"step {bad[0, 0].item()}; try a lower lr. {self.settings()}")
         return {"epoch": epoch, "lr": self.recipe.rate(epoch), "train_loss": losses.mean().item(), "seconds": seconds}
 
+    def take_up(self, entry):
+        """Add a finished epoch to the curve; where it is the best so far by `select`, its weights are kept."""
+        self.curve.append(entry)
+        if self.select and max(self.curve, key=lambda e: e[self.select]) is entry:
+            self.best = {k: v.detach().cpu().clone() for k, v in self.net.state_dict().items()}
+
     def _step(self, index):
         x, y = self.batches.take(index)
         if self.recipe.channels_last:
@@ -91,7 +99,7 @@ class Run:
         return {"recipe": dataclasses.asdict(self.recipe) | {"milestones": list(self.recipe.milestones)},
                 "method": {"name": type(self.method).__name__, **self.method.options()},
                 "data": {"images": len(self.batches.dataset), "batch": self.batches.size,
-                         "padding": self.batches.padding, "flip": self.batches.flip},
+                         "padding": self.batches.padding, "flip": self.batches.flip}, "select": self.select,
                 "network": sum(p.numel() for p in self.net.parameters())}
 
     def _generators(self):
@@ -102,7 +110,7 @@ class Run:
         """Write the checkpoint, if there is to be one, under a temporary name, and rename it."""
         if self.checkpoint is None:
             return
-        state = {"settings": self.settings(), "curve": self.curve, "net": self.net.state_dict(),
+        state = {"settings": self.settings(), "curve": self.curve, "net": self.net.state_dict(), "best": self.best,
                  "optimizer": self.optimizer.state_dict()["state"], "scaler": self.scaler.state_dict(),
                  "generators": {k: g.get_state() for k, g in self._generators().items()},
                  "host": self.method.host.getstate() if self.method.host else None, "method": self.method.state(),
@@ -135,13 +143,13 @@ class Run:
         torch.set_rng_state(state["torch"])
         if state["cuda"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda"], self.device)
-        self.curve = state["curve"]
+        self.curve, self.best = state["curve"], state["best"]
 
 
 def _read(path):
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        missing = {"settings", "curve", "net", "optimizer", "scaler", "generators", "host", "method",
+        missing = {"settings", "curve", "net", "best", "optimizer", "scaler", "generators", "host", "method",
                    "torch", "cuda"} - set(state)
     except Exception as error:  # a cut-off file fails in many ways
         why = (str(error) or type(error).__name__).splitlines()[0]

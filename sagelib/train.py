@@ -46,10 +46,10 @@ class Recipe:
 def fit(net, batches, method, recipe=None, test=None, checkpoint=None, on_epoch=None, progress=False, graph=True):
     """Train `net` in place on `batches` with `method`; returns the curve, one dict an epoch.
 
-    `test` (batches) is scored after every epoch. With `checkpoint`, a path, everything is saved there
-    after each epoch, and a run that was killed goes on from there: to the same weights and curve, on the same
-    machine and thread count. `on_epoch(curve)` is called after each epoch. A loss that is not finite
-    raises FloatingPointError; the checkpoint then still holds the last good epoch.
+    `test` is scored after every epoch: batches, or a function of the network that returns a dict for the curve. With
+    `checkpoint`, a path, everything is saved there after each epoch, and a run that was killed goes on from there: to
+    the same weights and curve, on the same machine and thread count. `on_epoch(curve)` is called after each epoch. A
+    loss that is not finite raises FloatingPointError; the checkpoint then still holds the last good epoch.
 
     On a GPU no step waits for the host, and with `graph` the whole step, from the crop of the images to the update
     of the weights, is recorded as one CUDA graph; where that cannot be, a warning says why.
@@ -93,10 +93,11 @@ def _epoch(runs, epoch, test, bar):
         with run.place():
             if test is not None:
                 with run.autocast():
-                    entry |= {f"test_{k}": v for k, v in scores(run.forward, test).items()}
-        run.curve.append(entry)
+                    entry |= test(run.net) if callable(test) else {
+                        f"test_{k}": v for k, v in scores(run.forward, test).items()}
+        run.take_up(entry)
         run.save()
-        bar.set_postfix({k: f"{v:.4g}" for k, v in entry.items() if k in ("train_loss", "test_accuracy")})
+        bar.set_postfix({k: f"{v:.4g}" for k, v in entry.items() if k == "train_loss" or k.endswith("accuracy")})
 
 
 def _bar(progress, total, done):

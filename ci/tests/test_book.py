@@ -99,7 +99,7 @@ def test_the_map_and_the_tree_agree():
 
 ALLOWED = {  # who may import whom inside sagelib; a name stands for the file or the folder
     "saliency": set(), "mask": {"saliency"}, "rearrange": {"saliency", "mask", "_search"},
-    "evaluate": set(), "calibration": set(), "robustness": {"_constants", "_autoattack"},
+    "evaluate": set(), "calibration": set(), "fewshot": {"batches"}, "robustness": {"_constants", "_autoattack"},
     "corruptions": {"_blurs", "_weather"}, "_blurs": set(), "_weather": {"_blurs"}, "_autoattack": set(),
     "records": {"_stamp"}, "_stamp": set(), "weights": set(),
     "show": set(), "catalog": set(), "models": set(), "datasets": {"datasets", "_constants"}, "_constants": set(),

@@ -84,3 +84,37 @@ def test_every_methods_step_is_timed_over_two_vanilla_steps(tmp_path):
     assert set(names(methods)) < set(rows) and rows["two vanilla steps"]["ratio"]["median"] == 1
     assert rows["sage"]["launches"] > rows["vanilla"]["launches"] and rows["part: search"]["seconds"]["median"] > 0
     assert 0 < record["parameters"]["bf16_agreement"]["correlation"] <= 1
+
+
+def few_shot(folder, **parameters):
+    papermill.execute_notebook(NOTEBOOK.with_name("few_shot.ipynb"), folder / "out.ipynb", cwd=folder,
+                               progress_bar=False, parameters={"progress": False, "width": 4, "epochs": 2,
+                                                               "episodes": 40, **parameters})
+    return records.every(folder / "runs", "few_shot")
+
+
+@pytest.mark.parametrize("method", ["sage", "manifold_mixup"])
+def test_a_few_shot_run_becomes_a_record(method, tmp_path):
+    record, = few_shot(tmp_path, method=method, shots=[1, 3])
+    assert records.every(tmp_path / "runs") == [] and record["method"]["name"] == method
+    assert record["dataset"] == dict(name="shapes_fs", classes=16, train=960, val_classes=6, test_classes=6, height=32,
+                                     width=32)
+    assert [(e["shots"], e["distance"]) for e in record["episodes"]] == [
+        (1, "cosine"), (1, "euclidean"), (3, "cosine"), (3, "euclidean")]
+    best = max(e["val_accuracy"] for e in record["curve"])
+    assert len(record["curve"]) == 2 and record["chosen"]["val_accuracy"] == best
+    assert list((tmp_path / "runs/networks/few_shot").rglob("*.pt")) and not list(tmp_path.rglob("checkpoints/*.pt"))
+    with pytest.raises(papermill.PapermillExecutionError, match="this run has a record"):
+        few_shot(tmp_path, method=method, shots=[1, 3])
+
+
+@pytest.mark.parametrize("notebook, parameters, message", [
+    (few_shot, dict(dataset="shapes"), "no few-shot data set: its test classes are those it trains on"),
+    (few_shot, dict(queries=60), "needs 61 pictures of a class"), (few_shot, dict(ways=7), "here are 6: take fewer"),
+    (few_shot, dict(distances=["l1"]), r"distances \['l1'\]: one or more"),
+    (run, dict(dataset="shapes_fs"), "its test classes are new ones; take experiments/few_shot"),
+])
+def test_what_does_not_fit_is_refused_before_training(notebook, parameters, message, tmp_path):
+    with pytest.raises(papermill.PapermillExecutionError, match=message):
+        notebook(tmp_path, **parameters)
+    assert not list(tmp_path.rglob("*.json"))

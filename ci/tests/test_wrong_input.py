@@ -20,7 +20,7 @@ CASES = {
     "unknown method": (
         lambda: catalog.load(methods, "sagee"), "unknown method 'sagee' (did you mean 'sage'?); known:"),
     "unknown network": (lambda: catalog.load(models, "resnet", classes=10), "unknown model 'resnet' (did you mean"),
-    "unknown data set": (lambda: catalog.load(datasets, "imagenet"), "known: cifar10, cifar100, folder, shapes"),
+    "unknown data set": (lambda: catalog.load(datasets, "imagenet"), "known: cifar10, cifar100, cifar_fs, folder,"),
     "unknown option": (lambda: catalog.load(methods, "sage", eta=0.7), "sage has no option 'eta'; it has: "),
     "misspelt option": (lambda: catalog.load(methods, "sage", fractoin=1), "did you mean 'fraction'?"),
     "unknown settings": (lambda: catalog.settings(methods, "sage", "mine", "cifar10", "x"), "known: default, paper"),

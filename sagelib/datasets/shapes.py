@@ -10,9 +10,22 @@ import torch.nn.functional as F
 
 from ._dataset import Dataset, measured
 
-SHAPES = ("disc", "square", "triangle", "ring", "cross")
 FILLS = ("striped", "dotted")
-CLASSES = tuple(f"{fill} {shape}" for shape in SHAPES for fill in FILLS)
+SHAPES = {  # which points (u, v), at distance r of the centre, lie in a shape of radius about 1
+    "disc": lambda u, v, r: r < 1,
+    "square": lambda u, v, r: torch.maximum(u.abs(), v.abs()) < 0.85,
+    "triangle": lambda u, v, r: (v < 0.75) & (v > 1.9 * u.abs() - 1.1),
+    "ring": lambda u, v, r: (r < 1.05) & (r > 0.5),
+    "cross": lambda u, v, r: (torch.minimum(u.abs(), v.abs()) < 0.36) & (torch.maximum(u.abs(), v.abs()) < 1.05),
+}
+
+
+def class_names(shapes):
+    """Each shape in each fill, the order of the labels."""
+    return tuple(f"{fill} {shape}" for shape in shapes for fill in FILLS)
+
+
+CLASSES = class_names(SHAPES)
 
 
 def load(root=None, train=1000, test=1000, difficulty=0.2, height=32, width=32, seed=0):
@@ -31,18 +44,21 @@ def load(root=None, train=1000, test=1000, difficulty=0.2, height=32, width=32, 
     return tuple(Dataset(images, labels, CLASSES, mean, std, masks) for images, labels, masks in drawn)
 
 
-def make(n, difficulty, height, width, seed):
-    """n images uint8 (n, 3, H, W), labels (n,), and exact masks of the objects, bool (n, 1, H, W)."""
+def make(n, difficulty, height, width, seed, shapes=SHAPES):
+    """n images uint8 (n, 3, H, W), labels (n,), and exact masks of the objects, bool (n, 1, H, W).
+
+    `shapes`: name -> which points lie in it; the classes are these, in each fill.
+    """
     g = torch.Generator().manual_seed(seed)
-    labels = torch.arange(n)[torch.randperm(n, generator=g)] % len(CLASSES)
+    labels = torch.arange(n)[torch.randperm(n, generator=g)] % (len(shapes) * len(FILLS))
     scene = _background(n, height, width, g)
     for _ in range(2):
-        inside, u, v = _place(n, height, width, g, (0.08, 0.14), (0.0, 1.0))
-        patch = inside(u, v, torch.zeros(n, dtype=torch.long))
+        u, v = _place(n, height, width, g, (0.08, 0.14), (0.0, 1.0))
+        patch = SHAPES["disc"](u, v, _radius(u, v))
         fill = _fill(u, v, torch.randint(len(FILLS), (n,), generator=g), g, n, 1 - 0.4 * difficulty)
         scene = torch.where(patch & (torch.rand(n, 1, 1, 1, generator=g) < difficulty), fill, scene)
-    inside, u, v = _place(n, height, width, g, (0.2, 0.31), (0.3, 0.7))
-    masks = inside(u, v, labels // len(FILLS))
+    u, v = _place(n, height, width, g, (0.2, 0.31), (0.3, 0.7))
+    masks = torch.stack([inside(u, v, _radius(u, v)) for inside in shapes.values()])[labels // len(FILLS), range(n)]
     scene = torch.where(masks, _fill(u, v, labels % len(FILLS), g, n, 1 - 0.7 * difficulty), scene)
     scene = scene + 0.2 * difficulty * torch.randn(scene.shape, generator=g)
     return (scene.clamp(0, 1) * 255).round().to(torch.uint8), labels, masks
@@ -56,7 +72,7 @@ def _background(n, h, w, g):
 
 
 def _place(n, h, w, g, radius, centre):
-    """A random place for n objects: coordinates (n, 1, h, w) in which the object has radius 1, and its outline."""
+    """A random place for n objects: coordinates u, v (n, 1, h, w) in which the object has radius 1."""
     def draw(low, high):
         return low + (high - low) * torch.rand(n, 1, 1, 1, generator=g)
 
@@ -64,21 +80,11 @@ def _place(n, h, w, g, radius, centre):
     y = (torch.arange(h)[:, None] + 0.5 - h * draw(*centre)) / size
     x = (torch.arange(w) + 0.5 - w * draw(*centre)) / size
     turn = draw(-0.4, 0.4)  # radians
-    u, v = x * turn.cos() + y * turn.sin(), y * turn.cos() - x * turn.sin()
-    return _outline, u, v
+    return x * turn.cos() + y * turn.sin(), y * turn.cos() - x * turn.sin()
 
 
-def _outline(u, v, shape):
-    """Which pixels lie in the shape of each image, bool: disc, square, triangle, ring or cross of radius about 1."""
-    r = (u.square() + v.square()).sqrt()
-    each = torch.stack([
-        r < 1,
-        torch.maximum(u.abs(), v.abs()) < 0.85,
-        (v < 0.75) & (v > 1.9 * u.abs() - 1.1),
-        (r < 1.05) & (r > 0.5),
-        (torch.minimum(u.abs(), v.abs()) < 0.36) & (torch.maximum(u.abs(), v.abs()) < 1.05),
-    ])
-    return each[shape, torch.arange(len(shape))]
+def _radius(u, v):
+    return (u.square() + v.square()).sqrt()
 
 
 def _fill(u, v, kind, g, n, contrast):

@@ -79,7 +79,10 @@ recipe = Recipe(epochs=epochs, lr=lr, momentum=momentum, nesterov=nesterov, weig
 
 # %%
 # NBVAL_IGNORE_OUTPUT
-train, test = (part.to(device) for part in catalog.load(datasets, dataset, root=root or None))
+parts = catalog.load(datasets, dataset, root=root or None)
+if len(parts) != 2:
+    raise ValueError(f"{dataset} is a few-shot data set: its test classes are new ones; take experiments/few_shot")
+train, test = (part.to(device) for part in parts)
 train = train.subset(train_images, seed=0) if train_images else train
 known = {k: getattr(train, k) for k in ("mean", "std") if k in catalog.defaults(methods, method)}
 tuned = catalog.settings(methods, method, settings, dataset, model)

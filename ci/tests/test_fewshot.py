@@ -1,0 +1,311 @@
+"""Few-shot: episodes and prototypes against loops, data sets in every form they come in, the best epoch kept."""
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.testing import assert_close
+
+from sagelib import catalog, datasets, fewshot, methods, models
+from sagelib.batches import Batches
+from sagelib.datasets import cifar_fs, mini_imagenet
+from sagelib.fewshot import Episodes
+from sagelib.train import Recipe, Run, fit_together
+
+
+def test_an_episode_is_new_classes_with_support_and_queries_apart():
+    labels = torch.arange(7).repeat_interleave(torch.tensor([20, 23, 20, 31, 20, 22, 25]))
+    drawn = Episodes(ways=4, shots=3, queries=15, episodes=60, seed=5).draw(labels)
+    assert drawn.shape == (60, 4, 18)
+    for episode in drawn:
+        classes = labels[episode]
+        assert (classes == classes[:, :1]).all() and len(classes[:, 0].unique()) == 4
+        assert len(episode.unique()) == 4 * 18
+    assert len(labels[drawn].unique()) == 7 and len(drawn.unique()) > 150  # every class and most pictures get a turn
+
+
+def test_the_same_seed_draws_the_same_episodes():
+    labels = torch.arange(6).repeat(30)
+    one = Episodes(episodes=20, seed=1).draw(labels)
+    assert torch.equal(one, Episodes(episodes=20, seed=1).draw(labels))
+    assert torch.equal(one[:5], Episodes(episodes=5, seed=1).draw(labels))
+    assert not torch.equal(one, Episodes(episodes=20, seed=2).draw(labels))
+
+
+@pytest.mark.parametrize("given, labels, message", [
+    (dict(ways=6), torch.arange(5).repeat(30), "an episode of 6 ways needs as many classes, here are 5"),
+    (dict(shots=5), torch.arange(5).repeat(19), r"needs 20 pictures of a class \(5 shots, 15 queries\).*has 19"),
+    (dict(shots=0), None, "shots is 0; it must be a whole number, at least 1"),
+    (dict(ways=1), None, "ways is 1; it must be a whole number, at least 2"),
+    (dict(episodes=2.5), None, "episodes is 2.5; it must be a whole number"),
+])
+def test_too_little_is_one_clear_error(given, labels, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        Episodes(**given).draw(labels)
+    assert "\n" not in str(caught.value)
+
+
+def by_loop(found, drawn, shots, distance):
+    """One query at a time against one class at a time, in numpy."""
+    found, result = found.double().numpy(), []
+    for episode in drawn.tolist():
+        means = [np.mean([found[k] for k in row[:shots]], axis=0) for row in episode]
+        right = []
+        for own, row in enumerate(episode):
+            for q in row[shots:]:
+                if distance == "cosine":
+                    near = [found[q] @ m / (np.linalg.norm(found[q]) * np.linalg.norm(m)) for m in means]
+                else:
+                    near = [-np.linalg.norm(found[q] - m) for m in means]
+                right.append(np.argmax(near) == own)
+        result.append(100 * np.mean(right))
+    return torch.tensor(result)
+
+
+@pytest.mark.parametrize("distance", fewshot.DISTANCES)
+@pytest.mark.parametrize("shots", [1, 5])
+def test_prototype_accuracies_equal_the_loop(distance, shots):
+    g = torch.Generator().manual_seed(shots)
+    labels = torch.arange(8).repeat(20)
+    found = torch.randn(8, 12, generator=g)[labels] + 1.5 * torch.randn(160, 12, generator=g) + 2
+    drawn = Episodes(ways=5, shots=shots, queries=9, episodes=53, seed=3).draw(labels)
+    ours = fewshot.accuracies(found, drawn, shots, distance, chunk=10)
+    assert_close(ours.double(), by_loop(found, drawn, shots, distance), atol=1e-4, rtol=0)
+    assert 20 < ours.mean() < 95
+    result = fewshot.evaluate(found, labels, Episodes(ways=5, shots=shots, queries=9, episodes=53, seed=3), distance)
+    half = 1.96 * np.std(ours.double().numpy(), ddof=1) / 53**0.5
+    assert result == dict(ways=5, shots=shots, queries=9, episodes=53, seed=3, distance=distance,
+                          accuracy=pytest.approx(float(ours.mean()), abs=1e-4), interval=pytest.approx(half, abs=1e-4))
+
+
+def test_the_distances_differ_where_length_matters():
+    support, query = torch.tensor([[[10.0, 0]], [[1, 1]]]), torch.tensor([[2.0, 0]])
+    near = {d: fewshot.similarity(query, fewshot.prototypes(support), d) for d in fewshot.DISTANCES}
+    assert near["cosine"].argmax() == 0 and near["euclidean"].argmax() == 1
+    assert_close(near["euclidean"], torch.tensor([[-64.0, -2.0]]))
+    assert fewshot.mean_interval(torch.tensor([50.0])) == (50.0, 0.0)
+    with pytest.raises(ValueError, match="unknown distance 'l1'; known: cosine, euclidean"):
+        fewshot.similarity(query, support[:, 0], "l1")
+
+
+@pytest.mark.parametrize("name", catalog.names(models))
+def test_features_are_what_enters_the_last_layer(name):
+    _, _, test = catalog.load(datasets, "shapes_fs", each=3)
+    options = {"width": 8} if "width" in catalog.defaults(models, name) else {}
+    net = catalog.load(models, name, classes=5, **options).train()
+    last = [m for m in net.modules() if isinstance(m, torch.nn.Linear)][-1]
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    found = fewshot.features(net, test, batch=7)
+    assert net.training and not last._forward_pre_hooks
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    assert_close(last(found), net.eval()(test.normalised()), atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match="ends with a linear layer"):
+        fewshot.features(torch.nn.Flatten(), test)
+
+
+def test_resnet12_is_its_definition_in_functions():
+    net = catalog.load(models, "resnet12", classes=64)
+    assert sum(p.numel() for p in net.parameters()) == 12_424_320 + 640 * 64 + 64
+    net = catalog.load(models, "resnet12", classes=5, width=4).double()
+    v, x = net.state_dict(), torch.randn(3, 3, 32, 48, dtype=torch.float64)
+
+    def layer(z, conv, bn, padding):
+        z = F.conv2d(z, v[f"{conv}.weight"], padding=padding)
+        return F.batch_norm(z, None, None, v[f"{bn}.weight"], v[f"{bn}.bias"], training=True)
+
+    h = x
+    for k in range(1, 5):
+        one = F.leaky_relu(layer(h, f"layer{k}.conv1", f"layer{k}.bn1", 1), 0.1)
+        two = F.leaky_relu(layer(one, f"layer{k}.conv2", f"layer{k}.bn2", 1), 0.1)
+        three = layer(two, f"layer{k}.conv3", f"layer{k}.bn3", 1)
+        h = F.max_pool2d(F.leaky_relu(three + layer(h, f"layer{k}.shortcut.0", f"layer{k}.shortcut.1", 0), 0.1), 2)
+    assert h.shape == (3, 40, 2, 3)
+    assert_close(net(x), F.linear(h.mean((2, 3)), v["linear.weight"], v["linear.bias"]))
+
+
+# data sets
+
+def test_few_shot_shapes_share_no_class_and_come_back_the_same():
+    parts = catalog.load(datasets, "shapes_fs", each=7)
+    again = catalog.load(datasets, "shapes_fs", each=7)
+    assert [len(p.classes) for p in parts] == [16, 6, 6]
+    assert len({name for p in parts for name in p.classes}) == 28
+    for part, twin in zip(parts, again, strict=True):
+        assert torch.equal(part.images, twin.images) and part.labels.bincount().tolist() == [7] * len(part.classes)
+    assert parts.val.mean == parts.test.std or parts.val.mean == parts.train.mean
+    assert not torch.equal(parts.train.images, catalog.load(datasets, "shapes_fs", each=7, seed=1).train.images)
+    with pytest.raises(ValueError, match="at least 1 image a class"):
+        catalog.load(datasets, "shapes_fs", each=0)
+
+
+def test_cifar_fs_is_bertinettos_split_of_both_halves_of_cifar100(tmp_path, monkeypatch):
+    from PIL import Image
+
+    from sagelib.datasets import _cifar
+    names = sorted([*cifar_fs.VAL, *cifar_fs.TEST, *(f"other{k:02d}" for k in range(64))])
+    for value, split in ((0, "train"), (100, "test")):
+        for k, name in enumerate(names):
+            folder = tmp_path / "cifar100" / split / name
+            folder.mkdir(parents=True)
+            Image.new("RGB", (32, 32), (k, value, 0)).save(folder / "0000.png")
+    monkeypatch.setattr(_cifar, "SIZES", {"train": 100, "test": 100})
+    parts = catalog.load(datasets, "cifar_fs", root=tmp_path)
+    assert [len(p.classes) for p in parts] == [64, 16, 20] and parts.val.classes == tuple(cifar_fs.VAL)
+    assert "whale" in parts.test.classes and "sea" in parts.val.classes and "other00" in parts.train.classes
+    for part in parts:
+        assert part.labels.bincount().tolist() == [2] * len(part.classes)
+        for image, label in zip(part.images, part.labels, strict=True):
+            assert names[image[0, 0, 0]] == part.classes[label] and image[1, 0, 0] in (0, 100)
+
+
+TREE = [(split, name, n) for split, names in mini_imagenet.CLASSES.items() for name in names for n in range(2)]
+
+
+def picture(split, name, n):
+    """A picture of one colour that says which it is: its class's number, its own, its split."""
+    colour = (mini_imagenet.CLASSES[split].index(name), n, list(mini_imagenet.CLASSES).index(split))
+    return np.broadcast_to(np.uint8(colour), (84, 84, 3))
+
+
+def as_folders(top, flat=False):
+    from PIL import Image
+    for split, name, n in TREE:
+        folder = top / name if flat else top / split / name
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.ascontiguousarray(picture(split, name, n))).save(folder / f"{name}{n:08d}.png")
+
+
+def as_list(top):
+    from PIL import Image
+    (top / "images").mkdir(parents=True)
+    for split in mini_imagenet.CLASSES:
+        rows = ["filename,label"]
+        for _, name, n in [t for t in TREE if t[0] == split]:
+            Image.fromarray(np.ascontiguousarray(picture(split, name, n))).resize((126, 84)).save(
+                top / "images" / f"{name}{n:08d}.png")
+            rows.append(f"{name}{n:08d}.png,{name}")
+        (top / f"{split}.csv").write_text("\n".join(rows) + "\n")
+
+
+def as_pickles(top, form, protocol=4):
+    top.mkdir(parents=True)
+    for split, names in mini_imagenet.CLASSES.items():
+        images = np.stack([picture(*t) for t in TREE if t[0] == split])
+        if form == 0:
+            data = {"image_data": images, "class_dict": {name: [2 * k, 2 * k + 1] for k, name in enumerate(names)}}
+        else:
+            start = {"train": 0, "val": 64, "test": 80}[split]
+            data = {"data": images, "labels": [start + k // 2 for k in range(len(images))]}
+        (top / mini_imagenet.PICKLES[split][form]).write_bytes(pickle.dumps(data, protocol=protocol))
+
+
+@pytest.mark.parametrize("make", [
+    as_folders, lambda top: as_folders(top, flat=True), as_list,
+    lambda top: as_pickles(top, 0), lambda top: as_pickles(top, 0, protocol=2),
+    lambda top: as_pickles(top, 1), lambda top: as_pickles(top, 1, protocol=5),
+], ids=["folders", "flat folders", "csv", "cache pickles", "protocol 2", "split pickles", "protocol 5"])
+def test_mini_imagenet_in_every_usual_form(make, tmp_path):
+    make(tmp_path / "mini_imagenet")
+    parts = catalog.load(datasets, "mini_imagenet", root=tmp_path)
+    assert [len(p.classes) for p in parts] == [64, 16, 20] and parts.train.classes[0] == "n01532829"
+    for k, part in enumerate(parts):
+        assert part.images.shape == (2 * len(part.classes), 3, 84, 84) and part.images.dtype == torch.uint8
+        assert torch.equal(part.images[:, 0, 40, 40].long(), part.labels)
+        assert part.images[:, 1, 40, 40].tolist() == [0, 1] * len(part.classes)
+        assert (part.images[:, 2, 40, 40] == k).all()
+
+
+def refused(root, message, kind=ValueError):
+    with pytest.raises(kind, match=message):
+        catalog.load(datasets, "mini_imagenet", root=root)
+
+
+class Trap:
+    """A pickle that would make a folder when it is opened."""
+
+    def __init__(self, place):
+        self.place = place
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.place),)
+
+
+def test_a_pickle_that_would_run_something_is_refused(tmp_path):
+    as_pickles(tmp_path / "mini_imagenet", 0)
+    file = tmp_path / "mini_imagenet" / mini_imagenet.PICKLES["val"][0]
+    file.write_bytes(pickle.dumps({"image_data": Trap(tmp_path / "sprung"), "class_dict": {}}))
+    refused(tmp_path, r"val\.pkl is not opened \(it asks for (posix|nt)\.mkdir, which no data needs\)")
+    assert not (tmp_path / "sprung").exists()
+    file.write_bytes(file.read_bytes()[:40])
+    refused(tmp_path, r"val\.pkl is not opened")
+    file.write_bytes(pickle.dumps([1, 2]))
+    refused(tmp_path, r"val\.pkl holds a list, not a dict")
+    file.write_bytes(pickle.dumps({"image_data": np.zeros((3, 32, 32, 3), np.uint8)}))
+    refused(tmp_path, "no uint8 pictures of 84 x 84")
+    file.write_bytes(pickle.dumps({"data": np.zeros((3, 84, 84, 3), np.uint8), "labels": [1, 1, 2]}))
+    refused(tmp_path, "3 labels of 2 classes for 3 pictures; mini-ImageNet has 16 classes here")
+
+
+def test_damaged_mini_imagenet_is_named(tmp_path):
+    refused(tmp_path, "neither train/CLASS.* nor images/ with train.csv", FileNotFoundError)
+    refused(None, "mini_imagenet needs root")
+    as_list(tmp_path)
+    rows = (tmp_path / "val.csv").read_text()
+    (tmp_path / "val.csv").write_text(rows.replace("n01855672", "n00000000"))
+    refused(tmp_path, "the class 'n00000000' is not one of mini-ImageNet's 16 of val")
+    (tmp_path / "val.csv").write_text("picture\n1.png\n")
+    refused(tmp_path, r"val\.csv must have the columns filename and label")
+    (tmp_path / "val.csv").write_text(rows)
+    (tmp_path / "images/n0185567200000001.png").write_text("no picture")
+    refused(tmp_path, r"n0185567200000001\.png cannot be read as a picture")
+    (tmp_path / "val.csv").unlink()
+    refused(tmp_path, r"val\.csv is missing beside train\.csv", FileNotFoundError)
+
+
+def test_an_empty_class_of_mini_imagenet_is_named(tmp_path):
+    as_folders(tmp_path)
+    for file in (tmp_path / "test/n01930112").iterdir():
+        file.unlink()
+    refused(tmp_path, "n01930112 has no picture")
+
+
+# the epoch that is chosen
+
+def test_the_best_epoch_is_kept_and_survives_a_restart(tiny, tmp_path):
+    train, val, _ = catalog.load(datasets, "shapes_fs", each=4)
+    values = [30.0, 50.0, 40.0, 50.0]
+
+    def started(epochs_done):
+        net = tiny(classes=16)
+        return Run(net, Batches(train, 16, generator=torch.Generator().manual_seed(0)),
+                   catalog.load(methods, "sage").seed(0), Recipe(epochs=4), tmp_path / f"{epochs_done}.pt",
+                   select="val_accuracy")
+
+    class Stopped(Exception):
+        pass
+
+    def scored(log, stop_at=9):
+        def validate(net):
+            if len(log) == stop_at:
+                raise Stopped
+            log.append({k: v.clone() for k, v in net.state_dict().items()})
+            return {"val_accuracy": values[len(log) - 1], "seen": len(val)}
+        return validate
+
+    log, whole = [], started("whole")
+    curve, = fit_together([whole], scored(log))
+    assert [e["val_accuracy"] for e in curve] == values and curve[0]["seen"] == len(val)
+    assert all(torch.equal(whole.best[k], v) for k, v in log[1].items())  # the first of equals
+    again = []
+    with pytest.raises(Stopped):
+        fit_together([started("broken")], scored(again, stop_at=3))
+    resumed = started("broken")
+    fit_together([resumed], scored(again))
+    assert all(torch.equal(resumed.best[k], v) for k, v in whole.best.items())
+    assert all(torch.equal(v, whole.net.state_dict()[k]) for k, v in resumed.net.state_dict().items())
+    other = started("broken")
+    other.select = None
+    with pytest.raises(ValueError, match="its select is val_accuracy, this run's None"):
+        other.restore()

@@ -1,0 +1,136 @@
+"""mini-ImageNet, few-shot: 64 + 16 + 20 classes of ImageNet, 600 pictures each, 84 x 84.
+
+O. Vinyals et al., NeurIPS 2016; the classes are those of S. Ravi, H. Larochelle, "Optimization as a Model for Few-Shot
+Learning", ICLR 2017. Bring your own copy, in any of its usual forms, at ROOT/mini_imagenet or ROOT:
+- folders, train/CLASS/*.jpg, val/…, test/…, or all 100 class folders side by side, CLASS a WordNet id;
+- images/ with train.csv, val.csv and test.csv (columns filename, label);
+- pickles, mini-imagenet-cache-train.pkl, …-val.pkl, …-test.pkl, or miniImageNet_category_split_*.pickle. They are read
+  without executing anything.
+Pictures of another size are resized, shorter side to 84, and cut at the centre.
+"""
+import csv
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ._few_shot import FewShot
+from ._safe_pickle import load_arrays
+
+SIZE = 84
+CLASSES = {
+    "train": """
+        n01532829 n01558993 n01704323 n01749939 n01770081 n01843383 n01910747 n02074367 n02089867 n02091831
+        n02101006 n02105505 n02108089 n02108551 n02108915 n02111277 n02113712 n02120079 n02165456 n02457408
+        n02606052 n02687172 n02747177 n02795169 n02823428 n02966193 n03017168 n03047690 n03062245 n03207743
+        n03220513 n03337140 n03347037 n03400231 n03476684 n03527444 n03676483 n03838899 n03854065 n03888605
+        n03908618 n03924679 n03998194 n04067472 n04243546 n04251144 n04258138 n04275548 n04296562 n04389033
+        n04435653 n04443257 n04509417 n04515003 n04596742 n04604644 n04612504 n06794110 n07584110 n07697537
+        n07747607 n09246464 n13054560 n13133613""".split(),
+    "val": """
+        n01855672 n02091244 n02114548 n02138441 n02174001 n02950826 n02971356 n02981792 n03075370 n03417042
+        n03535780 n03584254 n03770439 n03773504 n03980874 n09256479""".split(),
+    "test": """
+        n01930112 n01981276 n02099601 n02110063 n02110341 n02116738 n02129165 n02219486 n02443484 n02871525
+        n03127925 n03146219 n03272010 n03544143 n03775546 n04146614 n04149813 n04418357 n04522168 n07613480""".split(),
+}
+PICKLES = {  # split -> the names its file goes by
+    "train": ("mini-imagenet-cache-train.pkl", "miniImageNet_category_split_train_phase_train.pickle"),
+    "val": ("mini-imagenet-cache-val.pkl", "miniImageNet_category_split_val.pickle"),
+    "test": ("mini-imagenet-cache-test.pkl", "miniImageNet_category_split_test.pickle"),
+}
+
+
+def load(root):
+    """Training, validation and test classes. FileNotFoundError lists the forms that are read."""
+    if root is None:
+        raise ValueError("mini_imagenet needs root: the folder it is in (it cannot be downloaded)")
+    for top in (Path(root) / "mini_imagenet", Path(root)):
+        for k in range(2):
+            files = {split: top / names[k] for split, names in PICKLES.items()}
+            if all(file.exists() for file in files.values()):
+                return FewShot.of(_from_pickle(file, split) for split, file in files.items())
+        if (top / "train.csv").exists():
+            return FewShot.of(_from_list(top, split) for split in CLASSES)
+        if (top / "train").is_dir():
+            return FewShot.of(_from_folders(top / split, split) for split in CLASSES)
+        if (top / CLASSES["train"][0]).is_dir():
+            return FewShot.of(_from_folders(top, split) for split in CLASSES)
+    raise FileNotFoundError(
+        f"no mini-ImageNet under {root}: neither train/CLASS/*.jpg beside val/ and test/, nor the 100 class folders, "
+        f"nor images/ with train.csv, val.csv, test.csv, nor {', '.join(names[0] for names in PICKLES.values())}")
+
+
+def _from_folders(folder, split):
+    pictures = []
+    for name in CLASSES[split]:
+        found = sorted(p for p in (folder / name).glob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+        if not found:
+            raise ValueError(f"{folder / name} has no picture (*.jpg, *.jpeg, *.png); mini-ImageNet has that class "
+                             f"among those of {split}")
+        pictures += [(file, name) for file in found]
+    return _read(pictures, split)
+
+
+def _from_list(top, split):
+    file = top / f"{split}.csv"
+    if not file.exists():
+        raise FileNotFoundError(f"{file} is missing beside train.csv")
+    with open(file, newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    if not rows or not {"filename", "label"} <= set(rows[0]):
+        raise ValueError(f"{file} must have the columns filename and label, and a row for each picture")
+    return _read([(top / "images" / row["filename"], row["label"]) for row in rows], split)
+
+
+def _read(pictures, split):
+    """All pictures of a split, from (file, class name) of each."""
+    _same_classes({name for _, name in pictures}, split, pictures[0][0].parent)
+    with ThreadPoolExecutor() as pool:
+        images = list(pool.map(_picture, [file for file, _ in pictures]))
+    number = {name: k for k, name in enumerate(CLASSES[split])}
+    labels = torch.tensor([number[name] for _, name in pictures])
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), labels, CLASSES[split]
+
+
+def _picture(file):
+    """A picture as uint8 (SIZE, SIZE, 3): its shorter side resized, the middle cut out."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(file) as opened:
+            picture = opened.convert("RGB")
+            if picture.size != (SIZE, SIZE):
+                picture = ImageOps.fit(picture, (SIZE, SIZE), Image.Resampling.BILINEAR)
+            return np.asarray(picture)
+    except Exception as error:  # Pillow raises many kinds for a damaged file
+        raise ValueError(f"{file} cannot be read as a picture ({error}); replace it") from error
+
+
+def _from_pickle(file, split):
+    found = load_arrays(file)
+    images = found.get("image_data", found.get("data"))
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (SIZE, SIZE, 3):
+        raise ValueError(f"{file} holds no uint8 pictures of {SIZE} x {SIZE} under image_data or data; is it "
+                         "mini-ImageNet?")
+    if "class_dict" in found:  # WordNet id -> which pictures
+        _same_classes(set(found["class_dict"]), split, file)
+        labels = np.full(len(images), -1)
+        for k, name in enumerate(CLASSES[split]):
+            labels[np.asarray(found["class_dict"][name])] = k
+    else:  # class numbers that go on from split to split, without names
+        values, labels = np.unique(np.asarray(found.get("labels", [])), return_inverse=True)
+        if len(values) != len(CLASSES[split]) or len(labels) != len(images):
+            raise ValueError(f"{file} has {len(labels)} labels of {len(values)} classes for {len(images)} pictures; "
+                             f"mini-ImageNet has {len(CLASSES[split])} classes here")
+    if (labels < 0).any():
+        raise ValueError(f"{file}: picture {int((labels < 0).argmax())} is in no class of class_dict")
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels), CLASSES[split]
+
+
+def _same_classes(names, split, place):
+    wrong = sorted(names ^ set(CLASSES[split]))
+    if wrong:
+        raise ValueError(f"{place}: the class {wrong[0]!r} is {'missing' if wrong[0] in CLASSES[split] else 'not one'} "
+                         f"of mini-ImageNet's {len(CLASSES[split])} of {split} (Ravi and Larochelle's split)")

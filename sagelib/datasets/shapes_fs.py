@@ -1,0 +1,46 @@
+"""Shapes, few-shot: the built-in set with more outlines, eight to train on, three to choose by, three to be tried on.
+
+Each outline comes in both fills, so an episode of five ways has to tell outlines apart that were never trained. Like
+`shapes` it is synthetic, and no evidence about photographs.
+"""
+import torch
+
+from ._few_shot import FewShot
+from .shapes import SHAPES, class_names, make
+
+
+def _wide(u, v):
+    return torch.maximum(u.abs(), v.abs())
+
+
+MORE = {  # as in SHAPES: which points (u, v), at distance r of the centre, lie in it
+    "bar": lambda u, v, r: (u.abs() < 1.05) & (v.abs() < 0.4),
+    "half disc": lambda u, v, r: (r < 1) & (v < 0.15),
+    "frame": lambda u, v, r: (_wide(u, v) < 0.95) & (_wide(u, v) > 0.5),
+    "diamond": lambda u, v, r: u.abs() + v.abs() < 1.1,
+    "T": lambda u, v, r: (_wide(u, v) < 0.95) & ((v < -0.4) | (u.abs() < 0.32)),
+    "crescent": lambda u, v, r: (r < 1.05) & ((u - 0.55).square() + v.square() > 0.64),
+    "L": lambda u, v, r: (_wide(u, v) < 0.95) & ((v > 0.4) | (u < -0.4)),
+    "hourglass": lambda u, v, r: (_wide(u, v) < 0.95) & (v.abs() > u.abs() - 0.05),
+    "star": lambda u, v, r: r < 0.62 + 0.42 * torch.cos(5 * torch.atan2(u, -v)),
+}
+ALL = SHAPES | MORE
+PARTS = {"train": tuple(ALL)[:8], "val": tuple(ALL)[8:11], "test": tuple(ALL)[11:]}
+
+
+def load(root=None, each=60, difficulty=0.2, height=32, width=32, seed=0):
+    """16 training, 6 validation and 6 test classes, `each` images of every one. `root` is not needed.
+
+    `difficulty` and `seed` as for the data set shapes; images RGB.
+    """
+    if each < 1 or min(height, width) < 8 or not 0 <= difficulty <= 1:
+        raise ValueError("shapes_fs needs at least 1 image a class, 8 x 8 pixels and a difficulty from 0 to 1, not "
+                         f"{each}, {height} x {width} and {difficulty}")
+    return FewShot.of(_part({name: ALL[name] for name in names}, each, difficulty, height, width, 3 * seed + k)
+                      for k, names in enumerate(PARTS.values()))
+
+
+def _part(shapes, each, difficulty, height, width, seed):
+    names = class_names(shapes)
+    images, labels, _ = make(each * len(names), difficulty, height, width, seed, shapes)
+    return images, labels, names
