@@ -19,7 +19,7 @@ def reliability(logits, labels, bins=BINS):
         raise ValueError(f"calibration needs logits (N, K) and labels (N,), N and bins at least 1; not "
                          f"{tuple(logits.shape)}, {tuple(labels.shape)} and {bins} bins")
     sure, guess = logits.double().softmax(1).max(1)
-    edges = torch.linspace(0, 1, bins + 1, device=logits.device).double()
+    edges = torch.arange(bins + 1, dtype=torch.float64, device=logits.device) / bins
     where = (torch.bucketize(sure, edges, right=True) - 1).clamp(0, bins - 1)
     zero = torch.zeros(bins, dtype=torch.float64, device=logits.device)
     count = zero.index_add(0, where, torch.ones_like(sure))

@@ -39,13 +39,17 @@ def corrupt(images, name, severity, generator):
     """Images uint8 (B, 3, H, W) with one corruption, uint8; `generator` on their device gives its random part."""
     if name not in TABLE:
         raise ValueError(f"unknown corruption {name!r}; known: {', '.join(NAMES)}")
-    if severity not in SEVERITIES:
-        raise ValueError(f"severity is {severity!r}; it is 1, 2, 3, 4 or 5")
+    _check_severity(severity)
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f"corruptions take images uint8 (B, 3, H, W), not {images.dtype} {tuple(images.shape)}")
     level = TABLE[name][severity - 1]
     changed = _FUNCTIONS[name](images.float() / 255, *(level if isinstance(level, tuple) else (level,)), generator)
     return (changed.clamp(0, 1) * 255).byte()  # cut, not rounded, as in the published pictures
+
+
+def _check_severity(severity):
+    if not isinstance(severity, int) or severity not in SEVERITIES:
+        raise ValueError(f"severity is {severity!r}; it is 1, 2, 3, 4 or 5")
 
 
 def gaussian_noise(x, sigma, generator):
@@ -90,6 +94,7 @@ def published(root, name, severity, count=10_000):
 
     Those arrays hold `count` images for each severity, one severity after the other.
     """
+    _check_severity(severity)
     arrays = []
     for file in (Path(root) / f"{name}.npy", Path(root) / "labels.npy"):
         if not file.exists():

@@ -148,9 +148,10 @@ def add_evaluation(file, *, what, results, parameters, device="cpu"):
     return record
 
 
-def evaluation(record, what):
-    """The results of the newest evaluation of that name in a record, None without one."""
-    found = [e["results"] for e in record.get("evaluations", []) if e["what"] == what]
+def evaluation(record, what, **parameters):
+    """The results of the newest evaluation of that name, with these parameters, in a record; None without one."""
+    found = [e["results"] for e in record.get("evaluations", [])
+             if e["what"] == what and parameters.items() <= e["parameters"].items()]
     return found[-1] if found else None
 
 

@@ -88,6 +88,7 @@ def fgsm(z, grad, epsilon):
 
 def fgm(z, grad, epsilon):
     """Images (B, C, H, W), each moved by a vector of l2 length epsilon along its gradient; none where that is zero."""
+    grad = grad / grad.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-38)  # a tiny gradient has a direction too
     length = grad.flatten(1).norm(dim=1).clamp(min=1e-12)
     return z + _budget(epsilon) * (grad / length[:, None, None, None])
 
@@ -96,8 +97,11 @@ def pgd(seen, z, y, epsilon, step, steps, norm="linf", generator=None):
     """Projected gradient descent from images z (B, C, H, W) of the space that `seen` sees, labels y (B,).
 
     Steps of length `step`, each projected into the ball of radius epsilon about z, in norm "linf" or "l2"; with a
-    `generator` the start is a random point of the ball.
+    `generator` the start is a random point of the ball, for "l2" of its surface.
     """
+    if steps < 1 or steps != int(steps):
+        raise ValueError(f"steps is {steps!r}; it must be a whole number, at least 1")
+    _budget(epsilon)
     if norm not in ("linf", "l2"):
         raise ValueError(f"unknown norm {norm!r}; PGD knows 'linf' and 'l2'")
     move, zero = fgsm if norm == "linf" else fgm, torch.zeros_like(z)

@@ -77,6 +77,20 @@ def curves(runs, key="test_accuracy", ylabel="test accuracy, %", size=(6.4, 3.2)
     plt.show()
 
 
+def scatter(points, xlabel, ylabel, title=None, size=(6.2, 3.5)):
+    """A mark for each method: name -> (x, y). Where vanilla is among them, dashed lines go through its mark."""
+    _, axis = plt.subplots(figsize=size, layout="constrained")
+    for k, (name, (x, y)) in enumerate(points.items()):
+        axis.scatter(x, y, color=COLOURS.get(name, "#888888"), marker="osD^v<>P*X"[k % 10], s=48, label=name, zorder=2)
+    if "vanilla" in points:
+        axis.axvline(points["vanilla"][0], color="#888888", ls="--", lw=0.8)
+        axis.axhline(points["vanilla"][1], color="#888888", ls="--", lw=0.8)
+    axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    axis.margins(0.12)
+    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    plt.show()
+
+
 def reliability(bins, title=None, size=(4.2, 3.4)):
     """Reliability diagram of `bins`: lists count, accuracy and confidence (fractions), as calibration.scores gives."""
     _, axis = plt.subplots(figsize=size, layout="constrained")
@@ -104,17 +118,21 @@ class Markdown:
         return self.text
 
 
-def table(header, rows):
-    """A table: names of the columns, and rows of anything; floats get two decimals, columns of numbers stand right."""
+def table(header, rows, caption=None):
+    """A table: names of the columns, and rows of anything; floats get two decimals, columns of numbers stand right.
+
+    `caption`: a sentence above it.
+    """
     def cell(v):
         return f"{v:.2f}" if isinstance(v, float) else str(v)
 
     rows = [list(row) for row in rows]
     numbers = [any(isinstance(row[k], (int, float)) for row in rows if k < len(row)) for k in range(len(header))]
     lines = [header, ["--:" if right and k else "---" for k, right in enumerate(numbers)], *rows]
-    return Markdown("\n".join("| " + " | ".join(map(cell, line)) + " |" for line in lines))
+    above = f"*{caption}*\n\n" if caption else ""
+    return Markdown(above + "\n".join("| " + " | ".join(map(cell, line)) + " |" for line in lines))
 
 
-def source(thing):
-    """The library's own lines for a function or a class."""
-    return Markdown(f"```python\n{inspect.getsource(thing).rstrip()}\n```")
+def source(*things):
+    """The library's own lines for functions or classes."""
+    return Markdown("```python\n" + "\n\n\n".join(inspect.getsource(thing).rstrip() for thing in things) + "\n```")

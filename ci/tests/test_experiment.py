@@ -118,3 +118,28 @@ def test_what_does_not_fit_is_refused_before_training(notebook, parameters, mess
     with pytest.raises(papermill.PapermillExecutionError, match=message):
         notebook(tmp_path, **parameters)
     assert not list(tmp_path.rglob("*.json"))
+
+
+def test_robustness_goes_into_the_record_of_its_network_once(tmp_path):
+    record, = run(tmp_path, method="vanilla", train_images=200)
+    file = records.path(record, tmp_path / "runs")
+
+    def evaluate(**parameters):
+        papermill.execute_notebook(
+            NOTEBOOK.with_name("robustness.ipynb"), tmp_path / "out.ipynb", cwd=tmp_path, progress_bar=False,
+            parameters={"record": str(file), "images": 50, "pgd_steps": 2, "corruption_images": 20, "severities": [5],
+                        **parameters})
+
+    evaluate()
+    added, = records.read(file)["evaluations"]
+    assert {k: v for k, v in records.read(file).items() if k != "evaluations"} == record
+    assert set(added["results"]["perturbed"]) >= {"pixels, clamped", "normalised, not clamped"}
+    assert len(added["results"]["corruptions"]) == 15 and added["parameters"]["corruption_images"] == 20
+    assert added["parameters"]["images"] == added["parameters"]["pgd_images"] == 50
+    with pytest.raises(papermill.PapermillExecutionError, match="holds this evaluation already"):
+        evaluate()
+    weights = next((tmp_path / "runs/networks").rglob("*.pt"))
+    run(tmp_path, method="vanilla", train_images=100)
+    with pytest.raises(papermill.PapermillExecutionError, match="do not belong together"):
+        evaluate(seed=1, weights_file=str(next(p for p in weights.parent.glob("*.pt") if p != weights)))
+    assert len(records.read(file)["evaluations"]) == 1

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from torch.testing import assert_close
 
 from sagelib import _blurs, _weather, calibration, corruptions, robustness
 from sagelib.batches import Batches
@@ -256,3 +257,19 @@ def test_the_published_arrays_are_read_by_severity(tmp_path):
     (tmp_path / "fog.npy").write_bytes(b"\x93NUMPY")
     with pytest.raises(ValueError, match="cannot be read"):
         corruptions.published(tmp_path, "fog", 1, count=3)
+
+
+def test_a_tiny_gradient_has_a_direction_and_none_has_none():
+    z, grad = torch.zeros(3, 3, 4, 5), torch.randn(3, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    grad[1] *= 1e-20
+    grad[2] = 0
+    step = robustness.fgm(z, grad, 0.5)
+    assert_close(step.flatten(1).norm(dim=1), torch.tensor([0.5, 0.5, 0.0]))
+    assert_close(F.cosine_similarity(step[1].flatten(), (grad[1] * 1e20).flatten(), dim=0), torch.tensor(1.0))
+
+
+@pytest.mark.parametrize("classes, bin", [(5, 3), (3, 5), (15, 1), (1, 14)])
+def test_a_confidence_on_an_edge_belongs_to_the_bin_above(classes, bin):
+    count, right, sure = calibration.reliability(torch.zeros(4, classes), torch.zeros(4, dtype=torch.long))
+    assert count.nonzero().tolist() == [[bin]] and right[bin] == 1
+    assert_close(sure[bin], torch.tensor(1 / classes, dtype=torch.float64))

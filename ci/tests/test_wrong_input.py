@@ -4,9 +4,10 @@ import re
 import pytest
 import torch
 
-from sagelib import catalog, datasets, methods, models, records
+from sagelib import catalog, corruptions, datasets, methods, models, records, robustness
 from sagelib.batches import Batches
 from sagelib.evaluate import scores
+from sagelib.fewshot import Episodes, similarity
 from sagelib.mask import mask
 from sagelib.methods import comixup, cutmix, cutout, guidedmixup, keepaugment, mixup, puzzlemix, sage, saliencymix
 from sagelib.rearrange import best_offset, offsets, shift, total_saliency
@@ -72,6 +73,18 @@ CASES = {
     "shapes too hard": (
         lambda: catalog.load(datasets, "shapes", difficulty=2), "difficulty is 2; it must be a number"),
     "shapes too few": (lambda: catalog.load(datasets, "shapes", train=3), "at least 10 images in each set"),
+    "mini-ImageNet without a root": (
+        lambda: catalog.load(datasets, "mini_imagenet", root=None), "mini_imagenet needs root: the folder it is in"),
+    "episode of one way": (lambda: Episodes(ways=1), "ways is 1; it must be a whole number, at least 2"),
+    "unknown distance": (lambda: similarity(X[0, 0], X[0, 0], "l1"), "unknown distance 'l1'; known: cosine, eucli"),
+    "severity of six": (
+        lambda: corruptions.corrupt(X.byte(), "fog", 6, None), "severity is 6; it is 1, 2, 3, 4 or 5"),
+    "severity between": (
+        lambda: corruptions.published("nowhere", "fog", 2.5), "severity is 2.5; it is 1, 2, 3, 4 or 5"),
+    "PGD outwards": (
+        lambda: robustness.pgd(None, X, PAIR, -0.03, 0.01, 5), "epsilon is -0.03; it must be a number, 0 or more"),
+    "PGD without a step": (
+        lambda: robustness.pgd(None, X, PAIR, 0.03, 0.01, 0), "steps is 0; it must be a whole number, at least 1"),
     "cifar without a root": (lambda: catalog.load(datasets, "cifar10", root=None), "cifar10 needs root"),
     "folder that is not there": (lambda: catalog.load(datasets, "folder", root="nowhere"), "no folder nowhere; give"),
     "record not there yet": (lambda: records.validate({}), "is a required property"),

@@ -124,15 +124,15 @@ if target.exists():
 # %% [markdown]
 # ## One episode
 #
-# Each row is a class that the network was not trained on. Left of the gap the pictures that tell it, right of it some of
-# those to be told apart. Too few pictures in a class would be an error here, before anything is trained.
+# Each row is a class that the network was not trained on. Left of the gap some of the pictures that tell it, right of it some
+# of those to be told apart. Too few pictures in a class would be an error here, before anything is trained.
 
 # %% mystnb={"image": {"alt": "One episode: five rows, one for each new class; the support pictures left of a gap, query pictures right of it."}}
 drawn = {k: tried.draw(test.labels) for k, tried in tries.items()}
 tries[max(shots)].draw(val.labels)
 first = drawn[max(shots)][0].to(device)
-rows = [[*test.images[row[:max(shots)]], None, *test.images[row[max(shots):max(shots) + 4]]] for row in first]
-show.grid(rows, labels=[test.classes[test.labels[row[0]]].replace(" ", "\n") for row in first], size=0.85)
+rows = [[*test.images[row[:min(2, max(shots))]], None, *test.images[row[max(shots):max(shots) + 2]]] for row in first]
+show.grid(rows, labels=[test.classes[test.labels[row[0]]].replace(" ", "\n") for row in first], size=0.7)
 
 # %% [markdown]
 # ## Training
@@ -161,7 +161,7 @@ checkpoint = Path(checkpoints) / f"few_shot-{dataset}-{model}-{method}-seed{seed
 batches = Batches(train, batch, padding, flip, torch.Generator(device).manual_seed(seed))
 trained = Run(net, batches, mixer, recipe, checkpoint, graph, select="val_accuracy")
 curve, = fit_together([trained], validate, redraw, progress)
-net.load_state_dict(trained.best)
+_ = net.load_state_dict(trained.best)
 
 # %% [markdown]
 # ## New classes

@@ -40,6 +40,7 @@ pgd_steps = 20
 pgd_images = 200         # PGD costs `pgd_steps` passes: on how many images
 autoattack_images = 0    # AutoAttack costs thousands of passes; needs the extra [attacks]
 severities = [1, 2, 3, 4, 5]
+corruption_images = 0    # 0: all; there are 75 passes of them, one for each kind and severity
 published = ""           # folder of CIFAR-10-C or CIFAR-100-C, if you have it
 batch = 500
 seed = 0
@@ -81,11 +82,21 @@ if not record:
     records.write(made, results)
 
 run = records.read(record)
-_, test = catalog.load(datasets, run["dataset"]["name"], root=root or None)
-test = (test.subset(images, seed) if images else test).to(device)
+_, whole = catalog.load(datasets, run["dataset"]["name"], root=root or None)
+test = (whole.subset(images, seed) if images else whole).to(device)
+settled = dict(linf=linf / 255, l2=l2, variance=variance, images=len(test), pgd_steps=pgd_steps,
+               pgd_images=min(pgd_images, len(test)), autoattack_images=min(autoattack_images, len(test)),
+               severities=severities, corruption_images=min(corruption_images or len(test), len(test)),
+               published=bool(published), batch=batch, seed=seed)
+if any(e["what"] == "robustness" and e["parameters"] == settled for e in run.get("evaluations", [])):
+    raise ValueError(f"{record} holds this evaluation already; a result is never replaced: change a parameter, or stop here")
 model, width = run["model"]["name"], run["model"]["width"]
 net = catalog.load(models, model, classes=len(test.classes), **({"width": width} if width else {}))
 net = weights.load(net, weights_file or records.path(run, networks).with_suffix(".pt")).to(device).eval()
+own = robustness.evaluate(net, whole.to(device), (), batch=batch)["clean"]
+if abs(own - run["final"]["accuracy"]) > 0.1:
+    raise ValueError(f"these weights have an accuracy of {own:.2f} %, the record says {run['final']['accuracy']:.2f} %: "
+                     "they do not belong together")
 show.table(["run", "method", "model", "width", "recipe"],
            [[run["run"], run["method"]["name"], model, width, run["kind"]]])
 
@@ -98,8 +109,6 @@ show.table(["run", "method", "model", "width", "recipe"],
 # %%
 # NBVAL_IGNORE_OUTPUT
 perturbed = robustness.evaluate(net, test, linf=linf / 255, l2=l2, variance=variance, batch=batch, seed=seed)
-if not images:
-    assert abs(perturbed["clean"] - run["final"]["accuracy"]) < 0.1, "these weights do not belong to this record"
 show.table(["accuracy, %", "clean", *robustness.PERTURBATIONS],
            [[c.name, perturbed["clean"], *perturbed[c.name].values()] for c in robustness.CONVENTIONS])
 
@@ -109,12 +118,12 @@ show.table(["accuracy, %", "clean", *robustness.PERTURBATIONS],
 
 # %%
 # NBVAL_IGNORE_OUTPUT
-few = test.subset(min(pgd_images, len(test)), seed)
+few = test.subset(settled["pgd_images"], seed)
 pgd = {norm: robustness.evaluate_pgd(net, few, epsilon=budget, step=budget / 4, steps=pgd_steps, norm=norm, seed=seed)
        for norm, budget in (("linf", linf / 255), ("l2", l2))}
 attacked = None
 if autoattack_images:
-    few = test.subset(autoattack_images, seed)
+    few = test.subset(settled["autoattack_images"], seed)
     seen = robustness.Seen(net, test.mean, test.std, robustness.CONVENTIONS[0])
     changed = robustness.autoattack(seen, few.images.float() / 255, few.labels, linf / 255)
     attacked = 100 * float((seen(changed).argmax(1) == few.labels).float().mean())
@@ -136,10 +145,10 @@ def accuracy(pictures, labels):
     return 100 * float(torch.cat([net(x).argmax(1) == y.argmax(1) for x, y in Batches(changed, batch)]).float().mean())
 
 
-draw = torch.Generator(device).manual_seed(seed)
+draw, some = torch.Generator(device).manual_seed(seed), test.subset(settled["corruption_images"], seed)
 with torch.no_grad():
-    found = {name: [accuracy(torch.cat([corruptions.corrupt(part, name, s, draw) for part in test.images.split(batch)]),
-                             test.labels) for s in severities] for name in corruptions.NAMES}
+    found = {name: [accuracy(torch.cat([corruptions.corrupt(part, name, s, draw) for part in some.images.split(batch)]),
+                             some.labels) for s in severities] for name in corruptions.NAMES}
     files = {name: [accuracy(*corruptions.published(published, name, s)) for s in severities]
              for name in corruptions.NAMES} if published else None
 mean = sum(map(sum, found.values())) / sum(map(len, found.values()))
@@ -166,8 +175,6 @@ show.reliability(calibrated["bins"], f"ECE {100 * calibrated['ece']:.1f} %, NLL 
 # NBVAL_IGNORE_OUTPUT
 outcome = {"clean": perturbed.pop("clean"), "perturbed": perturbed, "pgd": pgd, "autoattack": attacked,
            "corruptions": found, "mean_corruption_accuracy": mean, "published_corruptions": files, "calibration": calibrated}
-settled = dict(linf=linf / 255, l2=l2, variance=variance, images=len(test), pgd_steps=pgd_steps, pgd_images=pgd_images,
-               autoattack_images=autoattack_images, severities=severities, batch=batch, seed=seed)
 added = records.add_evaluation(record, what="robustness", results=outcome, parameters=settled, device=device)
 assert records.evaluation(added, "robustness")["clean"] == outcome["clean"]
 show.table(["record", "evaluations"], [[Path(record).name, len(added["evaluations"])]])
