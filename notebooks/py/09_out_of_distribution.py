@@ -247,8 +247,8 @@ show.table(["mode", "clean", "FGSM, 2/255"], [[k, *v] for k, v in modes.items()]
 # %% mystnb={"image": {"alt": "The same picture of a shape under fifteen corruptions, each at severity three, in three rows of five."}}
 draw = torch.Generator().manual_seed(seed)
 shown = [corruptions.corrupt(test.images[n:n + 1], name, 3, draw)[0] for name in corruptions.NAMES]
-rows = [slice(k, k + 5) for k in (0, 5, 10)]
-show.grid([shown[row] for row in rows], [[name.replace("_", "\n") for name in corruptions.NAMES[row]] for row in rows], size=0.98)
+for row in (slice(0, 5), slice(5, 10), slice(10, 15)):
+    show.grid([shown[row]], [name.replace("_", "\n") for name in corruptions.NAMES[row]], size=1.25)
 
 # %%
 # NBVAL_IGNORE_OUTPUT

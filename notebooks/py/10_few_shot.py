@@ -46,17 +46,18 @@ assert not names[0] & names[1] and not names[0] & names[2] and not names[1] & na
 # to be tried on. mini-ImageNet has 64, 16 and 20 of them {cite:p}`ravi2017`, as has CIFAR-FS {cite:p}`bertinetto2019`; the
 # few-shot shapes have 16, 6 and 6.
 
-# %% mystnb={"image": {"alt": "One picture of each class of the few-shot shapes: eight outlines to train on, three for validation, three new ones, each outline striped and dotted."}}
-def one_of_each(part, fill):
-    return [part.images[(part.labels == k).nonzero()[0, 0]] for k, name in enumerate(part.classes) if name.startswith(fill)]
+# %% mystnb={"image": {"alt": "Outlines of the few-shot shapes: eight to train on, three for validation, three new ones; they come striped and dotted."}}
+def gallery(part, lot):
+    shown = range(0, len(part.classes), 2)  # one of each outline, striped and dotted in turn
+    shown = [k + n % 2 for n, k in enumerate(shown)]
+    return ([part.images[(part.labels == k).nonzero()[0, 0]] for k in shown],
+            [f"{lot}:\n{part.classes[k].split(' ', 1)[1]}" for k in shown])
 
 
-striped = [*one_of_each(train, "striped"), *one_of_each(val, "striped"), *one_of_each(test, "striped")]
-dotted = [*one_of_each(train, "dotted"), *one_of_each(val, "dotted"), *one_of_each(test, "dotted")]
-outlines = [name.split(" ", 1)[1] for part in (train, val, test) for name in part.classes[::2]]
-show.grid([striped[:8], dotted[:8]], outlines[:8], ["striped", "dotted"], size=0.74)
-show.grid([striped[8:], dotted[8:]], [f"{o}\n{lot}" for o, lot in zip(outlines[8:], ["val"] * 3 + ["new"] * 3, strict=True)],
-          ["striped", "dotted"], size=0.85)
+base, titles = gallery(train, "base")
+show.grid([base], titles, size=0.85)
+(one, left), (two, right) = gallery(val, "validation"), gallery(test, "new")
+show.grid([one + two], left + right, size=0.85)
 
 # %% [markdown]
 # ## An episode
@@ -141,7 +142,7 @@ for name in runs:
     slow = torch.tensor([slow_accuracy(f[name], episode, shots=5) for episode in drawn[:3]])
     torch.testing.assert_close(fast, slow, rtol=0, atol=1e-3)
 
-# %% mystnb={"image": {"alt": "Three classes of an episode, a row each: two support pictures, then three queries with the name of the class each was taken for."}}
+# %% mystnb={"image": {"alt": "Three classes of an episode, a row each: a support picture, then three queries with the name of the class each was taken for."}}
 # NBVAL_IGNORE_OUTPUT
 def named(episode, net="vanilla"):
     """Which of the episode's classes each query is taken for, (ways, queries)."""
@@ -151,9 +152,9 @@ def named(episode, net="vanilla"):
 
 said = [test.classes[k] for k in test.labels[drawn[0, :, 0]]]
 guesses = named(drawn[0])
-show.grid([[*test.images[drawn[0, n, :2]], None, *test.images[drawn[0, n, 5:8]]] for n in range(3)],
-          [[said[n].replace(" ", "\n"), "", "", *(f"{'✓' if g == n else '✗'} {said[g]}".replace("ed ", "ed\n") for g in guesses[n, :3])]
-           for n in range(3)], size=0.92)
+show.grid([[test.images[drawn[0, n, 0]], None, *test.images[drawn[0, n, 5:8]]] for n in range(3)],
+          [[said[n].replace(" ", "\n"), "", *(f"{'✓' if g == n else '✗'} {said[g]}".replace("ed ", "ed\n") for g in guesses[n, :3])]
+           for n in range(3)], size=0.9)
 
 # %%
 classes = test.labels[drawn[:100, :, 0]]  # (episodes, ways); classes 2k and 2k + 1 are one outline in two fills
@@ -162,7 +163,7 @@ wrong = taken != classes[:, :, None]
 assert (taken % 2 == classes[:, :, None] % 2)[wrong].float().mean() > 0.5  # wrong outline, right fill
 
 # %% [markdown]
-# **What to see.** Left, two of the five pictures that show a class; right, queries and what they were taken for. Outlines that
+# **What to see.** Left, one of the five pictures that show a class; right, queries and what they were taken for. Outlines that
 # were never trained are told apart far better than by guessing. Where it fails the fill is mostly right and the outline wrong:
 # both fills were trained, these outlines were not.
 #
@@ -192,6 +193,9 @@ _, axis = plt.subplots(figsize=(4.6, 2.8), layout="constrained")
 axis.loglog(counts, widths, "o-", color=show.COLOURS["vanilla"], label="measured")
 axis.loglog(counts, [widths[-1] * (1000 / n) ** 0.5 for n in counts], "--", color="#d55e00", label=r"$\propto 1 / \sqrt{n}$")
 axis.set(xlabel="episodes", ylabel="half-width, % points")
+axis.set_xticks(counts, counts)
+axis.set_yticks([0.5, 1, 2], ["0.5", "1", "2"])
+axis.minorticks_off()
 axis.legend(frameon=False)
 plt.show()
 
@@ -269,7 +273,7 @@ assert all(c[1] - c[0] > 2 * (c[5] - c[4]) / 10 for c in curves.values())  # the
 _, axis = plt.subplots(figsize=(4.6, 2.8), layout="constrained")
 for name, curve in curves.items():
     axis.plot(shots, curve, "o-", color=show.COLOURS[name], label=name)
-axis.set(xlabel="shots", ylabel="accuracy on new classes, %")
+axis.set(xlabel="shots", ylabel="accuracy on new classes, %", xticks=shots)
 axis.legend(frameon=False)
 plt.show()
 

@@ -124,15 +124,15 @@ if target.exists():
 # %% [markdown]
 # ## One episode
 #
-# Each row is a class that the network was not trained on. Left of the gap some of the pictures that tell it, right of it some
-# of those to be told apart. Too few pictures in a class would be an error here, before anything is trained.
+# Each row is a class that the network was not trained on, three of the episode's. Left of the gap some of the pictures that tell
+# it, right of it some of those to be told apart. Too few pictures in a class would be an error here, before anything is trained.
 
-# %% mystnb={"image": {"alt": "One episode: five rows, one for each new class; the support pictures left of a gap, query pictures right of it."}}
+# %% mystnb={"image": {"alt": "Three of an episode's classes, a row each: support pictures left of a gap, query pictures right of it."}}
 drawn = {k: tried.draw(test.labels) for k, tried in tries.items()}
 tries[max(shots)].draw(val.labels)
-first = drawn[max(shots)][0].to(device)
+first = drawn[max(shots)][0, :3].to(device)
 rows = [[*test.images[row[:min(2, max(shots))]], None, *test.images[row[max(shots):max(shots) + 2]]] for row in first]
-show.grid(rows, labels=[test.classes[test.labels[row[0]]].replace(" ", "\n") for row in first], size=0.7)
+show.grid(rows, labels=[test.classes[test.labels[row[0]]].replace(" ", "\n") for row in first], size=0.9)
 
 # %% [markdown]
 # ## Training
