@@ -79,6 +79,9 @@ class Run:
 
     def take_up(self, entry):
         """Add a finished epoch to the curve; where it is the best so far by `select`, its weights are kept."""
+        if self.select and self.select not in entry:
+            raise ValueError(f"the epoch is chosen by {self.select!r}, which is not in the curve: {', '.join(entry)}; "
+                             "the test is to return it")
         self.curve.append(entry)
         if self.select and max(self.curve, key=lambda e: e[self.select]) is entry:
             self.best = {k: v.detach().cpu().clone() for k, v in self.net.state_dict().items()}

@@ -1,4 +1,4 @@
-"""Few-shot: a network trained on some classes is tried on classes it never saw, each told by a few labelled pictures.
+"""Few-shot: a network trained on some classes is tried on classes it never saw, each shown by a few labelled pictures.
 
 An episode draws `ways` new classes, `shots` pictures of each to learn them from (the support) and `queries` more to
 be told apart: O. Vinyals et al., "Matching Networks for One Shot Learning", NeurIPS 2016,
@@ -34,7 +34,7 @@ class Episodes:
     def __post_init__(self):
         for name, least in (("ways", 2), ("shots", 1), ("queries", 1), ("episodes", 1)):
             value = getattr(self, name)
-            if isinstance(value, bool) or value != int(value) or value < least:
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name} is {value!r}; it must be a whole number, at least {least}")
 
     def draw(self, labels):
@@ -74,7 +74,7 @@ def similarity(query, prototype, distance="cosine"):
 
 
 @torch.no_grad()
-def features(net, dataset, batch=500):
+def features(net, dataset, batch=100):
     """What enters the last linear layer of `net`, in evaluation mode, for every image: (M, D)."""
     linear = [module for module in net.modules() if isinstance(module, nn.Linear)]
     if not linear:
@@ -92,11 +92,15 @@ def features(net, dataset, batch=500):
 
 
 def accuracies(found, drawn, shots, distance="cosine", chunk=50):
-    """Percent right in each episode, (E,): features (M, D), episodes (E, N, shots + Q) of picture numbers, as drawn."""
-    right, ways = [], drawn.shape[1]
+    """Percent right in each episode, (E,): features (M, D), episodes (E, N, shots + Q) of picture numbers, as drawn.
+
+    In float32 also under autocast: near prototypes differ by less than half precision tells apart.
+    """
+    right, ways, found = [], drawn.shape[1], found.float()
     truth = torch.arange(ways, device=found.device)[:, None]  # the query's class is its row
     for part in drawn.to(found.device).split(chunk):
-        near = similarity(found[part[..., shots:]].flatten(1, 2), prototypes(found[part[..., :shots]]), distance)
+        with torch.autocast(found.device.type, enabled=False):
+            near = similarity(found[part[..., shots:]].flatten(1, 2), prototypes(found[part[..., :shots]]), distance)
         guess = near.argmax(-1).view(len(part), ways, -1)
         right.append((guess == truth).float().mean((1, 2)))
     return 100 * torch.cat(right)

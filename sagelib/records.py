@@ -38,16 +38,17 @@ def make(*, dataset, model, method, recipe, seed, curve, parameters, device="cpu
     return record
 
 
-def make_few_shot(*, dataset, model, method, recipe, seed, curve, episodes, parameters, device="cpu"):
+def make_few_shot(*, dataset, model, method, recipe, seed, exam, curve, episodes, parameters, device="cpu"):
     """The record of a network trained on base classes and tried on episodes of new ones; checked.
 
-    `curve`: a dict an epoch, with val_accuracy (percent, on episodes of the validation classes); the network of the
-    best epoch there is the one tried. `episodes`: a list of results on the test classes.
+    `curve`: a dict an epoch, with val_accuracy (percent, on the `exam`: episodes of the validation classes); the
+    network of the best epoch there is the one tried. `episodes`: a list of results on the test classes.
     """
     asked = {"dataset": dataset, "model": model, "method": method, "recipe": recipe, "seed": seed}
     best = max(curve, key=lambda entry: entry["val_accuracy"])
-    record = {"schema": 1, "run": run_id(**asked), "kind": "few_shot", **asked, "curve": curve,
-              "chosen": {"epoch": best["epoch"], "val_accuracy": best["val_accuracy"]}, "episodes": episodes,
+    chosen = {"epoch": best["epoch"], "val_accuracy": best["val_accuracy"], "exam": exam}
+    record = {"schema": 1, "run": run_id(**asked, exam=exam), "kind": "few_shot", **asked, "curve": curve,
+              "chosen": chosen, "episodes": episodes,
               "seconds": {"training": sum(e["seconds"] for e in curve), "epoch": steady_epoch(curve)},
               **_stamp(parameters, device)}
     validate(record)

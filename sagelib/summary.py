@@ -1,4 +1,5 @@
 """Many records -> the numbers of a table: which runs belong together, and the mean and spread over their seeds."""
+import json
 import statistics
 from dataclasses import dataclass
 
@@ -34,6 +35,16 @@ def by_kind(records):
     for record in records:
         found.setdefault(record["kind"], []).append(record)
     return dict(sorted(found.items(), key=lambda item: (item[0] != "paper", -len(item[1]), item[0])))
+
+
+def by_setup(records):
+    """Lists of few-shot records alike in data set, network and recipe, so that they differ in method and seed; the
+    longest first."""
+    found = {}
+    for record in records:
+        setup = json.dumps([record[k] for k in ("dataset", "model", "recipe")], sort_keys=True)
+        found.setdefault(setup, []).append(record)
+    return sorted(found.values(), key=len, reverse=True)
 
 
 def by_method(records):

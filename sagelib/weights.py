@@ -16,7 +16,8 @@ def save(net, path):
 
 
 def load(net, path):
-    """Put the state in `path` into the network, returns it. A checkpoint of a training run will do as well."""
+    """Put the state in `path` into the network, returns it. A checkpoint of a training run will do as well: its best
+    epoch where one was chosen, else its last."""
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"there is no file of weights {path}; the train notebook keeps them where its "
@@ -26,7 +27,7 @@ def load(net, path):
     except Exception as error:  # a cut-off file fails in many ways
         raise ValueError(f"the weights {path} cannot be read ({str(error).splitlines()[0]}): train the network "
                          "again") from error
-    state = state.get("net", state) if isinstance(state, dict) else {}
+    state = state.get("best") or state.get("net", state) if isinstance(state, dict) else {}
     own = {k: tuple(v.shape) for k, v in net.state_dict().items()}
     if {k: tuple(v.shape) for k, v in state.items() if isinstance(v, torch.Tensor)} != own:
         raise ValueError(f"the weights {path} belong to another network: build it as the run's record says "

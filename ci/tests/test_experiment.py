@@ -103,9 +103,12 @@ def test_a_few_shot_run_becomes_a_record(method, tmp_path):
         (1, "cosine"), (1, "euclidean"), (3, "cosine"), (3, "euclidean")]
     best = max(e["val_accuracy"] for e in record["curve"])
     assert len(record["curve"]) == 2 and record["chosen"]["val_accuracy"] == best
+    assert record["chosen"]["exam"] == dict(ways=5, shots=3, queries=15, episodes=40, seed=0, distance="cosine")
     assert list((tmp_path / "runs/networks/few_shot").rglob("*.pt")) and not list(tmp_path.rglob("checkpoints/*.pt"))
     with pytest.raises(papermill.PapermillExecutionError, match="this run has a record"):
         few_shot(tmp_path, method=method, shots=[1, 3])
+    if method == "sage":
+        few_shot(tmp_path, method=method, shots=[1, 2])  # another exam chooses, so it is another run
 
 
 @pytest.mark.parametrize("notebook, parameters, message", [

@@ -1,4 +1,5 @@
 """Few-shot: episodes and prototypes against loops, data sets in every form they come in, the best epoch kept."""
+import hashlib
 import os
 import pickle
 
@@ -8,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from sagelib import catalog, datasets, fewshot, methods, models
+from sagelib import catalog, datasets, fewshot, methods, models, weights
 from sagelib.batches import Batches
 from sagelib.datasets import cifar_fs, mini_imagenet
 from sagelib.fewshot import Episodes
@@ -40,6 +41,8 @@ def test_the_same_seed_draws_the_same_episodes():
     (dict(shots=0), None, "shots is 0; it must be a whole number, at least 1"),
     (dict(ways=1), None, "ways is 1; it must be a whole number, at least 2"),
     (dict(episodes=2.5), None, "episodes is 2.5; it must be a whole number"),
+    (dict(ways=5.0), None, "ways is 5.0; it must be a whole number"),
+    (dict(shots=None), None, "shots is None; it must be a whole number"),
 ])
 def test_too_little_is_one_clear_error(given, labels, message):
     with pytest.raises(ValueError, match=message) as caught:
@@ -78,6 +81,16 @@ def test_prototype_accuracies_equal_the_loop(distance, shots):
     half = 1.96 * np.std(ours.double().numpy(), ddof=1) / 53**0.5
     assert result == dict(ways=5, shots=shots, queries=9, episodes=53, seed=3, distance=distance,
                           accuracy=pytest.approx(float(ours.mean()), abs=1e-4), interval=pytest.approx(half, abs=1e-4))
+
+
+def test_half_precision_does_not_blur_near_prototypes():
+    g = torch.Generator().manual_seed(0)
+    labels = torch.arange(5).repeat(20)
+    found = 20 + torch.randn(5, 12, generator=g)[labels] + 0.1 * torch.randn(100, 12, generator=g)
+    plain = fewshot.evaluate(found, labels, Episodes(episodes=20))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert fewshot.evaluate(found, labels, Episodes(episodes=20)) == plain
+    assert plain["accuracy"] > 95
 
 
 def test_the_distances_differ_where_length_matters():
@@ -134,7 +147,8 @@ def test_few_shot_shapes_share_no_class_and_come_back_the_same():
     assert len({name for p in parts for name in p.classes}) == 28
     for part, twin in zip(parts, again, strict=True):
         assert torch.equal(part.images, twin.images) and part.labels.bincount().tolist() == [7] * len(part.classes)
-    assert parts.val.mean == parts.test.std or parts.val.mean == parts.train.mean
+    assert parts.train.mean == parts.val.mean == parts.test.mean and parts.train.std == parts.val.std == parts.test.std
+    assert_close(parts.train.normalised().mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
     assert not torch.equal(parts.train.images, catalog.load(datasets, "shapes_fs", each=7, seed=1).train.images)
     with pytest.raises(ValueError, match="at least 1 image a class"):
         catalog.load(datasets, "shapes_fs", each=0)
@@ -158,6 +172,21 @@ def test_cifar_fs_is_bertinettos_split_of_both_halves_of_cifar100(tmp_path, monk
         assert part.labels.bincount().tolist() == [2] * len(part.classes)
         for image, label in zip(part.images, part.labels, strict=True):
             assert names[image[0, 0, 0]] == part.classes[label] and image[1, 0, 0] in (0, 100)
+
+
+@pytest.mark.parametrize("names, digest", [
+    (cifar_fs.VAL, "a4d5a75dcb3fc7d1"), (cifar_fs.TEST, "fa4f899ce87368b0"),
+    (mini_imagenet.CLASSES["train"], "be048a0de45b4bc4"), (mini_imagenet.CLASSES["val"], "5124b4fddbb708d8"),
+    (mini_imagenet.CLASSES["test"], "460d8d798f59aaa1")])
+def test_the_class_lists_are_those_of_the_splits_authors(names, digest):
+    """Of the sorted names, as the published lists have them."""
+    assert hashlib.sha256(" ".join(sorted(names)).encode()).hexdigest()[:16] == digest
+
+
+@pytest.fixture(autouse=True)
+def two_pictures_a_class(monkeypatch):
+    """60,000 pictures are not made here: the count is the one thing the tests of mini-ImageNet change."""
+    monkeypatch.setattr(mini_imagenet, "EACH", 2)
 
 
 TREE = [(split, name, n) for split, names in mini_imagenet.CLASSES.items() for name in names for n in range(2)]
@@ -222,6 +251,26 @@ def refused(root, message, kind=ValueError):
         catalog.load(datasets, "mini_imagenet", root=root)
 
 
+def test_labels_with_names_of_their_own_are_taken_by_name(tmp_path):
+    as_pickles(tmp_path / "mini_imagenet", 1)
+    file = tmp_path / "mini_imagenet" / mini_imagenet.PICKLES["val"][1]
+    names = mini_imagenet.CLASSES["val"]
+    number = {name: 79 - k for k, name in enumerate(names)}  # counted backwards
+    images = np.stack([picture(*t) for t in TREE if t[0] == "val"])
+    labels = [number[name] for name in names for _ in range(2)]
+    file.write_bytes(pickle.dumps({"data": images, "labels": labels, "catname2label": number}))
+    val = catalog.load(datasets, "mini_imagenet", root=tmp_path).val
+    assert torch.equal(val.images[:, 0, 40, 40].long(), val.labels)
+
+
+class Forged:
+    """A pickle of an array of objects, whose addresses would be the bytes that are given."""
+
+    def __reduce__(self):
+        kind = np.dtype([("a", object)])
+        return np.array([0], dtype=kind).__reduce__()
+
+
 class Trap:
     """A pickle that would make a folder when it is opened."""
 
@@ -240,12 +289,24 @@ def test_a_pickle_that_would_run_something_is_refused(tmp_path):
     assert not (tmp_path / "sprung").exists()
     file.write_bytes(file.read_bytes()[:40])
     refused(tmp_path, r"val\.pkl is not opened")
+    for forged in (Forged(), np.array([{}], dtype=object), np.zeros(2, [("a", int)])):
+        file.write_bytes(pickle.dumps({"image_data": forged}))
+        refused(tmp_path, r"val\.pkl is not opened \(an array .* is no plain data")
+    eight = b"cnumpy\ndtype\n(VV8\nI0\nI1\ntR(I3\nV|\nN(Va\nt(dVa\n(cnumpy\ndtype\n(VO\ntRI0\ntsI8\nI1\nI0\ntb."
+    file.write_bytes(eight)
+    refused(tmp_path, r"val\.pkl is not opened \(an array of 'V8' is no plain data")
     file.write_bytes(pickle.dumps([1, 2]))
     refused(tmp_path, r"val\.pkl holds a list, not a dict")
     file.write_bytes(pickle.dumps({"image_data": np.zeros((3, 32, 32, 3), np.uint8)}))
     refused(tmp_path, "no uint8 pictures of 84 x 84")
     file.write_bytes(pickle.dumps({"data": np.zeros((3, 84, 84, 3), np.uint8), "labels": [1, 1, 2]}))
     refused(tmp_path, "3 labels of 2 classes for 3 pictures; mini-ImageNet has 16 classes here")
+    images, groups = np.zeros((32, 84, 84, 3), np.uint8), {n: [0, 1] for n in mini_imagenet.CLASSES["val"]}
+    for damaged, message in [(groups, "does not name each of the 32 pictures once"), ([1], "class_dict is a list"),
+                             ({**groups, "n01855672": ["x"]}, "does not hold numbers of pictures"),
+                             ({7: [0]}, "the class 7 is not one of mini-ImageNet's 16 of val")]:
+        file.write_bytes(pickle.dumps({"image_data": images, "class_dict": damaged}))
+        refused(tmp_path, rf"val\.pkl.*{message}")
 
 
 def test_damaged_mini_imagenet_is_named(tmp_path):
@@ -255,6 +316,10 @@ def test_damaged_mini_imagenet_is_named(tmp_path):
     rows = (tmp_path / "val.csv").read_text()
     (tmp_path / "val.csv").write_text(rows.replace("n01855672", "n00000000"))
     refused(tmp_path, "the class 'n00000000' is not one of mini-ImageNet's 16 of val")
+    (tmp_path / "val.csv").write_text(rows.rsplit(",", 1)[0] + "\n")
+    refused(tmp_path, r"val\.csv: line 33 lacks a filename or a label")
+    (tmp_path / "val.csv").write_text(rows.rsplit("\n", 2)[0] + "\n")
+    refused(tmp_path, "the class 'n09256479' has 1 pictures, mini-ImageNet has 2 of each")
     (tmp_path / "val.csv").write_text("picture\n1.png\n")
     refused(tmp_path, r"val\.csv must have the columns filename and label")
     (tmp_path / "val.csv").write_text(rows)
@@ -275,12 +340,12 @@ def test_an_empty_class_of_mini_imagenet_is_named(tmp_path):
 
 def test_the_best_epoch_is_kept_and_survives_a_restart(tiny, tmp_path):
     train, val, _ = catalog.load(datasets, "shapes_fs", each=4)
-    values = [30.0, 50.0, 40.0, 50.0]
+    values = [30.0, 50.0, 40.0, 50.0, 60.0]
 
     def started(epochs_done):
         net = tiny(classes=16)
         return Run(net, Batches(train, 16, generator=torch.Generator().manual_seed(0)),
-                   catalog.load(methods, "sage").seed(0), Recipe(epochs=4), tmp_path / f"{epochs_done}.pt",
+                   catalog.load(methods, "sage").seed(0), Recipe(epochs=5), tmp_path / f"{epochs_done}.pt",
                    select="val_accuracy")
 
     class Stopped(Exception):
@@ -297,11 +362,16 @@ def test_the_best_epoch_is_kept_and_survives_a_restart(tiny, tmp_path):
     log, whole = [], started("whole")
     curve, = fit_together([whole], scored(log))
     assert [e["val_accuracy"] for e in curve] == values and curve[0]["seen"] == len(val)
-    assert all(torch.equal(whole.best[k], v) for k, v in log[1].items())  # the first of equals
-    again = []
+    assert all(torch.equal(whole.best[k], v) for k, v in log[4].items())
+    again, broken = [], started("broken")
     with pytest.raises(Stopped):
-        fit_together([started("broken")], scored(again, stop_at=3))
+        fit_together([broken], scored(again, stop_at=4))
+    assert all(torch.equal(broken.best[k], v) for k, v in log[1].items())  # the first of equals
     resumed = started("broken")
+    resumed.restore()
+    assert all(torch.equal(resumed.best[k], v) for k, v in log[1].items())
+    kept = weights.load(tiny(classes=16, seed=1), tmp_path / "broken.pt").state_dict()
+    assert all(torch.equal(kept[k], v) for k, v in log[1].items())
     fit_together([resumed], scored(again))
     assert all(torch.equal(resumed.best[k], v) for k, v in whole.best.items())
     assert all(torch.equal(v, whole.net.state_dict()[k]) for k, v in resumed.net.state_dict().items())
@@ -309,3 +379,5 @@ def test_the_best_epoch_is_kept_and_survives_a_restart(tiny, tmp_path):
     other.select = None
     with pytest.raises(ValueError, match="its select is val_accuracy, this run's None"):
         other.restore()
+    with pytest.raises(ValueError, match="chosen by 'val_accuracy', which is not in the curve: epoch, lr, train_loss"):
+        fit_together([started("without")])

@@ -35,6 +35,14 @@ def test_recipes_are_kept_apart_the_papers_first_then_the_one_with_most_runs():
     assert [r["seed"] for r in found["shortened: epochs 30"]] == [0, 1, 2] and sum(map(len, found.values())) == 5
 
 
+def test_few_shot_runs_of_one_setup_differ_in_method_and_seed_alone():
+    def run(method, epochs, seed=0):
+        return {**record(method, seed), "dataset": {"name": "cifar_fs"}, "model": {"name": "resnet12", "width": 16},
+                "recipe": {"epochs": epochs}}
+    long, short = [run("sage", 100)], [run("sage", 12), run("vanilla", 12), run("sage", 12, 1)]
+    assert summary.by_setup([*long, *short]) == [short, long]
+
+
 def test_methods_hold_their_seeds_in_order():
     found = summary.by_method([record("mixup", 2), record("sage", 1), record("mixup", 0)])
     assert {m: [r["seed"] for r in rs] for m, rs in found.items()} == {"mixup": [0, 2], "sage": [1]}

@@ -18,10 +18,10 @@
 # # Few-shot
 #
 # A good representation serves pictures of things it was never trained on. Few-shot classification puts that to the test: a
-# network learns to tell some classes apart, and is then asked about *other* classes, each told by one or five pictures.
+# network learns to tell some classes apart, and is then asked about *other* classes, each shown by one or five labelled pictures.
 #
-# In the paper's Table 2 {cite:p}`ma2022sage` SAGE comes first at this, on mini-ImageNet. How its network was trained is not said,
-# nor with how many pictures a class is told. Here are the definitions by hand, a small experiment on painted shapes, and the
+# In the paper's Table 2 {cite:p}`ma2022sage` SAGE comes first at this, on mini-ImageNet. The paper does not say how the network
+# was trained, nor how many labelled pictures each new class has. Here are the definitions by hand, a small experiment on painted shapes, and the
 # table beside what our records measured.
 
 # %% tags=["parameters"]
@@ -42,7 +42,7 @@ names = [set(part.classes) for part in (train, val, test)]
 assert not names[0] & names[1] and not names[0] & names[2] and not names[1] & names[2]
 
 # %% [markdown]
-# Three lots of classes, none in two of them: base classes to train on, validation classes to choose the epoch by, and new ones
+# Three groups of classes that share none: base classes to train on, validation classes to choose the epoch by, and new ones
 # to be tried on. mini-ImageNet has 64, 16 and 20 of them {cite:p}`ravi2017`, as has CIFAR-FS {cite:p}`bertinetto2019`; the
 # few-shot shapes have 16, 6 and 6.
 
@@ -79,8 +79,9 @@ for episode in drawn[:50]:
 # ## A class is a mean
 #
 # The network's last layer names base classes and is of no use now. What enters it, the features $f(x)$, is the representation.
-# The simplest classifier on top of it trains nothing {cite:p}`snell2017`. A class is its *prototype*, the mean of its
-# support's features, and a query belongs to the prototype it is most similar to:
+# A simple classifier on top of it needs no further training. As in prototypical networks {cite:p}`snell2017`, a class is its
+# *prototype*, the mean of its support's features; unlike there, the network was not trained on episodes. A query belongs to the
+# prototype it is most similar to:
 #
 # ```{math}
 # :label: eq-prototype
@@ -88,8 +89,8 @@ for episode in drawn[:50]:
 # \hat n(x) = \operatorname*{argmax}_n \; \frac{\langle f(x), p_n \rangle}{\lVert f(x) \rVert \, \lVert p_n \rVert}.
 # ```
 #
-# That is the cosine, the default of the few-shot code that the paper follows {cite:p}`dvornik2019`; the other usual choice is
-# the smallest Euclidean distance. The obvious version, one query and one prototype at a time:
+# That is the cosine, the default of the few-shot code that the paper follows {cite:p}`dvornik2019`. Prototypical networks take
+# the smallest squared Euclidean distance instead. The obvious version, one query and one prototype at a time:
 
 # %%
 def slow_accuracy(f, episode, shots):
@@ -163,9 +164,8 @@ wrong = taken != classes[:, :, None]
 assert (taken % 2 == classes[:, :, None] % 2)[wrong].float().mean() > 0.5  # wrong outline, right fill
 
 # %% [markdown]
-# **What to see.** Left, one of the five pictures that show a class; right, queries and what they were taken for. Outlines that
-# were never trained are told apart far better than by guessing. Where it fails the fill is mostly right and the outline wrong:
-# both fills were trained, these outlines were not.
+# **What to see.** Left, one of the five pictures that show a class; right, queries and what they were taken for. Of the wrong
+# answers more than half have the right fill; by chance it would be two in five. Both fills were trained, these outlines were not.
 #
 # ## How good is it?
 
@@ -173,15 +173,21 @@ assert (taken % 2 == classes[:, :, None] % 2)[wrong].float().mean() > 0.5  # wro
 # NBVAL_IGNORE_OUTPUT
 results = {(name, k, d): fewshot.evaluate(f[name], test.labels, Episodes(shots=k, seed=seed), d)
            for name in runs for k in (1, 5) for d in fewshot.DISTANCES}
-assert all(r["accuracy"] > 25 for r in results.values())  # guessing: 20
+assert results["vanilla", 5, "cosine"]["accuracy"] > 45  # guessing: 20; the fill alone, with a guessed outline: 40
 assert all(results[name, 5, d]["accuracy"] > results[name, 1, d]["accuracy"] for name in runs for d in fewshot.DISTANCES)
+assert results["vanilla", 5, "cosine"]["accuracy"] > results["sage", 5, "cosine"]["accuracy"]
 show.table(["network", "shots", "distance", "accuracy, %", "± (95 %)"],
            [[*key, r["accuracy"], r["interval"]] for key, r in results.items()], "5-way episodes of new shapes")
 
 # %% [markdown]
-# The interval is $1.96$ standard errors over episodes. It says how well a thousand episodes tell *this network's* accuracy, and
-# nothing about another seed of training, which moves the result by far more. A table whose rows differ by less than that needs
-# several networks a row.
+# **What to see.** Guessing gives 20 %. But the fills were trained: a network that sees the fill and guesses among the three new
+# outlines has 40 %. What is above that comes from outlines it never saw. And the plainly trained network is ahead. That is one
+# seed, eight epochs of a narrow network on painted shapes, and mixing usually needs a longer training: it says nothing about
+# Table 2.
+#
+# The interval is $1.96$ standard errors over episodes. It says how well a thousand episodes tell *this network's* accuracy on
+# *these* six classes and their pictures, and with more episodes it shrinks towards nothing. It does not cover other classes, nor
+# another seed of training: for that, train again, as the last table does.
 
 # %% mystnb={"image": {"alt": "Width of the interval against the number of episodes, on logarithmic axes, beside a line of slope minus one half."}}
 # NBVAL_IGNORE_OUTPUT
@@ -202,59 +208,53 @@ plt.show()
 # %% [markdown]
 # ## What would break it
 #
-# An exam in which the questions are among the answers. If queries are drawn without regard to the support, some are in it, and
-# a picture is very similar to a mean that contains it. With one shot it *is* the prototype.
+# An exam whose questions were answered in the lesson. If queries are drawn without regard to the support, some are in it. Say one
+# of the fifteen: with one shot that picture *is* the prototype, and always right.
 
 # %%
 # NBVAL_IGNORE_OUTPUT
-def leaky(shots, g):
-    rows = []
-    for _ in range(300):
-        classes = torch.randperm(len(test.classes), generator=g)[:5].tolist()
-        rows.append(torch.stack([(test.labels == k).nonzero()[:, 0][torch.randint(20, (shots + 15,), generator=g)] for k in classes]))
-    return torch.stack(rows)
-
-
-g = torch.Generator().manual_seed(seed)
-fair = fewshot.accuracies(f["vanilla"], Episodes(shots=1, episodes=300, seed=seed).draw(test.labels), 1).mean()
-leaking = fewshot.accuracies(f["vanilla"], leaky(1, g), 1).mean()
-assert leaking > fair + 1
-show.table(["1 shot", "accuracy, %"], [["support and queries apart", float(fair)], ["drawn from the same 20 pictures", float(leaking)]])
+fair = Episodes(shots=1, seed=seed).draw(test.labels)
+leaking = fair.clone()
+leaking[..., 1] = fair[..., 0]  # the first query is the support picture
+a, b = (float(fewshot.accuracies(f["vanilla"], d, shots=1).mean()) for d in (fair, leaking))
+assert abs((b - a) - (100 - a) / 15) < 1  # a sure point for each such query
+show.table(["1 shot", "accuracy, %"], [["support and queries apart", a], ["one query in fifteen among the support", b]])
 
 # %% [markdown]
 # ## Table 2
 #
-# As reported, on mini-ImageNet, which cannot be shipped or downloaded by this project: bring a copy, and
-# [the experiment](experiments/few_shot.ipynb) fills the column. Five shots are our reading, by the size of the numbers; the paper
-# does not say.
+# As reported, on mini-ImageNet. Its pictures cannot be shipped or downloaded by this project: bring a copy, run [the
+# experiment](experiments/few_shot.ipynb) with `-p results book/results`, and the column fills. Five shots are our reading, by the
+# size of the numbers; the paper does not say.
 
 # %%
 def measured(dataset):
-    """recipe -> method -> its few-shot records."""
-    found = {}
-    for r in summary.as_tuned(records.every(records.RESULTS, "few_shot")):
-        if r["dataset"]["name"] == dataset:
-            found.setdefault(f"{r['model']['name']} of width {r['model']['width']}, {r['recipe']['epochs']} epochs", []).append(r)
-    return {recipe: summary.by_method(rs) for recipe, rs in found.items()}
+    """The few-shot records on a data set by a ResNet12, in lists of one setup each."""
+    found = [r for r in summary.as_tuned(records.every(records.RESULTS, "few_shot"))
+             if r["dataset"]["name"] == dataset and r["model"]["name"] == "resnet12"]
+    return summary.by_setup(found)
 
 
-def accuracy(record, shots, distance="cosine"):
-    return next(e["accuracy"] for e in record["episodes"] if (e["shots"], e["distance"]) == (shots, distance))
+def accuracy(runs, shots, distance="cosine"):
+    """The spread over runs of the 5-way accuracy on new classes; "not run" without one."""
+    values = [e["accuracy"] for r in runs for e in r["episodes"] if (e["ways"], e["shots"], e["distance"]) == (5, shots, distance)]
+    return summary.spread(values) if values else "not run"
 
 
 reported = records.reported(2)[0]
-ours = next(iter(measured("mini_imagenet").values()), {})
-show.table(["method", "reported, %", "measured, 5 shots, %"], [[m, reported[m], summary.spread(accuracy(r, 5) for r in ours[m])
-           if m in ours else "not run"] for m in list(reported)[2:]], "Table 2, mini-ImageNet, ResNet12")
+ours = summary.by_method(next(iter(measured("mini_imagenet")), []))
+show.table(["method", "reported, %", "measured, 5 shots, %"],
+           [[m, reported[m], accuracy(ours.get(m, []), 5)] for m in list(reported)[2:]], "Table 2, mini-ImageNet, ResNet12")
 
 # %% [markdown]
-# CIFAR-FS asks the same question of CIFAR-100's classes, and can be run by anyone. These are short runs of a narrow network:
-# numbers to compare with each other, not with the literature.
+# CIFAR-FS asks the same question of CIFAR-100's classes, and can be run by anyone. The last column says how each network was
+# trained; short runs of a narrow one compare with each other, not with the literature.
 
 # %%
-rows = [[m, *(summary.spread(accuracy(r, k, d) for r in rs) for k in (1, 5) for d in fewshot.DISTANCES), recipe]
-        for recipe, ours in measured("cifar_fs").items() for m, rs in ours.items()]
-show.table(["method", *(f"{k}-shot, {d}" for k in (1, 5) for d in fewshot.DISTANCES), "network"], rows or [["not run"] * 6],
+rows = [[m, *(accuracy(rs, k, d) for k in (1, 5) for d in fewshot.DISTANCES),
+         f"width {rs[0]['model']['width']}, {rs[0]['recipe']['epochs']} epochs"]
+        for setup in measured("cifar_fs") for m, rs in summary.by_method(setup).items()]
+show.table(["method", *(f"{k}-shot, {d}" for k in (1, 5) for d in fewshot.DISTANCES), "ResNet12"], rows or [["not run"] * 6],
            "CIFAR-FS, 5-way accuracy on new classes, %: mean ± deviation over seeds of training (their number)")
 
 # %% [markdown]
@@ -303,7 +303,7 @@ untrained = catalog.load(models, "resnet12", classes=16, width=8).train()
 with torch.no_grad():  # let BatchNorm see some pictures: without that the features hardly differ
     for x, _ in Batches(train, 100):
         untrained(x)
-chance = fewshot.evaluate(fewshot.features(untrained, test), test.labels, exam)
-assert 20 < chance["accuracy"] < results["vanilla", 5, "cosine"]["accuracy"]
-show.table(["5 ways, 5 shots", "accuracy, %"], [["guessing", 20.0], ["untrained", chance["accuracy"]],
+as_drawn = fewshot.evaluate(fewshot.features(untrained, test), test.labels, exam)["accuracy"]
+assert abs(as_drawn - 20) < 3  # nearly: on these shapes random features say almost nothing about outline or fill
+show.table(["5 ways, 5 shots", "accuracy, %"], [["guessing", 20.0], ["untrained", as_drawn],
                                                ["trained", results["vanilla", 5, "cosine"]["accuracy"]]])

@@ -1,34 +1,74 @@
-"""Pickles of numpy arrays, dicts, lists, text and numbers, opened without executing what else they may hold."""
+"""Pickles of plain numpy arrays, dicts, lists, text and numbers, opened without executing what else they may hold.
+
+No name in the file is imported. The few that arrays need stand for functions here, which build arrays of numbers or
+text from bytes: a forged type, with objects or fields in it, could otherwise hold addresses of its author's choice.
+"""
 import collections
 import pickle
 
 import numpy as np
 
-# what a pickled array asks for by name, under numpy's old and new addresses
-_RECONSTRUCT = np.empty(0).__reduce__()[0]
-_SCALAR = np.float64(0).__reduce__()[0]
-_FROM_BUFFER = np.zeros(1).__reduce_ex__(5)[0]
+
+class _Kind:
+    """Stands for a dtype while a pickle is read."""
+
+    def __init__(self, name):
+        self.plain = np.dtype(name) if isinstance(name, str) else None
+        if self.plain is None or self.plain.kind not in "biufSU":
+            raise pickle.UnpicklingError(f"an array of {name!r} is no plain data")
+
+    def __setstate__(self, state):
+        if any(part is not None for part in state[2:5]):
+            raise pickle.UnpicklingError("an array with fields is no plain data")
+        self.plain = self.plain.newbyteorder(state[1])
+
+
+class _Array(np.ndarray):
+    """An array that is filled when its state comes, with a plain dtype and bytes."""
+
+    def __setstate__(self, state):
+        _, shape, kind, fortran, raw = state
+        super().__setstate__((1, shape, kind.plain, fortran, raw))
+
+
+def _dtype(name, *_):
+    return _Kind(name)
+
+
+def _array(*_):
+    return np.ndarray.__new__(_Array, 0, np.uint8)
+
+
+def _scalar(kind, raw):
+    return np.frombuffer(raw.encode("latin1") if isinstance(raw, str) else raw, kind.plain)[0]
+
+
+def _from_buffer(raw, kind, shape, order, axes=None):
+    if axes is not None:  # kept in the order of its memory, and turned
+        return np.frombuffer(raw, kind.plain).reshape(shape).transpose(axes)
+    return np.frombuffer(raw, kind.plain).reshape(shape, order=order)
+
+
+def _encode(text, encoding):  # how Python 2's protocols write bytes
+    return text.encode("latin1" if encoding in ("latin1", "latin-1") else "ascii")
+
+
+_CORES = ("core", "_core")  # numpy's old and new addresses
 ALLOWED = {
-    ("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype,
+    ("numpy", "ndarray"): lambda *_: None, ("numpy", "dtype"): _dtype, ("_codecs", "encode"): _encode,
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): _array for core in _CORES},
+    **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in _CORES},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in _CORES},
     **{("collections", kind): getattr(collections, kind) for kind in ("OrderedDict", "defaultdict")},
     **{(builtin, "list"): list for builtin in ("builtins", "__builtin__")},
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): _RECONSTRUCT for core in ("core", "_core")},
-    **{(f"numpy.{core}.multiarray", "scalar"): _SCALAR for core in ("core", "_core")},
-    **{(f"numpy.{core}.numeric", "_frombuffer"): _FROM_BUFFER for core in ("core", "_core")},
 }
 
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module, name):
-        if (module, name) == ("_codecs", "encode"):  # how Python 2's protocols write bytes
-            return _encode
         if (module, name) not in ALLOWED:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no data needs")
         return ALLOWED[module, name]
-
-
-def _encode(text, encoding):
-    return text.encode("latin1" if encoding in ("latin1", "latin-1") else "ascii")
 
 
 def load_arrays(file):
@@ -37,8 +77,8 @@ def load_arrays(file):
         with open(file, "rb") as opened:
             found = _Unpickler(opened, encoding="latin1").load()
     except Exception as error:  # a damaged pickle fails in many ways
-        raise ValueError(f"the pickle {file} is not opened ({error or type(error).__name__}): get the file again from "
-                         "where you trust it") from error
+        raise ValueError(f"the pickle {file} is not opened ({str(error) or type(error).__name__}): get the file again "
+                         "from where you trust it") from error
     if not isinstance(found, dict):
         raise ValueError(f"the pickle {file} holds a {type(found).__name__}, not a dict of pictures and classes")
     return found

@@ -18,7 +18,7 @@ import torch
 from ._few_shot import FewShot
 from ._safe_pickle import load_arrays
 
-SIZE = 84
+SIZE, EACH = 84, 600
 CLASSES = {
     "train": """
         n01532829 n01558993 n01704323 n01749939 n01770081 n01843383 n01910747 n02074367 n02089867 n02091831
@@ -46,17 +46,28 @@ def load(root):
     """Training, validation and test classes. FileNotFoundError lists the forms that are read."""
     if root is None:
         raise ValueError("mini_imagenet needs root: the folder it is in (it cannot be downloaded)")
+    found = FewShot.of(_parts(root))
+    for part in found:
+        for name, count in zip(part.classes, part.labels.bincount(minlength=len(part.classes)).tolist(), strict=True):
+            if count != EACH:
+                raise ValueError(f"{root}: the class {name!r} has {count} pictures, mini-ImageNet has {EACH} of each; "
+                                 "unpack it again")
+    return found
+
+
+def _parts(root):
+    """(images, labels, class names) of the three splits, in whichever form they are there."""
     for top in (Path(root) / "mini_imagenet", Path(root)):
         for k in range(2):
             files = {split: top / names[k] for split, names in PICKLES.items()}
             if all(file.exists() for file in files.values()):
-                return FewShot.of(_from_pickle(file, split) for split, file in files.items())
+                return [_from_pickle(file, split) for split, file in files.items()]
         if (top / "train.csv").exists():
-            return FewShot.of(_from_list(top, split) for split in CLASSES)
+            return [_from_list(top, split) for split in CLASSES]
         if (top / "train").is_dir():
-            return FewShot.of(_from_folders(top / split, split) for split in CLASSES)
+            return [_from_folders(top / split, split) for split in CLASSES]
         if (top / CLASSES["train"][0]).is_dir():
-            return FewShot.of(_from_folders(top, split) for split in CLASSES)
+            return [_from_folders(top, split) for split in CLASSES]
     raise FileNotFoundError(
         f"no mini-ImageNet under {root}: neither train/CLASS/*.jpg beside val/ and test/, nor the 100 class folders, "
         f"nor images/ with train.csv, val.csv, test.csv, nor {', '.join(names[0] for names in PICKLES.values())}")
@@ -70,23 +81,26 @@ def _from_folders(folder, split):
             raise ValueError(f"{folder / name} has no picture (*.jpg, *.jpeg, *.png); mini-ImageNet has that class "
                              f"among those of {split}")
         pictures += [(file, name) for file in found]
-    return _read(pictures, split)
+    return _read(pictures, split, folder)
 
 
 def _from_list(top, split):
     file = top / f"{split}.csv"
     if not file.exists():
         raise FileNotFoundError(f"{file} is missing beside train.csv")
-    with open(file, newline="") as opened:
+    with open(file, newline="", encoding="utf-8-sig") as opened:
         rows = list(csv.DictReader(opened))
     if not rows or not {"filename", "label"} <= set(rows[0]):
         raise ValueError(f"{file} must have the columns filename and label, and a row for each picture")
-    return _read([(top / "images" / row["filename"], row["label"]) for row in rows], split)
+    short = [n for n, row in enumerate(rows, 2) if not (row["filename"] and row["label"])]
+    if short:
+        raise ValueError(f"{file}: line {short[0]} lacks a filename or a label")
+    return _read([(top / "images" / row["filename"], row["label"]) for row in rows], split, file)
 
 
-def _read(pictures, split):
+def _read(pictures, split, place):
     """All pictures of a split, from (file, class name) of each."""
-    _same_classes({name for _, name in pictures}, split, pictures[0][0].parent)
+    _same_classes({name for _, name in pictures}, split, place)
     with ThreadPoolExecutor() as pool:
         images = list(pool.map(_picture, [file for file, _ in pictures]))
     number = {name: k for k, name in enumerate(CLASSES[split])}
@@ -114,23 +128,43 @@ def _from_pickle(file, split):
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (SIZE, SIZE, 3):
         raise ValueError(f"{file} holds no uint8 pictures of {SIZE} x {SIZE} under image_data or data; is it "
                          "mini-ImageNet?")
-    if "class_dict" in found:  # WordNet id -> which pictures
-        _same_classes(set(found["class_dict"]), split, file)
-        labels = np.full(len(images), -1)
-        for k, name in enumerate(CLASSES[split]):
-            labels[np.asarray(found["class_dict"][name])] = k
-    else:  # class numbers that go on from split to split, without names
-        values, labels = np.unique(np.asarray(found.get("labels", [])), return_inverse=True)
-        if len(values) != len(CLASSES[split]) or len(labels) != len(images):
-            raise ValueError(f"{file} has {len(labels)} labels of {len(values)} classes for {len(images)} pictures; "
-                             f"mini-ImageNet has {len(CLASSES[split])} classes here")
-    if (labels < 0).any():
-        raise ValueError(f"{file}: picture {int((labels < 0).argmax())} is in no class of class_dict")
+    labels = _by_name(found["class_dict"], split, file, len(images)) if "class_dict" in found else \
+        _by_number(found, split, file, len(images))
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels), CLASSES[split]
 
 
+def _by_name(groups, split, file, count):
+    """Class numbers from a dict, WordNet id -> which pictures."""
+    if not isinstance(groups, dict):
+        raise ValueError(f"{file}: class_dict is a {type(groups).__name__}, not a dict of classes")
+    _same_classes(set(groups), split, file)
+    try:
+        members = [np.asarray(groups[name], np.int64).reshape(-1) for name in CLASSES[split]]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{file}: class_dict does not hold numbers of pictures ({error})") from error
+    every = np.concatenate(members)
+    if not np.array_equal(np.sort(every), np.arange(count)):
+        raise ValueError(f"{file}: class_dict does not name each of the {count} pictures once")
+    labels = np.empty(count, np.int64)
+    labels[every] = np.repeat(np.arange(len(members)), [len(m) for m in members])
+    return labels
+
+
+def _by_number(found, split, file, count):
+    """Class numbers from a list of labels, by the file's own names for them or else in the order of the numbers."""
+    values, labels = np.unique(np.asarray(found.get("labels", ())).reshape(-1), return_inverse=True)
+    if len(values) != len(CLASSES[split]) or len(labels) != count:
+        raise ValueError(f"{file} has {len(labels)} labels of {len(values)} classes for {count} pictures; "
+                         f"mini-ImageNet has {len(CLASSES[split])} classes here")
+    named = found.get("catname2label")
+    if isinstance(named, dict) and set(named) == set(CLASSES[split]) and set(named.values()) == set(values.tolist()):
+        order = {number: CLASSES[split].index(name) for name, number in named.items()}
+        labels = np.asarray([order[value] for value in values.tolist()])[labels]
+    return labels
+
+
 def _same_classes(names, split, place):
-    wrong = sorted(names ^ set(CLASSES[split]))
+    wrong = sorted(names ^ set(CLASSES[split]), key=str)
     if wrong:
         raise ValueError(f"{place}: the class {wrong[0]!r} is {'missing' if wrong[0] in CLASSES[split] else 'not one'} "
                          f"of mini-ImageNet's {len(CLASSES[split])} of {split} (Ravi and Larochelle's split)")

@@ -1,9 +1,10 @@
 """ResNet-12, the network of few-shot work: K. Lee, S. Maji, A. Ravichandran, S. Soatto, "Meta-Learning with
 Differentiable Convex Optimization", CVPR 2019.
 
-https://arxiv.org/abs/1904.03758. Four blocks of three 3x3 convolutions, 64, 160, 320 and 640 channels wide, and a mean
-over what is left of the picture. SAGE's Table 2 says "ResNet12" and no more, its authors' code has none: width
-and regularisation are unknown. DropBlock, which the article above adds in the last two blocks, is left out here.
+https://arxiv.org/abs/1904.03758. Four blocks of three 3x3 convolutions, 64, 160, 320 and 640 channels wide. Differs
+from their code: the mean over what is left of the picture (they keep all places of it), and neither dropout after the
+first two blocks nor DropBlock after the last two. SAGE's Table 2 says "ResNet12" and no more, and its authors' code has
+none.
 """
 import torch.nn.functional as F
 from torch import nn

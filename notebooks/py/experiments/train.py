@@ -179,8 +179,10 @@ parameters = dict(dataset=dataset, method=method, settings=settings, options=giv
                   momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, padding=padding, flip=flip,
                   precision=precision, channels_last=channels_last, compile_network=compile_network, device=device)
 written = []
-for seed, curve in zip(seeds, curves, strict=True):
+for seed, curve, run in zip(seeds, curves, started, strict=True):
     record = records.make(**asked, seed=seed, curve=curve, parameters=parameters, device=device, together=len(seeds))
+    if networks:
+        weights.save(run.net, records.path(record, networks).with_suffix(".pt"))
     written.append(records.write(record, results))
     assert records.read(written[-1]) == record
 found = [records.read(file) for file in written]
@@ -192,7 +194,5 @@ show.table(["result", *(f"seed {seed}" for seed in seeds)],
             ["recipe", *(r["kind"] for r in found)], ["record", *written]])
 
 # %%
-for run, record in zip(started, found, strict=True):
-    if networks:
-        weights.save(run.net, records.path(record, networks).with_suffix(".pt"))
+for run in started:
     run.checkpoint.unlink()
