@@ -130,7 +130,8 @@ def _from_pickle(file, split):
                          "mini-ImageNet?")
     labels = _by_name(found["class_dict"], split, file, len(images)) if "class_dict" in found else \
         _by_number(found, split, file, len(images))
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels), CLASSES[split]
+    images = torch.from_numpy(np.require(images, requirements="W"))  # from a buffer it cannot be written to
+    return images.permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels), CLASSES[split]
 
 
 def _by_name(groups, split, file, count):
