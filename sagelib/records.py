@@ -12,13 +12,12 @@ import statistics
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ._paper_recipe import recipe_kind
 from ._stamp import commit, hardware, versions
 
 SCHEMAS = {kind: Path(__file__).with_name(f"{kind}.schema.json") for kind in ("record", "timing", "few_shot")}
 RESULTS = Path(__file__).parents[1] / "book/results"  # the book's own records, in a checkout
 REPORTED = Path(__file__).parents[1] / "book/reported"  # the paper's numbers, a file for each table
-PAPER_RECIPE = dict(epochs=300, lr=0.2, momentum=0.9, nesterov=True, weight_decay=1e-4, decay=0.1, batch=100, padding=2,
-                    flip=True, loss="bce", train_images=50_000)
 
 
 def make(*, dataset, model, method, recipe, seed, curve, parameters, device="cpu", together=1):
@@ -72,17 +71,6 @@ def _stamp(parameters, device):
 def run_id(**asked):
     """Eight hexadecimal digits that stand for everything that was asked for."""
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def recipe_kind(dataset, model, method, recipe):
-    """"paper" for the paper's recipe on a whole data set at full width, else what was changed, in words."""
-    has = {**recipe, "loss": method["loss"], "train_images": dataset["train"]}
-    changed = [f"{k} {has.get(k)} (paper {v})" for k, v in PAPER_RECIPE.items() if has.get(k) != v]
-    if model["name"] == "preactresnet18" and model["width"] != 64:
-        changed.append(f"width {model['width']} (paper 64)")
-    if dataset["name"] not in ("cifar10", "cifar100"):
-        changed.append(f"data set {dataset['name']}, not one of the paper's")
-    return "paper" if not changed else "shortened: " + "; ".join(changed)
 
 
 def summary(curve):
@@ -182,7 +170,14 @@ def timings(root, what):
 def reported(table, root=REPORTED):
     """The rows of one of the paper's tables, as dicts: numbers as floats, names as text."""
     with open(Path(root) / f"table_{table}.csv", newline="") as file:
-        return [{k: float(v) if v[:1].isdigit() else v for k, v in row.items()} for row in csv.DictReader(file)]
+        return [{k: _number(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def _number(text):
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def validate(record):

@@ -101,7 +101,7 @@ ALLOWED = {  # who may import whom inside sagelib; a name stands for the file or
     "saliency": set(), "mask": {"saliency"}, "rearrange": {"saliency", "mask", "_search"},
     "evaluate": set(), "calibration": set(), "fewshot": {"batches"}, "robustness": {"_constants", "_autoattack"},
     "corruptions": {"_blurs", "_weather"}, "_blurs": set(), "_weather": {"_blurs"}, "_autoattack": set(),
-    "records": {"_stamp"}, "_stamp": set(), "weights": set(),
+    "records": {"_stamp", "_paper_recipe"}, "_stamp": set(), "_paper_recipe": set(), "weights": set(),
     "show": set(), "summary": set(), "catalog": set(), "models": set(), "datasets": {"datasets", "_constants"},
     "_constants": set(),
     "_search": {"_search_triton"}, "_search_triton": set(),

@@ -55,6 +55,12 @@ def test_only_the_papers_recipe_is_called_the_papers(parts):
     assert short["kind"] == "shortened: epochs 3 (paper 300)"
     narrow = records.make(**{**parts, "model": {**parts["model"], "width": 16}})
     assert "width 16 (paper 64)" in narrow["kind"]
+    slim = records.make(**{**parts, "model": {"name": "wrn16_8", "width": 2, "parameters": 700_000}})
+    assert slim["kind"] == "shortened: width 2 (paper 8)"
+    comixup = {**parts["method"], "name": "comixup"}
+    gentle = {**parts, "method": comixup, "recipe": {**parts["recipe"], "lr": 0.12}}
+    assert records.make(**gentle)["kind"] == "paper"  # appendix B: on CIFAR-10 it diverges with 0.2
+    assert records.make(**{**parts, "method": comixup})["kind"] == "shortened: lr 0.2 (paper 0.12)"
     other = records.make(**{**parts, "dataset": {**parts["dataset"], "name": "shapes"}})
     assert "not one of the paper's" in other["kind"]
 
