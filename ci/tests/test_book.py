@@ -105,6 +105,8 @@ ALLOWED = {  # who may import whom inside sagelib; a name stands for the file or
     "show": set(), "summary": set(), "catalog": set(), "models": set(), "datasets": {"datasets", "_constants"},
     "_constants": set(),
     "_search": {"_search_triton"}, "_search_triton": set(),
+    "sweep": {"_plan", "_attempt", "_view", "records"}, "_attempt": {"_plan", "records"}, "_view": {"records"},
+    "_plan": {"catalog", "datasets", "methods", "models"},
     "train": {"evaluate", "_run"}, "_run": {"_capture"}, "_capture": set(),
     "batches": {"losses"}, "losses": {"saliency"}, "timing": set(), "__init__": set(),
     "methods": {"methods", "losses", "_constants", "saliency", "mask", "rearrange"},

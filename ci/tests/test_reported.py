@@ -5,8 +5,8 @@ import pytest
 
 from sagelib import catalog, methods, models, records
 
-PRINTED = [[cell.strip() for cell in line.split("|")]
-           for line in (Path(__file__).parent / "paper_tables.txt").read_text().splitlines() if line.startswith("Table")]
+TEXT = (Path(__file__).parent / "paper_tables.txt").read_text()
+PRINTED = [[cell.strip() for cell in line.split("|")] for line in TEXT.splitlines() if line.startswith("Table")]
 NAMES = {"Vanilla": "vanilla", "Mixup": "mixup", "CutMix": "cutmix", "Manifold": "manifold_mixup",
          "SaliencyMix": "saliencymix", "Puzzle Mix": "puzzlemix", "Co-Mixup": "comixup", "SAGE": "sage",
          "CIFAR-10": "cifar10", "CIFAR-100": "cifar100", "CIFAR10": "cifar10", "CIFAR100": "cifar100",

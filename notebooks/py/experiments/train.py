@@ -195,4 +195,4 @@ show.table(["result", *(f"seed {seed}" for seed in seeds)],
 
 # %%
 for run in started:
-    run.checkpoint.unlink()
+    run.checkpoint.unlink(missing_ok=True)
