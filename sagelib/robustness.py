@@ -1,12 +1,11 @@
-"""How a network fares off the clean test set: noise, adversarial steps, and how far its confidence can be believed.
+"""How a network fares off the clean test set: noise and adversarial steps.
 
 The paper's three perturbations (section 4.2, supplement C) are Gaussian noise of variance 0.01, FGSM with an l-infinity
 budget of 8/255 and FGM with an l2 budget of 0.5. I. Goodfellow, J. Shlens, C. Szegedy, "Explaining and Harnessing
 Adversarial Examples", ICLR 2015, https://arxiv.org/abs/1412.6572; PGD: A. Madry et al., "Towards Deep Learning Models
-Resistant to Adversarial Attacks", ICLR 2018, https://arxiv.org/abs/1706.06083.
-
-The paper does not say in which space its budgets count, nor whether pictures are clamped, and no code was published.
-So a budget comes with its `Convention` here: pixels in [0, 1] or normalised values, clamped to real pictures or not.
+Resistant to Adversarial Attacks", ICLR 2018, https://arxiv.org/abs/1706.06083. The paper does not say in which space
+its budgets count, nor whether pictures are clamped, and no code was published. So a budget comes with its `Convention`
+here: pixels in [0, 1] or normalised values, clamped to real pictures or not.
 """
 import contextlib
 from dataclasses import dataclass
@@ -25,8 +24,7 @@ __all__ = ["CONVENTIONS", "Convention", "Seen", "autoattack", "evaluate", "evalu
 
 @dataclass(frozen=True)
 class Convention:
-    """In which space a budget counts: "pixels", in [0, 1], or "normalised"; and whether pixels are clamped to [0,
-    1]."""
+    """In which space a budget counts, "pixels" in [0, 1] or "normalised", and whether pixels are clamped."""
 
     space: str = "pixels"
     clamp: bool = True
@@ -104,10 +102,8 @@ def pgd(seen, z, y, epsilon, step, steps, norm="linf", generator=None):
     _budget(epsilon)
     if norm not in ("linf", "l2"):
         raise ValueError(f"unknown norm {norm!r}; PGD knows 'linf' and 'l2'")
-    move, zero = fgsm if norm == "linf" else fgm, torch.zeros_like(z)
-    delta = zero
-    if generator is not None:
-        delta = _random_start(z, epsilon, norm, generator)
+    move = fgsm if norm == "linf" else fgm
+    delta = torch.zeros_like(z) if generator is None else _random_start(z, epsilon, norm, generator)
     for _ in range(steps):
         at = seen.real(z + delta)
         delta = _project(move(at, loss_gradient(seen, at, y)[1], step) - z, epsilon, norm)

@@ -1,4 +1,4 @@
-"""Run a plan: every cell that has no record yet, in processes of this machine or as tasks of a Ray cluster.
+"""Run a plan: every cell that has no record yet, in processes of this machine.
 
     python -m sagelib.sweep book/plans/table_1.yml --size laptop --root data
 
@@ -7,6 +7,7 @@ each run from its last checkpoint. A cell that fails leaves its notebook and a l
 """
 import argparse
 import fcntl
+import functools
 import os
 import signal
 import subprocess
@@ -21,13 +22,13 @@ from ._view import View, hours
 RETRIES = 2  # for what is not the notebook's fault: a killed process, a kernel that did not come up
 
 
-def run(plan, size="paper", *, root="data", results=records.RESULTS, out="runs/sweep", backend="local", jobs=None,
-        threads=1, device="", only=(), say=print, **cluster):
+def run(plan, size="paper", *, root="data", results=records.RESULTS, out="runs/sweep", jobs=None,
+        threads=1, device="", only=(), say=None):
     """Run what is missing of a plan (a YAML file) at a size; returns the names of the cells that failed.
 
-    `jobs` cells at a time, with `threads` threads each (local); `cluster`: address and gpus, for backend "ray".
-    KeyboardInterrupt stops the running attempts and is passed on.
+    `jobs` cells at a time, with `threads` threads each. KeyboardInterrupt stops the running attempts and is passed on.
     """
+    say = say or functools.partial(print, flush=True)
     title, cells = _plan.read(plan, size)
     cells = [c for c in cells if all(str(c.parameters.get(k)) == v for k, v in only)]
     todo = [c for c in cells if not done(c, results)]
@@ -37,9 +38,6 @@ def run(plan, size="paper", *, root="data", results=records.RESULTS, out="runs/s
     settings = {"root": str(Path(root).resolve()), "device": device, "results": str(results)}
     view = View(todo, say)
     with alone(out):
-        if backend == "ray":
-            from ._ray import run_cells
-            return run_cells(todo, settings, out, view, **cluster)
         return run_local(todo, settings, out, view, jobs or max(1, (os.cpu_count() or 1) // threads), threads)
 
 
@@ -130,19 +128,14 @@ def main(words=None):
     ask.add_argument("--jobs", type=int, help="cells at a time; by default as many as there are cores for")
     ask.add_argument("--threads", type=int, default=1, help="threads of a cell")
     ask.add_argument("--device", default="", help="cpu, cuda, …; by default a GPU if there is one")
-    ask.add_argument("--backend", choices=["local", "ray"], default="local")
-    ask.add_argument("--address", help="of a Ray cluster; by default one is started here")
-    ask.add_argument("--gpus", type=float, default=0, help="share of a GPU for each cell, on Ray")
     ask.add_argument("--dry-run", action="store_true", help="say what would run, and its GPU hours on a T4")
     asked = ask.parse_args(words)
     only = [tuple(pair.split("=", 1)) for pair in asked.only]
     try:
         if asked.dry_run:
             return show(asked.plan, asked.size, asked.results, only)
-        cluster = {"address": asked.address, "gpus": asked.gpus} if asked.backend == "ray" else {}
         failed = run(asked.plan, asked.size, root=asked.root, results=asked.results, out=asked.out,
-                     backend=asked.backend, jobs=asked.jobs, threads=asked.threads, device=asked.device, only=only,
-                     **cluster)
+                     jobs=asked.jobs, threads=asked.threads, device=asked.device, only=only)
     except (ValueError, FileNotFoundError, ImportError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
