@@ -80,8 +80,9 @@ def curves(runs, key="test_accuracy", ylabel="test accuracy, %", size=(6.4, 3.2)
 def scatter(points, xlabel, ylabel, title=None, size=(6.2, 3.5)):
     """A mark for each method: name -> (x, y). Where vanilla is among them, dashed lines go through its mark."""
     _, axis = plt.subplots(figsize=size, layout="constrained")
-    for k, (name, (x, y)) in enumerate(points.items()):
-        axis.scatter(x, y, color=COLOURS.get(name, "#888888"), marker="osD^v<>P*X"[k % 10], s=48, label=name, zorder=2)
+    for name, (x, y) in sorted(points.items(), key=lambda item: [*COLOURS, item[0]].index(item[0])):
+        marker = dict(zip(COLOURS, "osD^v<>*PX", strict=True)).get(name, "h")
+        axis.scatter(x, y, color=COLOURS.get(name, "#888888"), marker=marker, s=48, label=name, zorder=2)
     if "vanilla" in points:
         axis.axvline(points["vanilla"][0], color="#888888", ls="--", lw=0.8)
         axis.axhline(points["vanilla"][1], color="#888888", ls="--", lw=0.8)

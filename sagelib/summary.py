@@ -1,4 +1,7 @@
-"""Many records -> the numbers of a table: which runs belong together, and the mean and spread over their seeds."""
+"""Many records -> the numbers of a table: which runs belong together, the mean and spread over their seeds, the
+difference to vanilla, and the table as CSV or LaTeX."""
+import csv
+import io
 import json
 import statistics
 from dataclasses import dataclass
@@ -12,6 +15,17 @@ class Spread:
     std: float | None
     n: int
 
+    @property
+    def interval(self):
+        """Half-width of the 95 % t-interval of the mean, None for a single value."""
+        if self.std is None:
+            return None
+        try:
+            from scipy.stats import t
+        except ImportError as error:
+            raise ImportError("the t-interval needs scipy: pip install 'sagelib[book]'") from error
+        return float(t.ppf(0.975, self.n - 1)) * self.std / self.n**0.5
+
     def __str__(self):
         return f"{self.mean:.2f} ({self.n})" if self.std is None else f"{self.mean:.2f} ± {self.std:.2f} ({self.n})"
 
@@ -22,6 +36,49 @@ def spread(values):
     if not values:
         raise ValueError("there is nothing to average: no record has this number")
     return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+
+
+def paired(records, baseline, value):
+    """The Spread of value(record) - value(its twin in the baseline), over the seeds that both have; None if there is
+    no such seed. Two records of one seed on one side are an error: they are no pair."""
+    sides = [{}, {}]
+    for side, found in zip(sides, (records, baseline), strict=True):
+        for record in found:
+            if record["seed"] in side:
+                raise ValueError(f"two records of {record['method']['name']} with seed {record['seed']}: they are of "
+                                 "different recipes, and no pair")
+            side[record["seed"]] = value(record)
+    ours, theirs = sides
+    shared = sorted(ours.keys() & theirs.keys())
+    return spread(ours[seed] - theirs[seed] for seed in shared) if shared else None
+
+
+def as_csv(header, rows):
+    """A table as CSV text; a Spread becomes three columns, mean, std and n."""
+    wide = [any(isinstance(row[k], Spread) for row in rows) for k in range(len(header))]
+    names = [n for name, three in zip(header, wide, strict=True) for n in (
+        (name, f"{name} std", f"{name} n") if three else (name,))]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    for row in rows:
+        writer.writerow([cell for value, three in zip(row, wide, strict=True) for cell in (
+            ((value.mean, value.std, value.n) if isinstance(value, Spread) else (value, None, None))
+            if three else (value,))])
+    return text.getvalue()
+
+
+def as_latex(header, rows):
+    """A table as LaTeX, for the package booktabs; a Spread reads $83.25 \\pm 0.31$."""
+    def cell(value):
+        if isinstance(value, Spread):
+            return f"${value.mean:.2f}$" if value.std is None else f"${value.mean:.2f} \\pm {value.std:.2f}$"
+        text = f"{value:.2f}" if isinstance(value, float) else str(value)
+        return "".join({"\\": r"\textbackslash{}"}.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
+
+    lines = [" & ".join(map(cell, row)) + r" \\" for row in (header, *rows)]
+    return "\n".join([rf"\begin{{tabular}}{{{'l' * len(header)}}}", r"\toprule", lines[0], r"\midrule", *lines[1:],
+                      r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
 def as_tuned(records):

@@ -1,4 +1,4 @@
-"""Run a plan: every cell that has no record yet, in processes of this machine.
+"""Run a plan: every cell that has no record yet, in processes of this machine or as tasks of a Ray cluster.
 
     python -m sagelib.sweep book/plans/table_1.yml --size laptop --root data
 
@@ -10,23 +10,21 @@ import fcntl
 import functools
 import os
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 from . import _plan, records
-from ._attempt import AGAIN, done, prepare
+from ._attempt import done
+from ._local import run_local
 from ._view import View, hours
-
-RETRIES = 2  # for what is not the notebook's fault: a killed process, a kernel that did not come up
 
 
 def run(plan, size="paper", *, root="data", results=records.RESULTS, out="runs/sweep", jobs=None,
-        threads=1, device="", only=(), say=None):
+        threads=1, device="", only=(), backend="local", say=None, **cluster):
     """Run what is missing of a plan (a YAML file) at a size; returns the names of the cells that failed.
 
-    `jobs` cells at a time, with `threads` threads each. KeyboardInterrupt stops the running attempts and is passed on.
+    backend "local": `jobs` cells at a time on this machine, with `threads` threads each; "ray": tasks of the cluster at
+    `address`, with `threads` cores and `gpus` of a GPU each. KeyboardInterrupt stops the attempts and is passed on.
     """
     say = say or functools.partial(print, flush=True)
     title, cells = _plan.read(plan, size)
@@ -38,62 +36,10 @@ def run(plan, size="paper", *, root="data", results=records.RESULTS, out="runs/s
     settings = {"root": str(Path(root).resolve()), "device": device, "results": str(results)}
     view = View(todo, say)
     with alone(out):
+        if backend == "ray":
+            from ._ray import run_cells
+            return run_cells(todo, settings, out, view, threads, **cluster)
         return run_local(todo, settings, out, view, jobs or max(1, (os.cpu_count() or 1) // threads), threads)
-
-
-def run_local(todo, settings, out, view, jobs, threads):
-    """The cells as processes, `jobs` at a time; a killed one is tried again."""
-    waiting, running, failed = [(cell, 0) for cell in todo], {}, []
-    try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                cell, tried = waiting.pop(0)
-                process, folder = start(cell, settings, out, threads)
-                running[process] = cell, tried, folder
-                view.started(cell)
-            time.sleep(0.2)
-            for process in [p for p in running if p.poll() is not None]:
-                cell, tried, folder = running.pop(process)
-                ended = process.returncode
-                if ended != 0 and (ended < 0 or ended == AGAIN) and tried < RETRIES:
-                    waiting.append((cell, tried + 1))
-                    view.again(cell)
-                elif ended != 0:
-                    failed.append(cell.name)
-                    view.failed(cell, reason(folder, ended), folder)
-                else:
-                    view.done(cell)
-    except KeyboardInterrupt:
-        stop(running)
-        raise
-    return failed
-
-
-def start(cell, settings, out, threads):
-    """One attempt as a process in a group of its own; its output goes to log.txt in its folder."""
-    folder = prepare(cell, settings, out)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-    with open(folder / "log.txt", "w") as log:
-        process = subprocess.Popen([sys.executable, "-m", "sagelib._attempt", str(folder)], stdout=log, stderr=log,
-                                   stdin=subprocess.DEVNULL, start_new_session=True, env=environment)
-    return process, folder
-
-
-def stop(running):
-    """End all attempts; what they had saved is taken up by the next sweep."""
-    for process in running:
-        process.send_signal(signal.SIGTERM)
-    for process in running:
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-
-
-def reason(folder, ended):
-    """Why an attempt failed, in a line."""
-    file = folder / "error.txt"
-    return file.read_text().strip() if file.exists() else f"the process ended with {ended}; see log.txt"
 
 
 class alone:
@@ -128,14 +74,21 @@ def main(words=None):
     ask.add_argument("--jobs", type=int, help="cells at a time; by default as many as there are cores for")
     ask.add_argument("--threads", type=int, default=1, help="threads of a cell")
     ask.add_argument("--device", default="", help="cpu, cuda, …; by default a GPU if there is one")
+    ask.add_argument("--backend", choices=["local", "ray"], default="local")
+    ask.add_argument("--address", help="of a Ray cluster, or auto; by default one is started here")
+    ask.add_argument("--gpus", type=float, default=0.0, help="share of a GPU for each cell, on Ray")
     ask.add_argument("--dry-run", action="store_true", help="say what would run, and its GPU hours on a T4")
     asked = ask.parse_args(words)
+    for kind in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C, also where a shell had it ignored, and a scheduler's way
+        signal.signal(kind, signal.default_int_handler)
     only = [tuple(pair.split("=", 1)) for pair in asked.only]
     try:
         if asked.dry_run:
             return show(asked.plan, asked.size, asked.results, only)
+        cluster = {"address": asked.address, "gpus": asked.gpus} if asked.backend == "ray" else {}
         failed = run(asked.plan, asked.size, root=asked.root, results=asked.results, out=asked.out,
-                     jobs=asked.jobs, threads=asked.threads, device=asked.device, only=only)
+                     jobs=asked.jobs, threads=asked.threads, device=asked.device, only=only, backend=asked.backend,
+                     **cluster)
     except (ValueError, FileNotFoundError, ImportError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

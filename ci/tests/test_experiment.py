@@ -141,8 +141,8 @@ def test_robustness_goes_into_the_record_of_its_network_once(tmp_path):
     assert added["parameters"]["images"] == added["parameters"]["pgd_images"] == 50
     with pytest.raises(papermill.PapermillExecutionError, match="holds this evaluation already"):
         evaluate()
-    weights = next((tmp_path / "runs/networks").rglob("*.pt"))
-    run(tmp_path, method="vanilla", train_images=100)
+    better = {**record, "final": {**record["final"], "accuracy": record["final"]["accuracy"] + 5}}
+    other = records.write(better, tmp_path / "others")
     with pytest.raises(papermill.PapermillExecutionError, match="do not belong together"):
-        evaluate(seed=1, weights_file=str(next(p for p in weights.parent.glob("*.pt") if p != weights)))
-    assert len(records.read(file)["evaluations"]) == 1
+        evaluate(record=str(other), weights_file=str(next((tmp_path / "runs/networks").rglob("*.pt"))))
+    assert len(records.read(file)["evaluations"]) == 1 and "evaluations" not in records.read(other)

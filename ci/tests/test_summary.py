@@ -46,3 +46,35 @@ def test_few_shot_runs_of_one_setup_differ_in_method_and_seed_alone():
 def test_methods_hold_their_seeds_in_order():
     found = summary.by_method([record("mixup", 2), record("sage", 1), record("mixup", 0)])
     assert {m: [r["seed"] for r in rs] for m, rs in found.items()} == {"mixup": [0, 2], "sage": [1]}
+
+
+def test_the_interval_is_students():
+    from scipy import stats
+    values = [95.1, 96.4, 95.9, 96.0]
+    low, high = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
+    found = summary.spread(values)
+    assert found.mean - found.interval == pytest.approx(low) and found.mean + found.interval == pytest.approx(high)
+    assert summary.spread([1.0]).interval is None
+
+
+def test_differences_are_taken_seed_by_seed():
+    ours = [{**record("sage", s), "x": x} for s, x in ((0, 70.0), (1, 75.0), (2, 80.0))]
+    base = [{**record("vanilla", s), "x": x} for s, x in ((2, 79.0), (1, 71.0), (5, 10.0))]
+    found = summary.paired(ours, base, lambda r: r["x"])
+    assert (found.mean, found.n) == (2.5, 2) and found.std == pytest.approx(np.std([4, 1], ddof=1))
+    assert summary.paired(ours[:1], base, lambda r: r["x"]) is None
+    with pytest.raises(ValueError, match="two records of sage with seed 0"):
+        summary.paired([*ours, ours[0]], base, lambda r: r["x"])
+
+
+def test_tables_as_csv_and_latex():
+    import csv
+    header = ["method", "accuracy, %"]
+    rows = [["manifold_mixup", summary.spread([70.0, 71.0])], ["sage", "not run"]]
+    read = list(csv.reader(summary.as_csv(header, rows).splitlines()))
+    assert read == [["method", "accuracy, %", "accuracy, % std", "accuracy, % n"],
+                    ["manifold_mixup", "70.5", str(np.std([70, 71], ddof=1)), "2"], ["sage", "not run", "", ""]]
+    latex = summary.as_latex(header, rows).splitlines()
+    assert latex[2] == r"method & accuracy, \% \\" and latex[4] == r"manifold\_mixup & $70.50 \pm 0.71$ \\"
+    assert latex[0] == r"\begin{tabular}{ll}" and latex[-1] == r"\end{tabular}"
+    assert summary.as_latex(["a"], [["b\\c"]]).splitlines()[4] == r"b\textbackslash{}c \\"

@@ -222,3 +222,47 @@ def test_what_follows_runs_on_the_trained_network(plan, tmp_path):
 def test_errors_are_said_in_a_line():
     assert short(ValueError("\x1b[31mtop\x1b[0m\n\nValueError: lr is 0\n")) == "ValueError: lr is 0"
     assert short(KeyError()) == "KeyError"
+
+
+# on a cluster
+
+CLUSTER = """
+import sys, threading, time
+from pathlib import Path
+from ray.cluster_utils import Cluster
+from sagelib import sweep
+
+plan, results, out = sys.argv[1:]
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+import ray
+ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
+
+
+def kill_one_in_the_middle():
+    while len(list(Path(out).glob("checkpoints/*.pt"))) < 2:  # one on each node has come through an epoch
+        time.sleep(0.2)
+    cluster.remove_node(nodes[1], allow_graceful=False)  # SIGKILL of the node's processes
+    print("a node was killed", flush=True)
+    time.sleep(2)
+    cluster.add_node(num_cpus=1)
+
+
+threading.Thread(target=kill_one_in_the_middle, daemon=True).start()
+failed = sweep.run(plan, "small", results=results, out=out, backend="ray")
+cluster.shutdown()
+sys.exit(1 if failed else 0)
+"""
+
+
+def test_a_cluster_of_two_nodes_loses_one_in_the_middle_and_no_run(plan, tmp_path):
+    file = plan(epochs=8)
+    (tmp_path / "drive.py").write_text(CLUSTER)
+    quiet = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "HOME": str(tmp_path)}
+    driver = subprocess.run([sys.executable, str(tmp_path / "drive.py"), str(file), str(tmp_path / "results"),
+                             str(tmp_path / "out")], capture_output=True, text=True, cwd=TOP, env=quiet, timeout=400)
+    assert driver.returncode == 0, driver.stdout + driver.stderr
+    assert "a node was killed" in driver.stdout and "[4/4 done, 0 running, 0 failed" in driver.stdout
+    assert all(len(r["curve"]) == 8 for r in four_records(tmp_path))
+    assert len(attempts(tmp_path)) == 5  # the one that was killed, once more
+    wait(lambda: not alive(tmp_path), 30)

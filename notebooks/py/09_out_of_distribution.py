@@ -343,6 +343,7 @@ kind, ours = measured("cifar10")
 said, whole = {row["perturbation"]: row for row in records.reported(4)}, records.reported(1)[0]
 left = [[p, m, 100 * said[p][m] / whole[m], *(100 * statistics.fmean(e["perturbed"][s][p] / e["clean"] for e in es) for s in SPACES)]
         for p in robustness.PERTURBATIONS for m, es in ours.items()]
+left.sort(key=lambda row: (robustness.PERTURBATIONS.index(row[0]), list(whole).index(row[1])))
 for p, m, reported, pixel, normalised in left:
     assert pixel < normalised and abs(normalised - reported) < abs(pixel - reported)
     assert (abs(normalised - reported) < 5) == (p == "gaussian" and m != "cutmix") and pixel < reported - 20
