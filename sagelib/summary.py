@@ -1,5 +1,5 @@
 """Many records -> the numbers of a table: which runs belong together, the mean and spread over their seeds, the
-difference to vanilla, and the table as CSV or LaTeX."""
+difference to vanilla, what was measured beside what was reported, and the table as CSV or LaTeX."""
 import csv
 import io
 import json
@@ -26,8 +26,19 @@ class Spread:
             raise ImportError("the t-interval needs scipy: pip install 'sagelib[book]'") from error
         return float(t.ppf(0.975, self.n - 1)) * self.std / self.n**0.5
 
+    @property
+    def sign(self):
+        """1 where the whole 95 % t-interval lies above 0, -1 where it lies below, 0 where that is not decided."""
+        if self.std is None or abs(self.mean) <= self.interval:
+            return 0
+        return 1 if self.mean > 0 else -1
+
     def __str__(self):
-        return f"{self.mean:.2f} ({self.n})" if self.std is None else f"{self.mean:.2f} ± {self.std:.2f} ({self.n})"
+        return format(self)
+
+    def __format__(self, spec):
+        mean = format(self.mean, spec or ".2f")
+        return f"{mean} ({self.n})" if self.std is None else f"{mean} ± {self.std:.2f} ({self.n})"
 
 
 def spread(values):
@@ -51,6 +62,43 @@ def paired(records, baseline, value):
     ours, theirs = sides
     shared = sorted(ours.keys() & theirs.keys())
     return spread(ours[seed] - theirs[seed] for seed in shared) if shared else None
+
+
+def final(record):
+    """Test accuracy after the last epoch, percent: what the tables compare."""
+    return record["final"]["accuracy"]
+
+
+def measured(records, dataset, model, rows):
+    """What was measured for the rows of a table: the recipe's kind, and label -> the row's records by seed.
+
+    rows: label -> (method, options), as in a plan. All rows are of one recipe, the paper's if there is a record of it,
+    else the one with most records; a row that has none of it is left out. (None, {}) where nothing was run.
+    """
+    def run(r):
+        return r["dataset"]["name"], r["model"]["name"], r["method"]["name"], r["parameters"].get("options") or {}
+
+    here = sorted((r for r in records if r["method"]["settings"] == "paper"), key=lambda r: r["seed"])
+    found = {label: [r for r in here if run(r) == (dataset, model, *row)] for label, row in rows.items()}
+    kind = next(iter(by_kind(r for rs in found.values() for r in rs)), None)
+    chosen = {label: [r for r in rs if r["kind"] == kind] for label, rs in found.items()}
+    return kind, {label: rs for label, rs in chosen.items() if rs}
+
+
+def compare(said, ours, baseline="vanilla", value=final):
+    """Rows of a table: label, reported, measured, their difference, and the paired difference to the baseline.
+
+    said: label -> the paper's number; ours: label -> records, as `measured` gives them. What was not run says so.
+    """
+    rows = []
+    for label, number in said.items():
+        if label not in ours:
+            rows.append([label, number, "not run", "", ""])
+            continue
+        here = spread(map(value, ours[label]))
+        pairs = paired(ours[label], ours.get(baseline, []), value) if label != baseline else None
+        rows.append([label, number, here, f"{here.mean - number:+.2f}", f"{pairs:+.2f}" if pairs else ""])
+    return rows
 
 
 def as_csv(header, rows):

@@ -78,3 +78,41 @@ def test_tables_as_csv_and_latex():
     assert latex[2] == r"method & accuracy, \% \\" and latex[4] == r"manifold\_mixup & $70.50 \pm 0.71$ \\"
     assert latex[0] == r"\begin{tabular}{ll}" and latex[-1] == r"\end{tabular}"
     assert summary.as_latex(["a"], [["b\\c"]]).splitlines()[4] == r"b\textbackslash{}c \\"
+
+
+def test_a_sign_is_decided_by_the_whole_interval():
+    assert summary.spread([1.0, 1.2, 1.1]).sign == 1 and summary.spread([-1.0, -1.2, -1.1]).sign == -1
+    assert summary.spread([1.0, 2.0]).sign == 0  # two values: the interval is 12.7 standard errors wide
+    assert summary.spread([5.0]).sign == 0
+    assert f"{summary.spread([1.0, 2.0]):+.1f}" == "+1.5 ± 0.71 (2)"
+
+
+def full(method, seed, accuracy, kind="paper", dataset="cifar10", **options):
+    return {**record(method, seed, kind, **options), "dataset": {"name": dataset}, "model": {"name": "wrn16_8"},
+            "final": {"accuracy": accuracy}}
+
+
+ROWS = {"vanilla": ("vanilla", {}), "SAGE": ("sage", {}), "all shifts": ("sage", {"fraction": 1.0}),
+        "Mixup": ("mixup", {})}
+
+
+def test_a_row_is_found_by_method_and_options_and_all_rows_are_of_one_recipe():
+    kept = [full("vanilla", 0, 70.0), full("sage", 1, 72.0), full("sage", 0, 71.0), full("sage", 0, 73.0, fraction=1.0)]
+    others = [full("sage", 0, 1.0, dataset="cifar100"), full("sage", 0, 1.0, u=0.1),
+              full("mixup", 0, 1.0, kind="short"),
+              *(full("vanilla", s, 1.0, kind="short") for s in range(9))]
+    kind, found = summary.measured([*others, *kept], "cifar10", "wrn16_8", ROWS)
+    assert kind == "paper" and list(found) == ["vanilla", "SAGE", "all shifts"]
+    assert [r["final"]["accuracy"] for r in found["SAGE"]] == [71.0, 72.0]
+    assert found["vanilla"] == kept[:1] and found["all shifts"] == kept[3:]
+    assert summary.measured(kept, "cifar10", "resnet18", ROWS) == (None, {})
+
+
+def test_measured_stands_beside_reported():
+    _, found = summary.measured([full("vanilla", 0, 70.0), full("vanilla", 1, 72.0), full("sage", 0, 71.5),
+                                 full("sage", 1, 72.5), full("sage", 2, 75.0)], "cifar10", "wrn16_8", ROWS)
+    rows = summary.compare({"vanilla": 95.0, "SAGE": 97.0, "Mixup": 96.0}, found)
+    assert [[str(c) for c in row] for row in rows] == [
+        ["vanilla", "95.0", "71.00 ± 1.41 (2)", "-24.00", ""],
+        ["SAGE", "97.0", "73.00 ± 1.80 (3)", "-24.00", "+1.00 ± 0.71 (2)"],  # seeds 0 and 1: +1.5 and +0.5
+        ["Mixup", "96.0", "not run", "", ""]]
