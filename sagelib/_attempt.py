@@ -16,7 +16,7 @@ import uuid
 from pathlib import Path
 
 from . import records
-from ._plan import EXPERIMENTS, Cell
+from ._plan import EXPERIMENTS, Cell, defaults
 
 AGAIN = 75  # what sysexits.h calls a temporary failure
 
@@ -42,21 +42,31 @@ def attempt(folder):
     asked = json.loads((folder / "attempt.json").read_text())
     cell, results = Cell(asked["notebook"], asked["parameters"], asked["then"]), Path(asked["results"])
     common = {"networks": f"{asked['out']}/networks", **{k: asked[k] for k in ("root", "device") if asked.get(k)}}
+    if found(cell, results) is None:  # an earlier attempt may have been killed between its record and its publication
+        for earlier in sorted(folder.parent.glob("*/results/**/*.json")):
+            publish(earlier, results)
     published = found(cell, results)
     if published is None:
         execute(cell.notebook, folder, {**cell.parameters, **common, "results": str(folder / "results"),
                                         "checkpoints": f"{asked['out']}/checkpoints", "progress": False})
-        published = publish(folder / "results", results)
+        made, = (folder / "results").rglob("*.json")
+        keep_notebook(folder / f"{cell.notebook}.ipynb", records.path(records.read(made), results), asked)
+        published = publish(made, results)
     if cell.then and records.evaluation(records.read(published), cell.then) is None:
         execute(cell.then, folder, {**common, "record": str(published)})
+        keep_notebook(folder / f"{cell.then}.ipynb", published.with_stem(f"{published.stem}-{cell.then}"), asked)
     return published
 
 
 def found(cell, results):
     """The file of the cell's record under `results`, or None."""
     results = Path(results)
-    kind = "few_shot" if cell.notebook == "few_shot" else "record"
-    record = cell.record(records.every(results, kind)) if results.exists() else None
+    if cell.notebook in ("train", "few_shot"):
+        kind = "few_shot" if cell.notebook == "few_shot" else "record"
+        every = records.every(results, kind) if results.exists() else []
+    else:
+        every = records.timings(results, cell.notebook)
+    record = cell.record(every)
     return record and records.path(record, results)
 
 
@@ -71,16 +81,40 @@ def execute(notebook, folder, parameters):
     import papermill
 
     papermill.execute_notebook(EXPERIMENTS / f"{notebook}.ipynb", folder / f"{notebook}.ipynb", cwd=str(folder),
-                               parameters=parameters, progress_bar=False)
+                               parameters={k: v for k, v in parameters.items() if k in defaults(notebook)},
+                               progress_bar=False)
+
+
+def keep_notebook(file, place, asked):
+    """Put the executed notebook beside the record at `place`, under its name, for readers elsewhere: without this
+    machine's folders and without pictures of the data, which is not ours to publish. One that is there stands."""
+    import nbformat
+
+    target = Path(place).with_suffix(".ipynb")
+    folders = {str(file.parent): "ATTEMPT", asked["results"]: "RESULTS", asked["out"]: "OUT", asked.get("root"): "DATA"}
+    text = file.read_text()
+    for folder, word in folders.items():
+        text = text.replace(json.dumps(folder)[1:-1], word) if folder else text
+    notebook = nbformat.reads(text, 4)
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        cell.metadata.pop("papermill", None)
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"
+                            and not ("show.grid(" in cell.source and "image/png" in o.get("data", {}))]
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.{os.getpid()}.part")
+        nbformat.write(notebook, part)
+        os.replace(part, target)
 
 
 def publish(made, results):
-    """Link the one record under `made` to its place under `results`, whole or not at all; returns the place.
+    """Link the record in the file `made` to its place under `results`, whole or not at all; returns the place.
 
     If another attempt was first, its record stands.
     """
-    file, = Path(made).rglob("*.json")
-    record = records.read(file)
+    record = records.read(made)
     place = records.path(record, results)
     try:
         return records.write(record, results)

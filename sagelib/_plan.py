@@ -29,13 +29,14 @@ class Cell:
         """What it is, in a name for files: the main parameters, and eight digits for all of them."""
         p = self.parameters
         digits = hashlib.sha256(json.dumps([self.notebook, p], sort_keys=True).encode()).hexdigest()[:8]
-        return f"{p['dataset']}-{p['model']}-{p['method']}-seed{p['seed']}-{digits}"
+        main = [p[k] for k in CATALOGUES if k in p] if "method" in p else [self.notebook, p["model"]]
+        return "-".join([*main, f"seed{p['seed']}", digits])
 
     def record(self, found):
         """The record of this very run among those `found`, or None."""
         asked = {**defaults(self.notebook), **self.parameters}
         for record in found:
-            given = {**record["parameters"], "seed": record["seed"]}
+            given = {**record["parameters"], **({"seed": record["seed"]} if "seed" in record else {})}
             if all(asked[k] == v for k, v in given.items() if k not in ASIDE and k in asked):
                 return record
         return None
@@ -74,13 +75,13 @@ def _rows(plan, how, file):
     """Every combination of the lists in the plan's cells, with names checked; `all` is the whole catalogue."""
     allowed = defaults(plan["notebook"])
     for block in plan["cells"]:
-        _known(block, set(allowed), {"dataset", "model", "method"}, file)
+        _known(block, set(allowed), CATALOGUES.keys() & allowed, file)
         choices = {k: names(CATALOGUES[k]) if v == "all" and k in CATALOGUES else v if isinstance(v, list) else [v]
                    for k, v in block.items()}
         for values in itertools.product(*choices.values()):
             row = dict(zip(choices, values, strict=True))
             for k, package in CATALOGUES.items():
-                if row[k] not in names(package):
+                if k in row and row[k] not in names(package):
                     raise ValueError(f"{file}: unknown {k} {row[k]!r}; known: {', '.join(names(package))}")
             if all(row.get(k) == v for k, v in how.get("only", {}).items()):
                 yield {**row, **how.get("instead", {})}

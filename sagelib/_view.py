@@ -7,9 +7,11 @@ from . import records
 def hours(cell):
     """GPU hours of a cell on a Tesla T4, scaled from the paper's Table 6 by epochs, images and width squared.
 
-    A method or network that is not in the table counts as SAGE, or as PreActResNet18.
+    A method or network that is not in the table counts as SAGE, or as PreActResNet18; a benchmark, a tenth.
     """
     p = cell.parameters
+    if "method" not in p:
+        return 0.1
     rows = {row["model"]: row for row in records.reported(6)}
     row = rows.get(p["model"], rows["preactresnet18"])
     size = (p.get("train_images") or 50_000) / 50_000 * ((p.get("width") or 64) / 64) ** 2
@@ -21,9 +23,10 @@ class View:
 
     def __init__(self, todo, say):
         self.todo, self.say, self.begun = {c.name: c for c in todo}, say, time.time()
-        self.state = dict.fromkeys(self.todo, "waiting")
+        self.state, self.since, self.took = dict.fromkeys(self.todo, "waiting"), {}, {}
 
     def started(self, cell):
+        self.since[cell.name] = time.time()
         self._to(cell, "running", "started")
 
     def again(self, cell):
@@ -37,15 +40,32 @@ class View:
 
     def _to(self, cell, state, word):
         self.state[cell.name] = state
+        if state == "done":
+            self.took[cell.name] = time.time() - self.since.get(cell.name, self.begun)
         count = {s: list(self.state.values()).count(s) for s in ("done", "running", "failed")}
         self.say(f"[{count['done']}/{len(self.todo)} done, {count['running']} running, {count['failed']} failed"
                  f"{self.left()}] {word} {cell.name}")
 
     def left(self):
-        """The time that is left, by how far the finished work has come; nothing before the first is finished."""
-        work = {name: hours(cell) for name, cell in self.todo.items()}
-        ended = sum(work[n] for n, s in self.state.items() if s in ("done", "failed"))
-        if not ended:
+        """The time that is left, from what finished cells took; nothing before the first is finished.
+
+        A method's own time stands for its other cells; where there is none yet, the estimate of `hours` does, at the
+        pace of the finished ones. What runs now counts for what is left of it, and the waiting cells are shared out
+        among as many as run at a time.
+        """
+        if not self.took:
             return ""
-        seconds = (time.time() - self.begun) * (sum(work.values()) - ended) / ended
+        pace = sum(self.took.values()) / sum(hours(self.todo[name]) for name in self.took)
+        now = time.time()
+        waiting = sum(self._seconds(name, pace) for name, state in self.state.items() if state == "waiting")
+        running = [max(0, self._seconds(name, pace) - (now - self.since[name]))
+                   for name, state in self.state.items() if state == "running"]
+        seconds = (waiting + sum(running)) / max(1, len(running))
         return f", {seconds / 3600:.1f} h left" if seconds > 5400 else f", {seconds / 60:.0f} min left"
+
+    def _seconds(self, name, pace):
+        """What a cell is expected to take."""
+        cell = self.todo[name]
+        alike = [took / hours(self.todo[other]) for other, took in self.took.items()
+                 if self.todo[other].parameters.get("method") == cell.parameters.get("method")]
+        return hours(cell) * (sum(alike) / len(alike) if alike else pace)

@@ -12,6 +12,7 @@ import pytest
 
 from sagelib import _plan, catalog, methods, records, sweep
 from sagelib._attempt import publish, short
+from sagelib._view import View
 
 TOP = Path(__file__).parents[2]
 PLANS = TOP / "book/plans"
@@ -56,12 +57,12 @@ cells:
 
 @pytest.mark.parametrize("name, size, count", [
     ("table_1", "paper", 96), ("table_1", "laptop", 16), ("table_2", "paper", 21), ("table_3", "laptop", 14),
-    ("table_4", "laptop", 16), ("table_7", "paper", 30)])
+    ("table_4", "laptop", 16), ("table_6", "laptop", 2), ("table_7", "paper", 30)])
 def test_the_books_plans_hold_the_tables_runs(name, size, count):
     _, cells = _plan.read(PLANS / f"{name}.yml", size)
     assert len(cells) == count
     for cell in cells:
-        if cell.parameters["method"] == "comixup" and cell.parameters["dataset"] == "cifar10":
+        if cell.parameters.get("method") == "comixup" and cell.parameters["dataset"] == "cifar10":
             assert cell.parameters["lr"] == 0.12
     if name == "table_1":
         said = {(row["dataset"], row["model"], m) for row in records.reported(1) for m in list(row)[2:]}
@@ -206,8 +207,72 @@ def test_of_two_attempts_the_first_to_publish_stands(tmp_path):
     made = json.loads(next((TOP / "book/results/cifar10").rglob("*.json")).read_text())
     for folder in ("one", "two"):
         records.write({**made, "finished": folder}, tmp_path / folder)
-    place = publish(tmp_path / "one", tmp_path / "results")
-    assert publish(tmp_path / "two", tmp_path / "results") == place and records.read(place)["finished"] == "one"
+    one, two = (next((tmp_path / folder).rglob("*.json")) for folder in ("one", "two"))
+    place = publish(one, tmp_path / "results")
+    assert publish(two, tmp_path / "results") == place and records.read(place)["finished"] == "one"
+
+
+def test_a_record_left_by_a_killed_attempt_is_published_not_trained_again(plan, tmp_path):
+    file = plan()
+    assert swept(file, tmp_path, "--only", "seed=0", "method=vanilla").returncode == 0
+    record, = (tmp_path / "results").rglob("*.json")
+    attempt, = attempts(tmp_path)
+    inside = attempt / "results" / record.relative_to(tmp_path / "results")
+    inside.parent.mkdir(parents=True)
+    record.rename(inside)  # as if it had been killed just before
+    before = inside.read_text()
+    ended = swept(file, tmp_path, "--only", "seed=0", "method=vanilla")
+    assert ended.returncode == 0 and record.read_text() == before
+    assert len(attempts(tmp_path)) == 2 and len(list((tmp_path / "out").rglob("train.ipynb"))) == 1
+
+
+def test_the_executed_notebook_stands_beside_its_record_without_folders_or_pictures(plan, tmp_path):
+    assert swept(plan(), tmp_path, "--only", "seed=0", "method=mixup").returncode == 0
+    record, = (tmp_path / "results").rglob("*.json")
+    text = record.with_suffix(".ipynb").read_text()
+    cells = [c for c in json.loads(text)["cells"] if c["cell_type"] == "code"]
+    assert str(tmp_path) not in text and str(TOP) not in text and '"papermill"' not in text
+    assert all(c["execution_count"] for c in cells)
+    drawn = ["".join(c["source"]) for c in cells if any("image/png" in o.get("data", {}) for o in c["outputs"])]
+    assert len(drawn) == 1 and "live.update" in drawn[0]  # the learning curve
+    assert "ATTEMPT/results" in text and json.loads(record.read_text())["run"] in text
+
+
+def test_a_benchmark_can_be_planned_too(plan, tmp_path):
+    text = """
+title: T
+notebook: step_time
+cells:
+  - {model: [preactresnet18, resnext29_4_24], sides: [[[vanilla, {}], [sage, {u: 0.5}]]]}
+sizes:
+  small: {seeds: [0], parameters: {width: 4, batch: 4, rounds: 1}, only: {model: preactresnet18}}
+"""
+    ended = swept(plan(text), tmp_path)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    record, = records.timings(tmp_path / "results", "step_time")
+    assert [r["name"] for r in record["rows"]][:3] == ["two vanilla steps", "vanilla", "sage, u 0.5"]
+    assert "1 done, 0 to run" in swept(plan(text), tmp_path).stdout
+
+
+def test_the_time_left_goes_by_what_finished_cells_took():
+    def cell(method, seed):
+        return _plan.Cell("train", dict(dataset="cifar10", model="preactresnet18", method=method, seed=seed))
+    cells = {(m, s): cell(m, s) for m in ("vanilla", "comixup") for s in (0, 1)}
+    view = View(cells.values(), lambda line: None)
+    view.started(cells["vanilla", 0])
+    assert view.left() == ""
+    view.since[cells["vanilla", 0].name] -= 600
+    view.done(cells["vanilla", 0])
+    expected = 10 + 2 * 10 * 25.29 / 3.35  # minutes; Co-Mixup by the paper's Table 6
+    assert view.left() == f", {expected / 60:.1f} h left"
+    view.started(cells["comixup", 0])
+    view.since[cells["comixup", 0].name] -= 1200
+    view.done(cells["comixup", 0])
+    assert view.left() == ", 30 min left"  # 10 for vanilla, 20 for Co-Mixup, as its own first took
+    view.started(cells["vanilla", 1])
+    view.started(cells["comixup", 1])
+    view.since[cells["comixup", 1].name] -= 600
+    assert view.left() == ", 10 min left"  # ten minutes of each, two at a time
 
 
 def test_what_follows_runs_on_the_trained_network(plan, tmp_path):
