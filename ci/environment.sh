@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by ci/book and ci/test: a .venv with the project and all it needs, made when there is none.
 say() { printf '\n== %s\n' "$*"; }
 fail() { printf '\nFAILED: %s\n' "$*" >&2; exit 1; }
