@@ -135,11 +135,14 @@ def as_tuned(records):
 
 
 def by_kind(records):
-    """kind -> the records of that recipe; the paper's own first, then the recipe with most records."""
+    """kind -> the records of that recipe; the paper's own first, then the one with most records, then the longest."""
     found = {}
     for record in records:
         found.setdefault(record["kind"], []).append(record)
-    return dict(sorted(found.items(), key=lambda item: (item[0] != "paper", -len(item[1]), item[0])))
+    def place(item):
+        kind, runs = item
+        return kind != "paper", -len(runs), -max(r.get("recipe", {}).get("epochs", 0) for r in runs), kind
+    return dict(sorted(found.items(), key=place))
 
 
 def by_setup(records):

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
 SITE = Path(os.environ.get("SITE", Path(__file__).parents[2] / "book/_build/html"))
@@ -86,6 +87,41 @@ def test_a_phone_scrolls_down_only(name, browser, address):
     try:
         assert not wrong
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    finally:
+        page.close()
+
+
+def column(table, k):
+    read = "(rows, k) => rows.map(row => row.cells[k].textContent.trim())"
+    return table.locator("tbody tr:visible").evaluate_all(read, k)
+
+
+def test_the_scorecard_sorts_and_filters(browser, address):
+    page, wrong = opened(browser, address, "notebooks/scorecard.html")
+    try:
+        table, controls = page.locator(".tag_scorecard table").nth(1), page.locator(".scorecard-controls").nth(1)
+        count = controls.get_by_role("status")
+        assert count.text_content() == "131 of 131 rows" and len(column(table, 0)) == 131
+        reported = table.get_by_role("columnheader", name="reported")
+        for direction, backwards in (("ascending", False), ("descending", True)):
+            reported.get_by_role("button").press("Enter")  # with the keyboard
+            found = [float(text) for text in column(table, 3)]
+            assert reported.get_attribute("aria-sort") == direction and found == sorted(found, reverse=backwards)
+        assert table.locator("th[aria-sort=ascending], th[aria-sort=descending]").count() == 1
+        controls.get_by_label("table").select_option("Table 7")
+        assert count.text_content() == "12 of 131 rows" and set(column(table, 0)) == {"Table 7"}
+        controls.get_by_label("search").fill("CIFAR100 eta")
+        assert set(column(table, 1)) == {"cifar100, eta"} and count.text_content() == "3 of 131 rows"
+        controls.get_by_label("search").fill("")
+        controls.get_by_label("table").select_option("")
+        verdicts = column(table, 5)
+        controls.get_by_label("verdict").select_option("not run")
+        assert len(column(table, 5)) == verdicts.count("not run") < 131
+        link = table.locator("a[href$='.ipynb']").first
+        assert page.request.get(f"{address}/notebooks/{link.get_attribute('href')}").json()["cells"]
+        found = Axe().run(page, context=".bd-article", options={"runOnly": ["wcag2a", "wcag2aa"]}).response
+        assert not found["violations"], [(v["id"], v["nodes"][0]["html"]) for v in found["violations"]]
+        assert not wrong
     finally:
         page.close()
 

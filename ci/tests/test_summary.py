@@ -33,6 +33,8 @@ def test_recipes_are_kept_apart_the_papers_first_then_the_one_with_most_runs():
     found = summary.by_kind(runs)
     assert list(found) == ["paper", "shortened: epochs 30", "shortened: epochs 3"]
     assert [r["seed"] for r in found["shortened: epochs 30"]] == [0, 1, 2] and sum(map(len, found.values())) == 5
+    tie = [{**record(kind=f"shortened: epochs {n}"), "recipe": {"epochs": n}} for n in (3, 30)]
+    assert list(summary.by_kind(tie)) == ["shortened: epochs 30", "shortened: epochs 3"]
 
 
 def test_few_shot_runs_of_one_setup_differ_in_method_and_seed_alone():

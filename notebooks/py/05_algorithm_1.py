@@ -209,11 +209,11 @@ for mode in ("train", "eval"):
 assert counts == {"train": 2, "eval": 1}
 
 # %% [markdown]
-# ## Without its parts: the paper's Figure 8
+# ## Without its parts
 #
 # The paper takes SAGE apart in two ways. *Without rearrangement* (w/o OR) nothing is moved. *Without saliency-guided mixing*
 # (w/o SM) the moved image is simply laid over the first; there is no published code for this one, and it is our reading of
-# the sentence that "one image region" is replaced "with the other image".
+# the sentence that "one image region" is replaced "with the other image". [Ablations](12_ablations.ipynb) looks closer.
 
 # %% mystnb={"image": {"alt": "Five rows of mixed images of the same pairs: the images, their partners, SAGE with two clear objects, SAGE without rearrangement with overlapping objects, and without guided mixing with a hard rectangle."}}
 still = torch.zeros(1, 2, dtype=torch.long)
