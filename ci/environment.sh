@@ -47,4 +47,5 @@ with p() as q: print(q.chromium.executable_path)')
 build_site() {
   (cd "$1" && jupyter-book build . --all --config book/_config.yml --toc book/_toc.yml --path-output book -W) \
     > "$1/build.log" 2>&1 || { tail -40 "$1/build.log"; fail "the site, see above"; }
+  cp -r "$1/book/results" "$1/book/_build/html/book/"  # the records and their executed notebooks, which pages link to
 }

@@ -87,11 +87,14 @@ def runs(cells, records, quantities):
 def verdict(reported, values, kind, papers=3):
     """What our runs say of one reported mean of `papers` runs.
 
-    "not run"; "shortened recipe", whose numbers do not compare; "one seed"; else whether the difference of the two
-    means, with the same deviation on both sides, leaves out zero at 95 %: "agrees", "higher" or "lower".
+    "not run"; "another recipe" for few-shot, whose recipe the paper does not give; "shortened recipe", whose numbers do
+    not compare; "one seed"; else whether the difference of the two means, with the same deviation on both sides, leaves
+    out zero at 95 %: "agrees", "higher" or "lower".
     """
     if not values:
         return "not run"
+    if kind == "few_shot":
+        return "another recipe"
     if kind != "paper":
         return "shortened recipe"
     if len(values) == 1:

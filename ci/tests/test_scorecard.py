@@ -59,6 +59,7 @@ def test_verdicts_on_cells():
     assert scorecard.verdict(95.0, [], None) == "not run"
     assert scorecard.verdict(95.0, [95.0, 95.1], "shortened: epochs 3") == "shortened recipe"
     assert scorecard.verdict(95.0, [95.0], "paper") == "one seed"
+    assert scorecard.verdict(77.9, [78.0, 77.8], "few_shot") == "another recipe"
     values = [94.6, 95.0, 94.9, 94.4]
     reach = stats.t.ppf(0.975, 3) * np.std(values, ddof=1) * np.sqrt(1 / 4 + 1 / 3)
     for off, expected in ((0.99, "agrees"), (1.01, "lower"), (-0.99, "agrees"), (-1.01, "higher")):
