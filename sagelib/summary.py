@@ -20,18 +20,21 @@ class Spread:
         """Half-width of the 95 % t-interval of the mean, None for a single value."""
         if self.std is None:
             return None
-        try:
-            from scipy.stats import t
-        except ImportError as error:
-            raise ImportError("the t-interval needs scipy: pip install 'sagelib[book]'") from error
-        return float(t.ppf(0.975, self.n - 1)) * self.std / self.n**0.5
+        return float(_student().ppf(0.975, self.n - 1)) * self.std / self.n**0.5
+
+    @property
+    def p(self):
+        """Two-sided p-value of a mean of 0 by Student's t-test; 1 for a single value, which decides nothing."""
+        if self.std is None:
+            return 1.0
+        if self.std == 0:
+            return float(self.mean == 0)
+        return 2 * float(_student().sf(abs(self.mean) / self.std * self.n**0.5, self.n - 1))
 
     @property
     def sign(self):
         """1 where the whole 95 % t-interval lies above 0, -1 where it lies below, 0 where that is not decided."""
-        if self.std is None or abs(self.mean) <= self.interval:
-            return 0
-        return 1 if self.mean > 0 else -1
+        return 0 if self.p >= 0.05 else 1 if self.mean > 0 else -1
 
     def __str__(self):
         return format(self)
@@ -39,6 +42,14 @@ class Spread:
     def __format__(self, spec):
         mean = format(self.mean, spec or ".2f")
         return f"{mean} ({self.n})" if self.std is None else f"{mean} ± {self.std:.2f} ({self.n})"
+
+
+def _student():
+    try:
+        from scipy.stats import t
+    except ImportError as error:
+        raise ImportError("the t-interval needs scipy: pip install 'sagelib[book]'") from error
+    return t
 
 
 def spread(values):
@@ -70,25 +81,30 @@ def final(record):
 
 
 def measured(records, dataset, model, rows):
-    """What was measured for the rows of a table: the recipe's kind, and label -> the row's records by seed.
+    """What was measured for the rows of a table, by recipe: kind -> label -> the row's records by seed.
 
-    rows: label -> (method, options), as in a plan. All rows are of one recipe, the paper's if there is a record of it,
-    else the one with most records; a row that has none of it is left out. (None, {}) where nothing was run.
+    rows: label -> (method, options), as in a plan. The paper's recipe comes first, then that with most records. Of two
+    records of one seed, which differ in how they were computed (precision, memory layout), the one finished first
+    counts.
     """
     def run(r):
         return r["dataset"]["name"], r["model"]["name"], r["method"]["name"], r["parameters"].get("options") or {}
 
-    here = sorted((r for r in records if r["method"]["settings"] == "paper"), key=lambda r: r["seed"])
+    here = [r for r in records if r["method"]["settings"] == "paper"]
+    here.sort(key=lambda r: (r["seed"], r.get("finished", "")))
     found = {label: [r for r in here if run(r) == (dataset, model, *row)] for label, row in rows.items()}
-    kind = next(iter(by_kind(r for rs in found.values() for r in rs)), None)
-    chosen = {label: [r for r in rs if r["kind"] == kind] for label, rs in found.items()}
-    return kind, {label: rs for label, rs in chosen.items() if rs}
+    tables = {kind: {} for kind in by_kind(r for rs in found.values() for r in rs)}
+    for label, rs in found.items():
+        for r in rs:
+            tables[r["kind"]].setdefault(label, {}).setdefault(r["seed"], r)
+    return {kind: {label: list(seeds.values()) for label, seeds in table.items()} for kind, table in tables.items()}
 
 
 def compare(said, ours, baseline="vanilla", value=final):
     """Rows of a table: label, reported, measured, their difference, and the paired difference to the baseline.
 
-    said: label -> the paper's number; ours: label -> records, as `measured` gives them. What was not run says so.
+    said: label -> the paper's number; ours: label -> records of one recipe, as `measured` gives them. What was not run
+    says so; a shortened recipe is not subtracted from the paper's number.
     """
     rows = []
     for label, number in said.items():
@@ -97,7 +113,8 @@ def compare(said, ours, baseline="vanilla", value=final):
             continue
         here = spread(map(value, ours[label]))
         pairs = paired(ours[label], ours.get(baseline, []), value) if label != baseline else None
-        rows.append([label, number, here, f"{here.mean - number:+.2f}", f"{pairs:+.2f}" if pairs else ""])
+        difference = f"{here.mean - number:+.2f}" if ours[label][0]["kind"] == "paper" else ""
+        rows.append([label, number, here, difference, f"{pairs:+.2f}" if pairs else ""])
     return rows
 
 

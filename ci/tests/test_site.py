@@ -108,6 +108,12 @@ def test_the_scorecard_sorts_and_filters(browser, address):
             found = [float(text) for text in column(table, 3)]
             assert reported.get_attribute("aria-sort") == direction and found == sorted(found, reverse=backwards)
         assert table.locator("th[aria-sort=ascending], th[aria-sort=descending]").count() == 1
+        reported.get_by_role("button").press("Enter")
+        assert reported.get_attribute("aria-sort") == "none" and column(table, 0)[-1] == "Table 7"  # as it was
+        claims = page.locator(".tag_scorecard table").nth(0)
+        claims.get_by_role("columnheader", name="as printed").get_by_role("button").click()
+        held = [text for text in column(claims, 2) if text.startswith("holds")]
+        assert held[0] == "holds in 0 of 1" and held[-1] == "holds" and held.index("holds in 30 of 64") == 1
         controls.get_by_label("table").select_option("Table 7")
         assert count.text_content() == "12 of 131 rows" and set(column(table, 0)) == {"Table 7"}
         controls.get_by_label("search").fill("CIFAR100 eta")

@@ -103,18 +103,34 @@ def test_a_row_is_found_by_method_and_options_and_all_rows_are_of_one_recipe():
     others = [full("sage", 0, 1.0, dataset="cifar100"), full("sage", 0, 1.0, u=0.1),
               full("mixup", 0, 1.0, kind="short"),
               *(full("vanilla", s, 1.0, kind="short") for s in range(9))]
-    kind, found = summary.measured([*others, *kept], "cifar10", "wrn16_8", ROWS)
-    assert kind == "paper" and list(found) == ["vanilla", "SAGE", "all shifts"]
-    assert [r["final"]["accuracy"] for r in found["SAGE"]] == [71.0, 72.0]
-    assert found["vanilla"] == kept[:1] and found["all shifts"] == kept[3:]
-    assert summary.measured(kept, "cifar10", "resnet18", ROWS) == (None, {})
+    tables = summary.measured([*others, *kept], "cifar10", "wrn16_8", ROWS)
+    assert list(tables) == ["paper", "short"] and list(tables["paper"]) == ["vanilla", "SAGE", "all shifts"]
+    assert [r["final"]["accuracy"] for r in tables["paper"]["SAGE"]] == [71.0, 72.0]
+    assert tables["paper"]["vanilla"] == kept[:1] and tables["paper"]["all shifts"] == kept[3:]
+    assert {label: len(rs) for label, rs in tables["short"].items()} == {"vanilla": 9, "Mixup": 1}
+    assert summary.measured(kept, "cifar10", "resnet18", ROWS) == {}
+
+
+def test_of_two_records_of_one_seed_the_first_counts():
+    twice = [{**full("sage", 0, a), "finished": day} for a, day in ((72.0, "2026-02"), (71.0, "2026-01"))]
+    assert summary.measured(twice, "cifar10", "wrn16_8", ROWS) == {"paper": {"SAGE": twice[1:]}}
 
 
 def test_measured_stands_beside_reported():
-    _, found = summary.measured([full("vanilla", 0, 70.0), full("vanilla", 1, 72.0), full("sage", 0, 71.5),
-                                 full("sage", 1, 72.5), full("sage", 2, 75.0)], "cifar10", "wrn16_8", ROWS)
+    runs = [full("vanilla", 0, 70.0), full("vanilla", 1, 72.0), full("sage", 0, 71.5), full("sage", 1, 72.5),
+            full("sage", 2, 75.0)]
+    found, = summary.measured(runs, "cifar10", "wrn16_8", ROWS).values()
     rows = summary.compare({"vanilla": 95.0, "SAGE": 97.0, "Mixup": 96.0}, found)
     assert [[str(c) for c in row] for row in rows] == [
         ["vanilla", "95.0", "71.00 ± 1.41 (2)", "-24.00", ""],
         ["SAGE", "97.0", "73.00 ± 1.80 (3)", "-24.00", "+1.00 ± 0.71 (2)"],  # seeds 0 and 1: +1.5 and +0.5
         ["Mixup", "96.0", "not run", "", ""]]
+    short = summary.measured([{**r, "kind": "short"} for r in runs], "cifar10", "wrn16_8", ROWS)["short"]
+    assert [row[3:] for row in summary.compare({"vanilla": 95.0}, short)] == [["", ""]]  # no difference to the paper
+
+
+def test_p_values_are_those_of_the_t_test():
+    from scipy import stats
+    for values in ([0.3, 0.1, 0.4, -0.05], [1.0, 1.1], [-2.0, -2.1, -1.7]):
+        assert summary.spread(values).p == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
+    assert (summary.spread([3.0]).p, summary.spread([2.0, 2.0]).p, summary.spread([0.0, 0.0]).p) == (1.0, 0.0, 1.0)
