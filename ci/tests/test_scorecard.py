@@ -111,7 +111,7 @@ def test_a_claim_as_measured_seed_by_seed():
 def test_pairs_are_of_one_recipe_the_papers_if_there_is_one():
     short = [record(m, k, 50.0 + k, "short") for m in ("sage", "vanilla", "mixup") for k in range(2)]
     assert measured(short)[0] == counts(2, 2, 0, 0, 0, "short")
-    assert measured(short + [record("sage", 0, 90.0)])[0] == counts(2, 2, 0, 0, 0, "short")  # no partner yet
+    assert measured([*short, record("sage", 0, 90.0)])[0] == counts(2, 2, 0, 0, 0, "short")  # no partner yet
     long = [record(m, 0, a) for m, a in (("sage", 90.0), ("vanilla", 80.0))]
     assert measured(short + long)[0] == counts(2, 1, 1, 0, 0, "paper")
 
