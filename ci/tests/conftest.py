@@ -54,3 +54,15 @@ def pictures(tmp_path):
             for k in range(n):
                 Image.fromarray(g.integers(0, 256, (12, 16, 3), dtype=np.uint8)).save(folder / f"{k}.png")
     return tmp_path / "pictures"
+
+
+@pytest.fixture
+def plan(tmp_path):
+    """A plan of four small runs, or another text, with its sizes, as a file."""
+    from sweeps import PLAN, SIZES
+
+    def make(text=PLAN, epochs=1):
+        (tmp_path / "sizes.yml").write_text(SIZES % epochs)
+        (tmp_path / "plan.yml").write_text(text)
+        return tmp_path / "plan.yml"
+    return make

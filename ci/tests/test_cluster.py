@@ -1,0 +1,80 @@
+"""Sweeps on a cluster: Ray loses a node in the middle, and Slurm's example starts Ray. Real nodes, real launchers."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from sweeps import PLANS, TOP, alive, attempts, command, four_records, wait
+
+CLUSTER = """
+import sys, threading, time
+from pathlib import Path
+from ray.cluster_utils import Cluster
+from sagelib import sweep
+
+plan, results, out = sys.argv[1:]
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+import ray
+ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
+
+
+def kill_one_in_the_middle():
+    while len(list(Path(out).glob("checkpoints/*.pt"))) < 2:  # one on each node has come through an epoch
+        time.sleep(0.2)
+    cluster.remove_node(nodes[1], allow_graceful=False)  # SIGKILL of the node's processes
+    print("a node was killed", flush=True)
+    time.sleep(2)
+    cluster.add_node(num_cpus=1)
+
+
+threading.Thread(target=kill_one_in_the_middle, daemon=True).start()
+failed = sweep.run(plan, "small", results=results, out=out, backend="ray")
+cluster.shutdown()
+sys.exit(1 if failed else 0)
+"""
+
+
+def test_a_cluster_of_two_nodes_loses_one_in_the_middle_and_no_run(plan, tmp_path):
+    file = plan(epochs=8)
+    (tmp_path / "drive.py").write_text(CLUSTER)
+    quiet = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "HOME": str(tmp_path)}
+    driver = subprocess.run([sys.executable, str(tmp_path / "drive.py"), str(file), str(tmp_path / "results"),
+                             str(tmp_path / "out")], capture_output=True, text=True, cwd=TOP, env=quiet, timeout=400)
+    assert driver.returncode == 0, driver.stdout + driver.stderr
+    assert "a node was killed" in driver.stdout and "[4/4 done, 0 running, 0 failed" in driver.stdout
+    assert all(len(r["curve"]) == 8 for r in four_records(tmp_path))
+    assert len(attempts(tmp_path)) == 5  # the one that was killed, once more
+    wait(lambda: not alive(tmp_path), 30)
+
+
+SRUN = """#!/bin/bash
+while [[ $1 == --* ]]; do shift; done
+exec "$@"
+"""
+
+
+def test_the_slurm_example_runs_where_slurms_commands_answer(plan, tmp_path):
+    """The script itself, on one node; srun and scontrol are stand-ins, Ray's launcher is real."""
+    file, bin_ = plan(), tmp_path / "bin"
+    bin_.mkdir()
+    for name, text in (("srun", SRUN), ("scontrol", "#!/bin/sh\nhostname\n")):
+        (bin_ / name).write_text(text)
+        (bin_ / name).chmod(0o755)
+    path = os.pathsep.join([str(bin_), str(Path(sys.executable).parent), os.environ["PATH"]])
+    slurm = dict(SLURM_JOB_NODELIST="here", SLURM_JOB_ID=str(os.getpid()), SLURM_JOB_NUM_NODES="1",
+                 SLURM_CPUS_PER_TASK="2", HOME=str(tmp_path))
+    asked = [*command(file, tmp_path, "--threads", "1", "--gpus", "0")[3:]]
+    ended = subprocess.run(["bash", PLANS / "sweep.sbatch", *asked], env={**os.environ, **slurm, "PATH": path},
+                           cwd=TOP, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0 and "[4/4 done, 0 running, 0 failed" in ended.stdout, ended.stdout + ended.stderr
+    four_records(tmp_path)
+    assert (tmp_path / ".ray/auth_token").stat().st_mode & 0o077 == 0  # nobody else may reach the cluster
+    wait(lambda: not alive(tmp_path), 60)
+
+
+def test_shell_scripts_are_clean():
+    scripts = [TOP / "ci/book", TOP / "ci/test", TOP / "ci/environment.sh", PLANS / "sweep.sbatch", TOP / ".ci/run"]
+    shellcheck = Path(sys.executable).parent / "shellcheck"
+    ended = subprocess.run([shellcheck, *scripts], capture_output=True, text=True, cwd=TOP)
+    assert ended.returncode == 0, ended.stdout
