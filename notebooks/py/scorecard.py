@@ -122,16 +122,16 @@ def evidence(found_records, suffix=""):
 
 
 def cell_row(cell):
-    """where, row, label, reported, measured, verdict, chapter, runs"""
+    """table, row, cell, reported, measured, verdict, runs, chapter"""
     start = [f"Table {cell.table}", cell.row, cell.label, f"{cell.reported:g}"]
     end = f"[{titles[CHAPTERS[cell.table]]}]({CHAPTERS[cell.table]}.ipynb)"
     if cell.table == 6:
         time = clock.get((cell.model, cell.method))
-        return [*start, f"{time[1]:.2f} × vanilla" if time else "", "another machine" if time else "not run", end, ""]
+        return [*start, f"{time[1]:.2f} × vanilla" if time else "", "another machine" if time else "not run", "", end]
     kind, ran = next(iter(found.get((cell.table, cell.row, cell.label), {}).items()), (None, []))
     values = [quantities[cell.quantity](r) for r in ran]
     link = evidence(ran, "-robustness" if cell.table in (4, 5) else "")
-    return [*start, str(summary.spread(values)) if values else "", scorecard.verdict(cell.reported, values, kind), end, link]
+    return [*start, str(summary.spread(values)) if values else "", scorecard.verdict(cell.reported, values, kind), link, end]
 
 
 cell_rows = [cell_row(cell) for cell in cells]
@@ -168,4 +168,4 @@ show.table(["claim", "place", "as printed", "as measured", "verdict", "chapter"]
 # leads to the executed notebooks, which name the recipe, or to the records.
 
 # %% tags=["hide-input", "scorecard"]
-show.table(["table", "row", "cell", "reported", "measured", "verdict", "chapter", "runs"], cell_rows)
+show.table(["table", "row", "cell", "reported", "measured", "verdict", "runs", "chapter"], cell_rows)
