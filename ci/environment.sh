@@ -43,6 +43,12 @@ with p() as q: print(q.chromium.executable_path)')
   export CHROMIUM
 }
 
+# stage_site FOLDER: what the site is built from, copied into a new FOLDER.
+stage_site() {
+  rm -rf "$1" && mkdir -p "$1/book"
+  cp -r book/*.md book/*.yml book/*.bib book/*.png book/_static book/results "$1/book" && cp -r notebooks "$1"
+}
+
 # build_site SOURCE: the strict Jupyter Book of a tree that holds book/ and notebooks/, under SOURCE/book/_build/html.
 build_site() {
   (cd "$1" && jupyter-book build . --all --config book/_config.yml --toc book/_toc.yml --path-output book -W) \
