@@ -91,6 +91,8 @@ def keep_notebook(file, place, asked):
     import nbformat
 
     target = Path(place).with_suffix(".ipynb")
+    if target.exists():
+        return
     folders = {str(file.parent): "ATTEMPT", asked["results"]: "RESULTS", asked["out"]: "OUT", asked.get("root"): "DATA"}
     text = file.read_text()
     for folder, word in folders.items():
@@ -102,11 +104,10 @@ def keep_notebook(file, place, asked):
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"
                             and not ("show.grid(" in cell.source and "image/png" in o.get("data", {}))]
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        nbformat.write(notebook, part)
-        os.replace(part, target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    nbformat.write(notebook, part)
+    os.replace(part, target)
 
 
 def publish(made, results):

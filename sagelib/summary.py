@@ -156,9 +156,11 @@ def by_kind(records):
     found = {}
     for record in records:
         found.setdefault(record["kind"], []).append(record)
+
     def place(item):
         kind, runs = item
         return kind != "paper", -len(runs), -max(r.get("recipe", {}).get("epochs", 0) for r in runs), kind
+
     return dict(sorted(found.items(), key=place))
 
 
