@@ -76,3 +76,17 @@ def test_the_committed_timings_keep_what_the_book_promises():
     assert over["sage"] <= 1.00 and over["sage, fraction 1"] <= 1.03 and over["sage, reuse 0"] <= 0.85
     crop = next(r for r in step["rows"] if r["name"] == "part: crop and flip")
     assert crop["seconds"]["median"] / step["parameters"]["batch"] < 15e-6
+
+
+def test_the_newest_timing_of_all_methods_at_full_width_is_found():
+    def record(model, width, *names, ratio=1.0):
+        row = {"median": ratio, "low": 0.9 * ratio, "high": 1.1 * ratio}
+        return {"parameters": {"model": model, "width": width},
+                "rows": [*({"name": n, "ratio": row} for n in names), {"name": "part: mix"}]}
+    both = ("vanilla", "sage")
+    made = [record("preactresnet18", 64, *both), record("preactresnet18", 64, *both, ratio=0.5),
+            record("preactresnet18", 8, *both), record("preactresnet18", 64, "sage"), record("wrn16_8", 8, *both)]
+    assert timing.of_methods(made, "preactresnet18", both) is made[1]
+    assert timing.of_methods(made, "wrn16_8", both) is made[4] and timing.of_methods(made, "resnet18", both) is None
+    assert timing.over_vanilla(made[1]) == {name: {"median": 1.0, "low": 0.9, "high": 1.1} for name in both}
+    assert timing.over_vanilla(None) == {}

@@ -204,13 +204,6 @@ TIMED = records.timings(records.RESULTS, "step_time")
 WORK = {r["model"]: {m: (whole[m] * forward[r["model"]] - first[r["model"]]) / 1e9 for m in NAMES} for r in table_6}
 
 
-def full_record(model):
-    """The newest timing of all eight methods on this network at its full width, or None."""
-    found = [r for r in TIMED if r["parameters"]["model"] == model and set(NAMES) <= {row["name"] for row in r["rows"]}
-             and (r["parameters"]["width"] == 64 or model != "preactresnet18")]
-    return found[-1] if found else None
-
-
 def where(record):
     h, p = record["hardware"], record["parameters"]
     place = h["gpu"] or f"{h['cpu']}, {p['threads']} thread{'s' if p['threads'] > 1 else ''}"
@@ -218,15 +211,10 @@ def where(record):
     return ", ".join([place, p["precision"], *how, f"batch of {p['batch']}", f"{p['rounds']} rounds"])
 
 
-def over_vanilla(record):
-    """Method -> its step over half of two vanilla steps: median, least, greatest."""
-    return {r["name"]: {k: 2 * v for k, v in r["ratio"].items()} for r in record["rows"] if "ratio" in r} if record else {}
-
-
 # %%
 for said in table_6:
-    model, ours = said["model"], full_record(said["model"])
-    over, ratios, work = {m: said[m] / said["vanilla"] for m in NAMES}, over_vanilla(ours), WORK[model]
+    model, ours = said["model"], timing.of_methods(TIMED, said["model"], NAMES)
+    over, ratios, work = {m: said[m] / said["vanilla"] for m in NAMES}, timing.over_vanilla(ours), WORK[model]
     assert abs(over["sage"] - 2) < 0.05 and over["comixup"] > over["puzzlemix"] > over["sage"]
     assert all(abs(over[m] - 1) < 0.06 for m in ("mixup", "cutmix", "manifold_mixup", "saliencymix"))
     assert all(r["low"] <= r["median"] <= r["high"] for r in ratios.values())
@@ -389,7 +377,7 @@ show.table(["data", "no other method is both faster and more accurate"], [[d, ",
 # record. The trainings' own seconds are not used, since some shared their machines with other work.
 
 # %% mystnb={"image": {"alt": "Scatter plot of measured accuracy against the measured time of a step over vanilla's, a mark for each method that has both records."}}
-ratios = over_vanilla(full_record("preactresnet18"))
+ratios = timing.over_vanilla(timing.of_methods(TIMED, "preactresnet18", NAMES))
 recipes = summary.measured(records.every(records.RESULTS), "cifar10", "preactresnet18", {m: (m, {}) for m in NAMES})
 kind, ours = next(iter(recipes.items()), ("none yet", {}))
 scores = {m: summary.spread(map(summary.final, found)) for m, found in ours.items()}

@@ -47,7 +47,7 @@ import collections
 import yaml
 from IPython.display import display
 
-from sagelib import catalog, methods, records, robustness, scorecard, show, summary
+from sagelib import catalog, methods, records, robustness, scorecard, show, summary, timing
 
 reported = {k: records.reported(k) for k in range(1, 8)}
 tuned = {data: catalog.settings(methods, "sage", "paper", data, "preactresnet18") for data in ("cifar10", "cifar100")}
@@ -77,11 +77,11 @@ def few_shot(record):
 
 quantities = {"accuracy": lambda r: r["final"]["accuracy"] if "final" in r else None, "few-shot accuracy": few_shot, **{p: lambda r, p=p: perturbed(r).get(p) for p in (*robustness.PERTURBATIONS, "mean")}}
 clock, machine = {}, {}
-for record in records.timings(records.RESULTS, "step_time"):  # the newest of each network stands
-    if {r["name"] for r in record["rows"]} >= {c.method for c in cells if c.table == 6}:
-        model = record["parameters"]["model"]
+timed = records.timings(records.RESULTS, "step_time")
+for model in {c.model for c in cells if c.table == 6}:
+    if record := timing.of_methods(timed, model, [c.method for c in cells if c.table == 6]):
         machine[model] = record["hardware"]["gpu"] or "a CPU"
-        clock |= {(model, r["name"]): [2 * r["ratio"][k] for k in ("low", "median", "high")] for r in record["rows"] if "ratio" in r}
+        clock |= {(model, name): [r["low"], r["median"], r["high"]] for name, r in timing.over_vanilla(record).items()}
 found = scorecard.runs(scorecard.with_means(cells), every, quantities)
 
 # %% tags=["hide-input"]
