@@ -116,10 +116,11 @@ def of_methods(records, model, methods):
     """The newest record of step times on a network at its full width in which all `methods` took turns, or None."""
     found = [r for r in records if r["parameters"]["model"] == model
              and set(methods) <= {row["name"] for row in r["rows"]}
-             and (model != "preactresnet18" or r["parameters"]["width"] == 64)]  # the only network that is timed narrower
+             and (model != "preactresnet18" or r["parameters"]["width"] == 64)]  # others are not timed narrower
     return found[-1] if found else None
 
 
 def over_vanilla(record):
     """side -> its step over half of two vanilla steps, {median, low, high}, of a record of step times; {} for None."""
-    return {r["name"]: {k: 2 * v for k, v in r["ratio"].items()} for r in record["rows"] if "ratio" in r} if record else {}
+    rows = [row for row in record["rows"] if "ratio" in row] if record else []
+    return {row["name"]: {k: 2 * v for k, v in row["ratio"].items()} for row in rows}
