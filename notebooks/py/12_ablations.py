@@ -69,7 +69,8 @@ every, still = offsets(32, 32), torch.zeros(1, 2, dtype=torch.long)
 #
 # SAGE moves the second image by $\tau^*$ and mixes with the mask $M$ of the two weighted maps. *Without optimal
 # rearrangements* (w/o OR) nothing is moved; that is clear. *Without saliency-guided mixup* (w/o SM), says the paper, "simply
-# replaces one image region with the other image". No code was published for it. We read: the moved image is pasted whole.
+# replaces one image region with the other image instead of performing smooth saliency-based mixing". No code was published for
+# it. We read: the moved image is pasted whole.
 #
 # ```{math}
 # :label: eq-without
@@ -77,6 +78,9 @@ every, still = offsets(32, 32), torch.zeros(1, 2, dtype=torch.long)
 # \text{w/o OR: } \tau^* = 0, \qquad
 # \text{w/o SM: } M = 1 - \mathcal T(\mathbf 1, \tau^*).
 # ```
+#
+# $\tilde s_1$ and $\tilde s_2$ are the two smoothed maps, each summing to its weight, $\lambda$ and $1-\lambda$. $\mathbf 1$ is a map of ones, so that
+# $\mathcal T(\mathbf 1, \tau^*)$ is one where the moved image lies.
 #
 # Another reading is possible: $M$ rounded to 0 or 1, so that the region is where the other image is the more salient. It gives
 # other pictures, as we shall see. The obvious version of the three, for one pair, pixel by pixel:
@@ -163,8 +167,9 @@ assert min(mean["SAGE"][3], mean["w/o OR, u = 1"][3]) > max(mean["w/o OR"][3], m
 
 # %% mystnb={"image": {"alt": "Outlines of histograms of the label share gamma for SAGE, without rearrangement at u of 0.6 and of 1, and without guided mixing; SAGE lies around one half, the two ablations at u of 0.6 lie lower."}}
 # NBVAL_IGNORE_OUTPUT
-display(show.table(["version", "v", "kept of the image", "kept of the partner", "mean share γ", "deviation of γ"],
-                   [[name, *map(float, mean[name][:4]), float(found[name][3].std())] for name in parts],
+display(show.table(["version", "v", "kept of the image", "kept of the partner", "mean share γ", "deviation of γ", "γ from ½, mean"],
+                   [[name, *map(float, mean[name][:4]), float(found[name][3].std()), float((found[name][3] - 0.5).abs().mean())]
+                    for name in parts],
                    f"{batches} batches of 100 pairs of shapes; u = 0.6 unless it is named"))
 _, axis = plt.subplots(figsize=(6.4, 2.8), layout="constrained")
 styles = (("#009e73", "-"), ("#d55e00", "-"), ("#d55e00", ":"), ("#0072b2", "-"))
@@ -232,13 +237,15 @@ for name in ("cifar10", "cifar100"):
     wrong = [math.log(100 - corner) for corner in (both, no_sm, no_or, neither)]
     assert wrong[0] - wrong[1] - wrong[2] + wrong[3] > 0  # of errors, so that the same sign of I reads the other way round
     rows.append([name, no_or - neither, both - no_sm, no_sm - neither, both - no_or, interaction, limit])
+assert records.reported(1)[1]["cutmix"] > max(no_sm, no_or)  # CIFAR-100, PreActResNet18: a method with neither part
 show.table(["data", "SM alone brings", "SM after OR", "OR alone brings", "OR after SM", "I", "decided below"], rows, "From Table 3, points")
 
 # %% [markdown]
 # **What to see.** Either part alone brings more than three fifths of SAGE's gain over vanilla, and the second adds less than
 # two fifths. A small loss when one part is removed does not say that the part does little: the other stands in for it. "Each
 # of the components is important", says the paper; by its numbers they also do much of the same work. Perhaps that is mixing at
-# all, which either alone still does: a hypothesis.
+# all, which either alone still does: a hypothesis. CutMix, which looks at no saliency and moves nothing, is reported above both
+# ablations on CIFAR-100.
 #
 # It is not for lack of room near 100 %: the `assert` finds the same sign on the logarithm of the error. But the argument hangs
 # on our reading of w/o SM. With a rounded mask the fourth corner is not vanilla.
@@ -250,23 +257,39 @@ show.table(["data", "SM alone brings", "SM after OR", "OR alone brings", "OR aft
 # drawn twice, to see how far the same pair is moved apart by the draw alone.
 
 # %%
-fractions, uniform = (0.01, 0.1, 0.5, 1.0), torch.ones_like(s)
-searched = {f: [] for f in fractions}
-for k in range(batches // 5):
+fractions, middle = (0.01, 0.1, 0.5, 1.0), len(every) // 2
+assert every[middle].eq(0).all() and int(0.01 * len(every)) == len(sage.Sage().seed(0).candidates(32, 32, "cpu")) == 39
+
+
+def length(shifts):
+    return float(shifts.float().norm(dim=1).mean())
+
+
+def searched(f, v, flat, draw):
+    """What a search of the share f of all shifts finds; v and flat are Equation 4 of all of them, with our maps and uniform ones."""
+    part, other = (torch.randperm(len(every), generator=draw)[:int(f * len(every))] for _ in range(2))
+    best, again = (some[v[:, some].argmax(1)] for some in (part, other))
+    value = v.gather(1, best[:, None])[:, 0]
+    below, same = value < v[:, middle] - 1e-6, best == part[flat[0, part].argmax()]
+    return [len(best.unique()), length(every[best]), length(every[best] - every[again]), float(value.mean()),
+            100 * float(below.float().mean()), 100 * float(same.float().mean())]
+
+
+def values(k):
+    """Equation 4 of all shifts for batch k, with our maps, and with uniform ones, which are the same for every pair."""
     draw = torch.Generator().manual_seed(k)
     pair, lam = torch.randperm(100, generator=draw), 0.6 * torch.rand((), generator=draw)
-    a, b = sage.weighted(x, y, s, pair, lam)
-    v, flat = total_saliency(a, b, every), total_saliency(*(w[:1] for w in sage.weighted(x, y, uniform, pair, lam)), every)
+    flat = [w[:1] for w in sage.weighted(x, y, torch.ones_like(s), pair, lam)]
+    return total_saliency(*sage.weighted(x, y, s, pair, lam), every), total_saliency(*flat, every), draw
+
+
+# %%
+found_by = {f: [] for f in fractions}
+for k in range(batches // 5):
+    v, flat, draw = values(k)
     for f in fractions:
-        part, other = (torch.randperm(len(every), generator=draw)[:int(f * len(every))] for _ in range(2))
-        best, again = part[v[:, part].argmax(1)], other[v[:, other].argmax(1)]
-        value = v.gather(1, best[:, None])[:, 0]
-        worse = value < v[:, len(every) // 2] - 1e-6
-        searched[f].append([len(best.unique()), float(every[best].float().norm(dim=1).mean()),
-                            float((every[best] - every[again]).float().norm(dim=1).mean()), float(value.mean()),
-                            100 * float(worse.float().mean()), 100 * float((best == part[flat[0, part].argmax()]).float().mean())])
-assert every[len(every) // 2].eq(0).all() and int(0.01 * len(every)) == len(sage.Sage().seed(0).candidates(32, 32, "cpu")) == 39
-table = {f: [sum(column) / len(column) for column in zip(*each, strict=True)] for f, each in searched.items()}
+        found_by[f].append(searched(f, v, flat, draw))
+table = {f: [sum(column) / len(column) for column in zip(*each, strict=True)] for f, each in found_by.items()}
 few, tenth, full = (table[f] for f in (0.01, 0.1, 1.0))
 assert few[0] < 20 < full[0] and few[2] > 3 and full[2] < 0.05 and few[4] > 10 and full[4] == 0 and few[5] > 300 / 39
 assert few[2] - tenth[2] > tenth[2] - full[2] and tenth[3] - few[3] > full[3] - tenth[3] > 0
@@ -291,7 +314,7 @@ show.table(["searched", "different shifts of 100 pairs", "mean length", "apart w
 #
 # Two versions with three runs each, and the same deviation $s$ between seeds: the 95 % $t$-interval of their difference $d$
 # leaves out zero if $|d| > t_{0.975,\,4}\; s \sqrt{2/3}$. The paper gives means and no deviation. So we turn it round, and
-# compute the largest $s$ at which each reported difference would be decided.
+# compute the largest $s$ at which each reported difference would be decided, taken alone.
 
 # %%
 per_point = float(stats.t.ppf(0.975, 4)) * (2 / 3) ** 0.5
@@ -310,9 +333,9 @@ for k in ("cifar10", "cifar100"):
     assert max(sizes) - min(sizes) < 0.115 < 0.25 < control[k] - max(sizes)
 assert [round(v, 2) for v in limits["search", "10 %"]] == [0.12, 0.19]
 recipes = summary.measured(records.every(records.RESULTS), "cifar10", "preactresnet18", {"sage": ("sage", {})})
-here = "; ".join(f"{summary.spread(map(summary.final, ours['sage']))}, {kind}" for kind, ours in recipes.items())
+own = summary.spread(map(summary.final, recipes["paper"]["sage"])) if "paper" in recipes else "not run"
 show.table(["part", "setting", "CIFAR-10, minus SAGE", "decided below s =", "CIFAR-100, minus SAGE", "decided below s ="], rows,
-           f"Reported differences. Our own SAGE on CIFAR-10, mean ± s (runs) and recipe: {here or 'not run'}")
+           f"Reported differences. Our own SAGE on CIFAR-10 by the paper's recipe, mean ± s (runs): {own}")
 
 # %% [markdown]
 # **What to see.** 1 % versus 10 % is decided on CIFAR-10 only if the runs deviate by less than an eighth of a point, on
@@ -361,8 +384,8 @@ for name in first:
         assert max(row[name] for key, row in said.items() if key[0] == part) == first[name]["sage"]
 
 # %% [markdown]
-# That also confirms that $\eta = 0.7$ and $u = 0.6$ (CIFAR-10) or $0.5$ (CIFAR-100) of the supplement's text are the bold
-# values of its Table 7, and that each control is the best of its column.
+# That also confirms that $\eta = 0.7$ and $u = 0.6$ (CIFAR-10) or $0.5$ (CIFAR-100) of the supplement's text are the
+# rows of its Table 7 that carry Table 1's numbers, and that each control is the best of its column.
 #
 # ## Table 7, left: eta
 #
@@ -406,10 +429,11 @@ for lam in at:
 high, low, unsearched, _, lost = (dict(zip(at, line, strict=True)) for line in lines.values())
 assert max(high[lam] for lam in at if lam <= 0.5) < 0.05 < 0.5 < high[0.9] and max(low.values()) < 0.2
 assert lost[0.9] > lost[0.6] > lost[0.3] and high[0.8] > unsearched[0.8]
-turned = sage.mix(x, y, s, pair.argsort(), 1 - lam, still).share  # the roles exchanged, nothing moved
-torch.testing.assert_close(turned[pair], 1 - unmoved.share, rtol=1e-4, atol=1e-5)
+pair = sage.Sage().seed(0).draw_permutation(100, "cpu")
+one, turned = sage.mix(x, y, s, pair, 0.9, still), sage.mix(x, y, s, pair.argsort(), 0.1, still)  # the roles exchanged
+torch.testing.assert_close(turned.share[pair], 1 - one.share, rtol=1e-4, atol=1e-5)
 
-# %% mystnb={"image": {"alt": "Left: densities of the label share gamma for u of 0.5, 0.6 and 1; only the last has a peak near one. Right: over lambda, the share of pairs with gamma above 0.9 and the part of the partner's saliency that is lost rise steeply beyond 0.6, while gamma below 0.1 stays rare; with nothing moved, dotted, the two shares mirror each other."}}
+# %% mystnb={"image": {"alt": "Left: densities of the label share gamma for u of 0.5, 0.6 and 1; only the last has a peak near one. Right: over lambda, the share of pairs with gamma above 0.9 and the part of the partner's saliency that is lost, while gamma below 0.1 stays rare. The lost part grows smoothly from 0.2 on, the share of pairs steeply beyond 0.6. With nothing moved, dotted, the two shares mirror each other."}}
 _, axes = plt.subplots(1, 2, figsize=(8.6, 2.9), layout="constrained")
 for u, colour in ((0.5, "#56b4e9"), (0.6, "#009e73"), (1.0, "#d55e00")):
     shares = torch.cat([one_batch(k, u=u)[3] for k in range(batches)])
@@ -419,7 +443,7 @@ axes[0].legend(fontsize=8, frameon=False, loc="upper left")
 for (name, line), style in zip(lines.items(), ("-", "-", ":", ":", "--"), strict=True):
     colour = "#5b6470" if "lost" in name else "#d55e00" if ">" in name else "#0072b2"
     axes[1].plot(at, line, style, marker="o", ms=3, label=name, color=colour)
-axes[1].set(xlabel="lambda", ylabel="part", ylim=(-0.03, 1.03))
+axes[1].set(xlabel="λ", ylabel="share of pairs, or of saliency", ylim=(-0.03, 1.03))
 axes[1].legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 
@@ -475,8 +499,8 @@ display(*(table for number in (3, 7) for name in ("cifar10", "cifar100") for tab
 # %% [markdown]
 # ### Exercise 12.1
 #
-# How many seeds would each side need to decide the smallest reported difference that is not zero, if runs deviate by
-# `deviation`?
+# Take the smallest reported difference that is not zero. With runs that deviate by `deviation`, how many seeds must each of
+# the two versions have before a difference of that size is decided?
 
 # %% tags=["hide-cell"]
 smallest = min(v for pair_of in limits.values() for v in pair_of if v) * per_point
@@ -491,6 +515,8 @@ print(f"{needed} seeds a side for {smallest:.2f} points at a deviation of {devia
 # and whose is the label there?
 
 # %% tags=["hide-cell"]
+step = sage.Sage().seed(seed)
+pair, tau = step.draw_permutation(100, "cpu"), step.candidates(32, 32, "cpu")
 exact = sage.mix(x, y, test.masks[:100].float(), pair, 0.4, tau)
 nobody = (exact.mask == 0) & (shift(torch.ones_like(s), exact.tau) == 0)
 assert nobody.float().mean() > 0.05  # black strips: the mask is 0 there, so that the partner's label pays for them
@@ -503,7 +529,7 @@ print(f"{nobody.float().mean():.0%} of all pixels")
 # Candidates are shared by the batch. Draw 1 % anew *for each pair* instead. Which of the two kinds of diversity grows?
 
 # %% tags=["hide-cell"]
-draw = torch.Generator().manual_seed(seed)
+v, _, draw = values(seed)
 sets = torch.stack([torch.randperm(len(every), generator=draw)[:39] for _ in range(100)])
 own_sets = sets.gather(1, v.gather(1, sets).argmax(1, keepdim=True))
 shared = sets[0][v[:, sets[0]].argmax(1)]
