@@ -132,7 +132,11 @@ class Run:
         if self.checkpoint is None or not self.checkpoint.exists():
             return
         state = _read(self.checkpoint)
-        _same(state["settings"], self.settings(), self.checkpoint)
+        saved = state["settings"]
+        if saved.get("method", {}).get("name") == type(self.method).__name__:
+            # an option that came after the checkpoint was written stood at its default
+            saved["method"] = type(self.method)().options() | saved["method"]
+        _same(saved, self.settings(), self.checkpoint)
         self.net.load_state_dict(state["net"])
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})

@@ -5,7 +5,7 @@ Every form looks only at the overlap, where both images are in the frame:
 - slices: one slice of each map for each shift, the whole batch at once. CPU, some of the shifts;
 - table: every row against every row, then sums along diagonals: each pair of pixels is met once. CPU, most of them;
 - triton: one kernel (_search_triton.py). NVIDIA GPUs, float32;
-- gather: shifts as indices, nothing but tensor operations. Every other device.
+- gather: shifts as indices, nothing but tensor operations. Every other device, and shifts of its own for each image.
 """
 import functools
 
@@ -18,17 +18,20 @@ MOST = 0.4       # part of all shifts from which the table is cheaper than slice
 
 @torch.library.custom_op("sagelib::total_saliency", mutates_args=())
 def search(a: torch.Tensor, b: torch.Tensor, tau: torch.Tensor) -> torch.Tensor:
-    """v (B, N) for maps a and b (B, H, W), at least 0, and shifts tau (N, 2) of b. No value leaves the device."""
+    """v (B, N) for maps a and b (B, H, W), at least 0, and shifts tau (N, 2) or (B, N, 2) of b. No value leaves the
+    device."""
     return form(a, tau)(a, b, tau)
 
 
 @search.register_fake
 def _(a, b, tau):
-    return a.new_empty(len(a), len(tau))
+    return a.new_empty(len(a), tau.shape[-2])
 
 
 def form(a, tau):
     """The function that `search` uses for these maps and that many shifts."""
+    if tau.ndim == 3:
+        return gather
     if a.is_cpu:
         h, w = a.shape[1:]
         return table if len(tau) > MOST * (2 * h - 1) * (2 * w - 1) else slices
@@ -89,17 +92,18 @@ def _meet(first, second, space):
 def gather(a, b, tau):
     """v with the overlap of each shift gathered by index, in chunks: no shift is read on the host."""
     step = max(1, BLOCK // max(1, a.numel()))
-    overlap = [_gathered(1 / a, 1 / b, part) for part in tau.split(step)]
+    overlap = [_gathered(1 / a, 1 / b, part) for part in tau.split(step, -2)]
     return _from_overlap(a, b, tau, torch.cat(overlap, 1))
 
 
 def _gathered(inverse_a, inverse_b, tau):
     h, w = inverse_a.shape[1:]
     padded = F.pad(inverse_b, (0, 1, 0, 1), value=torch.inf).flatten(1)  # a row and a column of "nothing there"
-    i, j = (torch.arange(n, device=tau.device) - by[:, None] for n, by in ((h, tau[:, 0]), (w, tau[:, 1])))
+    i, j = (torch.arange(n, device=tau.device) - by[..., None] for n, by in ((h, tau[..., 0]), (w, tau[..., 1])))
     i, j = torch.where((i >= 0) & (i < h), i, h), torch.where((j >= 0) & (j < w), j, w)
-    where = (i[:, :, None] * (w + 1) + j[:, None, :]).flatten(1)
-    return (padded[:, where] + inverse_a.flatten(1)[:, None]).reciprocal_().sum(-1)
+    where = (i[..., :, None] * (w + 1) + j[..., None, :]).flatten(-2)
+    met = padded[:, where] if tau.ndim == 2 else padded.gather(1, where.flatten(1)).view(where.shape)
+    return (met + inverse_a.flatten(1)[:, None]).reciprocal_().sum(-1)
 
 
 def _from_overlap(a, b, tau, overlap):
@@ -109,11 +113,11 @@ def _from_overlap(a, b, tau, overlap):
 def visible(b, tau):
     """Mass of each map (B, H, W) that stays in the frame after each shift: four look-ups in an integral image."""
     h, w = b.shape[1:]
-    integral = _integral(b)
-    top, bottom = (-tau[:, 0]).clamp(0, h), (h - tau[:, 0]).clamp(0, h)
-    left, right = (-tau[:, 1]).clamp(0, w), (w - tau[:, 1]).clamp(0, w)
-    inside = (integral[:, bottom, right] - integral[:, top, right]
-              - integral[:, bottom, left] + integral[:, top, left])
+    integral, i, j = _integral(b), tau[..., 0], tau[..., 1]
+    top, bottom, left, right = (-i).clamp(0, h), (h - i).clamp(0, h), (-j).clamp(0, w), (w - j).clamp(0, w)
+    each = slice(None) if tau.ndim == 2 else torch.arange(len(b), device=b.device)[:, None]
+    inside = (integral[each, bottom, right] - integral[each, top, right]
+              - integral[each, bottom, left] + integral[each, top, left])
     return inside.clamp(min=0).to(b.dtype)
 
 

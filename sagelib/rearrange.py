@@ -47,7 +47,8 @@ def total_saliency(a, b, tau):
     """What the mix keeps of both maps at each shift of the second, (B, 1, H, W) x 2 -> (B, N): Equation 4.
 
     `a` and `b` are saliency maps, at least 0; `tau` is (N, 2) shifts of `b` in pixels, the same for every
-    pair. Exact for any number of them, in a few megabytes of memory; no value is read on the host.
+    pair, or (B, N, 2), those of each pair. Exact for any number of them, in a few megabytes of memory; no
+    value is read on the host.
     """
     _check_maps(a, b, tau)
     a, b = at_least_float32(a.detach())[:, 0], at_least_float32(b.detach())[:, 0]
@@ -60,13 +61,15 @@ def best_offset(a, b, tau):
     Arguments as in `total_saliency`. tau* = argmax of v over the candidates, for each pair.
     """
     v = total_saliency(a, b, tau).nan_to_num_(nan=-torch.inf)
-    return tau.to(a.device)[v.argmax(1)]
+    tau, best = tau.to(a.device), v.argmax(1)
+    return tau[best] if tau.ndim == 2 else tau.gather(1, best[:, None, None].expand(-1, 1, 2))[:, 0]
 
 
 def _check_maps(a, b, tau):
     if a.ndim != 4 or a.shape[1] != 1 or a.shape != b.shape:
         raise ValueError("total saliency needs two sets of maps of one shape (B, 1, H, W), "
                          f"not {tuple(a.shape)} and {tuple(b.shape)}")
-    if tau.ndim != 2 or tau.shape[1] != 2 or len(tau) == 0 or tau.is_floating_point():
-        raise ValueError("tau must be integers of shape (N, 2), rows and columns, with at least one candidate, "
-                         f"not {tau.dtype} {tuple(tau.shape)}")
+    if (tau.ndim not in (2, 3) or tau.shape[-1] != 2 or tau.shape[-2] == 0 or tau.is_floating_point()
+            or (tau.ndim == 3 and len(tau) != len(a))):
+        raise ValueError(f"tau must be integers of shape (N, 2) or ({len(a)}, N, 2), rows and columns, with at least "
+                         f"one candidate, not {tau.dtype} {tuple(tau.shape)}")

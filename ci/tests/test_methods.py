@@ -317,7 +317,7 @@ def test_deepcopied_network_trains_alike(name, tiny):
 def test_uniform_saliency_needs_no_network_to_be_right():
     x, y, s = torch.randn(6, 3, 8, 10), batch(6)[1], torch.rand(6, 1, 8, 10)
     method = catalog.load(methods, "sage", maps="uniform", fraction=1.0, u=1.0).seed(1)
-    found = method._mix(x, y, s.expand(-1, 3, -1, -1))
+    found = method.mix_by(x, y, s)
     again = catalog.load(methods, "sage", u=1.0).seed(1)
     pair, lam = again.draw_permutation(6, "cpu"), again.draw_uniform(0, 1.0, "cpu")
     for i in range(6):
@@ -329,16 +329,16 @@ def test_uniform_saliency_needs_no_network_to_be_right():
 
 def test_another_images_saliency_is_never_its_own():
     x, y, s = torch.randn(5, 3, 6, 6), batch(5)[1], torch.rand(5, 3, 6, 6)
-    one = catalog.load(methods, "sage", maps="other", sigma=0).seed(2)._mix(x, y, s)
-    two = catalog.load(methods, "sage", sigma=0).seed(2)._mix(x, y, s[[4, 0, 1, 2, 3]])
+    one = catalog.load(methods, "sage", maps="other", sigma=0).seed(2).mix_by(x, y, saliency(s))
+    two = catalog.load(methods, "sage", sigma=0).seed(2).mix_by(x, y, saliency(s[[4, 0, 1, 2, 3]]))
     assert_close(one.x, two.x)
-    assert not torch.equal(one.mask, catalog.load(methods, "sage", sigma=0).seed(2)._mix(x, y, s).mask)
+    assert not torch.equal(one.mask, catalog.load(methods, "sage", sigma=0).seed(2).mix_by(x, y, saliency(s)).mask)
 
 
 def test_a_random_shift_is_any_of_the_candidates():
     x, y, s = torch.randn(40, 3, 6, 6), batch(40)[1], torch.rand(40, 3, 6, 6)
     method = catalog.load(methods, "sage", searched=False, fraction=0.05).seed(0)
-    mixed = method._mix(x, y, s)
+    mixed = method.mix_by(x, y, saliency(s))
     twin = catalog.load(methods, "sage", fraction=0.05).seed(0)
     pair, lam, tau = twin.draw_permutation(40, "cpu"), twin.draw_uniform(0, 0.6, "cpu"), twin.candidates(6, 6, "cpu")
     assert set(map(tuple, mixed.tau.tolist())) == set(map(tuple, tau.tolist()))  # 6 candidates, 40 draws
@@ -365,7 +365,7 @@ def test_the_merged_step_is_two_passes_with_saliency_one_step_old(tiny):
             expected = part.detach()
         part = (0.3 if k else 1.0) * F.cross_entropy(slow(clean), y[k])
         part.backward()
-        mixed = twin._mix(x[k], y[k], clean.grad)
+        mixed = twin.mix_by(x[k], y[k], saliency(clean.grad))
         assert_close(loss, (expected + part).detach())
         assert_close(method.waiting[0], mixed.x), assert_close(method.waiting[1], mixed.y)
         for p, q in zip(net.parameters(), slow.parameters(), strict=True):

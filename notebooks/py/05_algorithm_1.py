@@ -196,17 +196,17 @@ for wrong in (dict(eta=0.7), dict(reuse=1.7)):
 #
 # Each step sends two batches through the network in training mode, so BatchNorm's running statistics are updated twice, once
 # with clean and once with mixed images. The authors' code does the same. With `bn="eval"` the saliency pass leaves the
-# statistics alone.
+# statistics alone, but looks through them; with `bn="batch"` it looks through those of the batch and updates nothing.
 
 # %%
 counts = {}
-for mode in ("train", "eval"):
+for mode in ("train", "eval", "batch"):
     copy = deepcopy(net).train()
     norm = copy.layer1[0].bn1
     before = norm.num_batches_tracked.item()
     sage.Sage(bn=mode).seed(0).backward(copy, x, y)
     counts[mode] = norm.num_batches_tracked.item() - before
-assert counts == {"train": 2, "eval": 1}
+assert counts == {"train": 2, "eval": 1, "batch": 1}
 
 # %% [markdown]
 # ## Without its parts
@@ -264,7 +264,7 @@ show.bars(kept, "visible share of the\nworse-off object", limit=(0, 1))
 # %% tags=["hide-cell"]
 copy = deepcopy(net)
 copy.zero_grad()
-sage.Sage(reuse=0)._clean_pass(copy, x, y, reuse=0)
+sage.Sage(reuse=0).clean_pass(copy, x, y, keep=False)
 assert all(p.grad is None for p in copy.parameters())
 
 # %% [markdown]
@@ -281,7 +281,7 @@ assert (made.mask[alone == 0] > 0.99).all()  # the rest is the image's own, howe
 # %% [markdown]
 # ### Exercise 5.3
 #
-# Read `Sage._clean_pass`: why are the images detached before they require a gradient? Feed images that are themselves the
+# Read `methods/_clean_pass.py`: why are the images detached before they require a gradient? Feed images that are themselves the
 # result of a computation with gradients and check that nothing flows back into it.
 
 # %% tags=["hide-cell"]

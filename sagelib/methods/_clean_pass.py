@@ -29,6 +29,22 @@ def image_gradient(net, x, loss_of):
         return clean_pass(net, x, loss_of, keep=False)[1]
 
 
+BATCHNORM = torch.nn.modules.batchnorm._BatchNorm  # SyncBatchNorm too
+
+
+@contextlib.contextmanager
+def batch_statistics(net):
+    """Every BatchNorm that trains looks at the statistics of the batch, as it does, and updates none of its own."""
+    kept = [m for m in net.modules() if isinstance(m, BATCHNORM) and m.training and m.track_running_stats]
+    try:
+        for m in kept:
+            m.track_running_stats = False
+        yield
+    finally:
+        for m in kept:
+            m.track_running_stats = True
+
+
 @contextlib.contextmanager
 def evaluating(net, kinds=torch.nn.Module):
     """The modules of these kinds in evaluation mode; those that were training train again afterwards."""

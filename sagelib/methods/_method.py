@@ -24,6 +24,7 @@ class Mixed:
     tau: torch.Tensor | None = None    # (B, 2): how far the partner was moved, rows and columns
     share: torch.Tensor | None = None  # (B,): weight of the image's own label
     pair: torch.Tensor | None = None   # (B,): image i was mixed with image pair[i]
+    saliency: torch.Tensor | None = None  # (B, 1, H, W): the maps that decided it, before any blur
 
 
 def number(default, low, high):
@@ -98,17 +99,18 @@ class Method:
 
     # draws, all from the method's generator
 
-    def draw_uniform(self, low, high, device):
-        """One number from U(low, high), a 0-d tensor."""
-        u = torch.rand((), generator=self.generator, device=self._place(device))
+    def draw_uniform(self, low, high, device, n=None):
+        """One number from U(low, high), a 0-d tensor; with n, so many, (n,)."""
+        u = torch.rand(() if n is None else (n,), generator=self.generator, device=self._place(device))
         return (low + (high - low) * u).to(device)
 
-    def draw_beta(self, alpha, device):
-        """One number from Beta(alpha, alpha), a 0-d tensor; alpha = 0 gives 1: nothing is mixed."""
+    def draw_beta(self, alpha, device, n=None):
+        """One number from Beta(alpha, alpha), a 0-d tensor; with n, so many, (n,). alpha = 0 gives 1: no mixing."""
+        many = () if n is None else (n,)
         if alpha == 0:
-            return torch.ones((), device=device)
-        two = torch.full((2,), float(alpha), device=self._place(device))
-        return torch._sample_dirichlet(two, generator=self.generator)[0].to(device)
+            return torch.ones(many, device=device)
+        two = torch.full((*many, 2), float(alpha), device=self._place(device))
+        return torch._sample_dirichlet(two, generator=self.generator)[..., 0].to(device)
 
     def draw_permutation(self, n, device):
         """A random order of n things, (n,)."""

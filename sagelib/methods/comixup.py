@@ -10,16 +10,18 @@ differences:
   differ too: above the threshold of the diversity penalty the code keeps columns of the matrix A, not entries of A
   times the counts (`_penalty`), lambda is a Dirichlet(2) draw in the prior, and the label counts area alone.
 """
+import contextlib
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
 from ..losses import cross_entropy
-from ..saliency import normalise, saliency
+from ..saliency import normalise
 from ._assign import assign
-from ._clean_pass import clean_pass
-from ._method import Method, Mixed, check_pairs, number, whole
+from ._clean_pass import batch_statistics
+from ._guided import Guided
+from ._method import Mixed, check_pairs, check_saliency, choice, number, whole
 
 CELLS = 4
 
@@ -40,19 +42,26 @@ def mix(x, y, s, prior, start, distance, *, beta=0.32, gamma=1.0, eta=0.05, omeg
         found = [tuple(t.shape) for t in (s, prior, start, distance)]
         raise ValueError(f"for {b} images of {h} x {w}: saliency {(b, 1, h, w)}, prior {(b,)}, start "
                          f"{(b, CELLS, CELLS)}, distance {(b, b)}; not {found}")
-    prior, start, distance = prior.float().reshape(p, n), start.reshape(p, n, CELLS, CELLS), distance.reshape(p, n, n)
+    with torch.autocast(x.device.type, enabled=False):  # pictures and labels are no place for half precision
+        return _mix(x, y, s.float(), prior.float().reshape(p, n), start.reshape(p, n, CELLS, CELLS),
+                    distance.float().reshape(p, n, n), beta, gamma, eta, omega, threshold, sweeps)
+
+
+def _mix(x, y, s, prior, start, distance, beta, gamma, eta, omega, threshold, sweeps):
+    (b, _, h, w), (p, n) = x.shape, prior.shape
     side = [-(-size // CELLS) for size in (h, w)]
     cut = (0, side[1] * CELLS - w, 0, side[0] * CELLS - h)
-    shown = normalise(F.avg_pool2d(F.pad(s.reshape(b, 1, h, w).float(), cut), side)).reshape(p, n, CELLS, CELLS)
+    shown = normalise(F.avg_pool2d(F.pad(s.reshape(b, 1, h, w), cut), side)).reshape(p, n, CELLS, CELLS)
     cost = -shown - eta / CELLS**2 * (prior + 1e-8).log()[:, :, None, None]
-    near = distance.float() / distance.float().sum((1, 2), keepdim=True).clamp(min=1e-12)
+    near = distance / distance.sum((1, 2), keepdim=True).clamp(min=1e-12)
     alike = (1 - omega) * torch.eye(n, device=x.device) + omega * n * near
     z = assign(cost, alike, start, beta, gamma, threshold, sweeps)
     cells = F.pad(x, cut).reshape(p, n, -1, CELLS, side[0], CELLS, side[1])
     picture = torch.einsum("poijk,pkciajb->pociajb", z.to(x.dtype), cells).reshape(b, -1, *(k * CELLS for k in side))
     area = F.avg_pool2d(F.pad(x.new_ones(1, 1, h, w, dtype=torch.float32), cut), side)[0, 0]
     share = torch.einsum("poijk,ij->pok", z, area / area.sum())  # the border cuts some cells
-    return Mixed(picture[:, :, :h, :w], (share.to(y.dtype) @ y.reshape(p, n, -1)).flatten(0, 1))
+    label = (share.to(y.dtype) @ y.reshape(p, n, -1)).flatten(0, 1)
+    return Mixed(picture[:, :, :h, :w], label.clamp(max=1))  # sums of shares can end a rounding above 1
 
 
 def distances(s):
@@ -66,11 +75,12 @@ def distances(s):
 
 
 @dataclass(kw_only=True)
-class CoMixup(Method):
+class CoMixup(Guided):
     """Partitions of up to `partition` consecutive images; the clean pass of the saliency also trains, as a
     regulariser.
 
-    clean: weight of the clean loss, 2 * cross-entropy / classes (the size of "bce"), or of plain cross-entropy.
+    clean: weight of the clean loss, 2 * cross-entropy / classes (the size of "bce"), or of plain cross-entropy. bn:
+    BatchNorm in the clean pass, as in SAGE.
     The other fields are those of `mix`.
     """
 
@@ -85,23 +95,20 @@ class CoMixup(Method):
     alpha: float = number(2.0, 1e-3, 100)
     sweeps: int = whole(4, 1, 100)
     clean: float = number(1.0, 0, 100)
+    bn: str = choice("train", "batch")
 
-    def mix(self, x, y, net):
-        return self._mix(x, y, self._clean_pass(net, x, y, 1.0, False)[1])
+    def weights(self):
+        return self.clean, 1.0
 
-    def backward(self, net, x, y, scale=lambda loss: loss):
-        clean, grad = self._clean_pass(net, x, y, self.clean or 1.0, self.clean > 0, scale)
-        mixed = self._mix(x, y, grad)
-        loss = self.criterion(net(mixed.x), mixed.y)
-        scale(loss).backward()
-        return loss.detach() + (clean if self.clean else 0)
+    def clean_loss(self, logits, y):
+        return (2 / y.shape[1] if self.loss == "bce" else 1) * cross_entropy(logits, y)
 
-    def _clean_pass(self, net, x, y, weight, keep, scale=lambda loss: loss):
-        size = 2 / y.shape[1] if self.loss == "bce" else 1
-        return clean_pass(net, x, lambda z: size * cross_entropy(z, y), weight, keep, scale)
+    def passing(self, net):
+        return batch_statistics(net) if self.bn == "batch" else contextlib.nullcontext()
 
-    def _mix(self, x, y, grad):
-        s, whole_parts = saliency(grad), len(x) // self.partition * self.partition
+    def mix_by(self, x, y, s):
+        check_saliency(s, x)
+        whole_parts = len(x) // self.partition * self.partition
         far = distances(s)
         settings = {k: getattr(self, k) for k in ("beta", "gamma", "eta", "omega", "threshold", "sweeps")}
         parts = []

@@ -39,27 +39,31 @@ def outside(box, h, w):
 def box(h, w, lam, centre):
     """Top, left, bottom, right of the box of area 1 - lam around `centre` (row, column), clipped at the border.
 
-    The sides are sqrt(1 - lam) of the image's; corners are clipped, then cut to whole pixels.
+    The sides are sqrt(1 - lam) of the image's; corners are clipped, then cut to whole pixels. lam 0-d and centre (2,)
+    give one box, (4,); lam (B,) and centre (B, 2) one for each image, (B, 4).
     """
-    half = (1 - lam).clamp(0, 1).sqrt() / 2
+    half = (1 - lam).clamp(0, 1).sqrt()[..., None] / 2
     size = torch.stack([scalar(n, centre.device) for n in (h, w)])
     low = torch.minimum((centre - half * size).clamp(min=0), size)
     high = torch.minimum((centre + half * size).clamp(min=0), size)
-    return torch.cat([low, high]).long()
+    return torch.cat([low, high], -1).long()
 
 
 @dataclass(kw_only=True)
 class CutMix(Method):
-    """Area from Beta(alpha, alpha), centre uniform over the image, one pairing for the batch."""
+    """Area from Beta(alpha, alpha), centre uniform over the image, one pairing for the batch; per_image: a box for
+    each image."""
 
     LABEL = "area"
 
     alpha: float = number(1.0, 0, 100)
+    per_image: bool = False
 
     def mix(self, x, y, net=None):
         h, w = x.shape[2:]
-        pair, lam = self.draw_permutation(len(x), x.device), self.draw_beta(self.alpha, x.device)
-        centre = torch.stack([self.draw_uniform(0, h, x.device), self.draw_uniform(0, w, x.device)])
+        many = (len(x),) if self.per_image else ()
+        pair, lam = self.draw_permutation(len(x), x.device), self.draw_beta(self.alpha, x.device, *many)
+        centre = torch.stack([self.draw_uniform(0, n, x.device, *many) for n in (h, w)], -1)
         return mix(x, y, pair, box(h, w, lam, centre))
 
 

@@ -21,7 +21,8 @@ def mix(x, y, pair, lam):
 def forward(net, x, pair, lam):
     """Logits of net(x) with Mixup on the way: of the input by lam[0], after stage k by lam[k].
 
-    x (B, C, H, W), pair (B,) integers; lam (1 + stages that are mixed,), a weight of 1 leaves a place alone.
+    x (B, C, H, W), pair (B,) integers; lam (1 + stages that are mixed,), or (1 + stages, B) with a weight for each
+    image; a weight of 1 leaves a place alone.
     `net.stages` are its stages in order. The hooks are removed whatever happens. A network from torch.compile is run
     uncompiled.
     """
@@ -30,40 +31,50 @@ def forward(net, x, pair, lam):
     if len(stages) < len(lam) - 1:
         raise ValueError(f"Manifold Mixup after stage {len(lam) - 1} needs a network with as many .stages; "
                          f"this one has {len(stages)}")
-    hooks = [stage.register_forward_hook(lambda _, __, out, weight=weight: _blend(out, pair, weight))
+    hooks = [stage.register_forward_hook(lambda _, __, out, weight=weight: blend(out, pair, weight))
              for stage, weight in zip(stages, lam[1:], strict=False)]
     try:
-        return net(_blend(x, pair, lam[0]))
+        return net(blend(x, pair, lam[0]))
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def _blend(z, pair, weight):
-    weight = weight.to(z.dtype)
+def blend(z, pair, weight):
+    """Mixup of anything with the batch first: weight * z + (1 - weight) * z[pair], weight 0-d or (B,)."""
+    weight = weight.to(z.dtype).reshape(-1, *[1] * (z.ndim - 1))
     return weight * z + (1 - weight) * z[pair]
 
 
 @dataclass(kw_only=True)
 class ManifoldMixup(Method):
-    """Mixup at the input or after one of the first `stages` stages, each as likely; lambda from Beta(alpha, alpha)."""
+    """Mixup at the input or after one of the first `stages` stages, each as likely; lambda from Beta(alpha, alpha).
+
+    per_image: a lambda for each image; the place is the batch's in any case.
+    """
 
     NEEDS, LABEL = "a hook", "the weight lambda"
 
     alpha: float = number(2.0, 0, 100)
     stages: int = whole(2, 0, 100)
+    per_image: bool = False
 
     def mix(self, x, y, net=None):
-        return mix(x, y, self.draw_permutation(len(x), x.device), self.draw_beta(self.alpha, x.device))
+        return mix(x, y, *self._draw(x))
 
     def backward(self, net, x, y, scale=lambda loss: loss):
-        pair, lam = self.draw_permutation(len(x), x.device), self.draw_beta(self.alpha, x.device)
+        pair, lam = self._draw(x)
         place = self.draw_permutation(1 + self.stages, x.device)[0]
         check_pairs(x, y, pair)
-        everywhere = torch.where(torch.arange(1 + self.stages, device=x.device) == place, lam, 1)
+        here = torch.arange(1 + self.stages, device=x.device) == place
+        everywhere = torch.where(here.reshape(-1, *[1] * lam.ndim), lam, 1)
         loss = self.criterion(forward(net, x, pair, everywhere), blend_labels(y, pair, as_column(lam, x).flatten()))
         scale(loss).backward()
         return loss.detach()
+
+    def _draw(self, x):
+        many = (len(x),) if self.per_image else ()
+        return self.draw_permutation(len(x), x.device), self.draw_beta(self.alpha, x.device, *many)
 
 
 build = ManifoldMixup

@@ -22,14 +22,17 @@ def mix(x, y, pair, lam):
 
 @dataclass(kw_only=True)
 class Mixup(Method):
-    """One lambda from Beta(alpha, alpha) and one pairing for the whole batch."""
+    """One lambda from Beta(alpha, alpha) and one pairing for the whole batch; per_image: a lambda for each image."""
 
     LABEL = "the weight lambda"
 
     alpha: float = number(1.0, 0, 100)
+    per_image: bool = False
 
     def mix(self, x, y, net=None):
-        return mix(x, y, self.draw_permutation(len(x), x.device), self.draw_beta(self.alpha, x.device))
+        many = (len(x),) if self.per_image else ()
+        pair = self.draw_permutation(len(x), x.device)
+        return mix(x, y, pair, self.draw_beta(self.alpha, x.device, *many))
 
 
 build = Mixup

@@ -15,11 +15,10 @@ import torch
 import torch.nn.functional as F
 
 from .._constants import scalar
-from ..losses import cross_entropy
-from ..saliency import normalise, saliency
-from ._clean_pass import image_gradient
+from ..saliency import normalise
+from ._clean_pass import evaluating
+from ._guided import Guided
 from ._method import (
-    Method,
     Mixed,
     blend_labels,
     check_pairs,
@@ -38,7 +37,7 @@ def mix(x, y, s, pair, lam, blocks, transport=True, mean=0.0, std=1.0, *, beta=1
         t_eps=0.8, t_size=4, neigh_size=4):
     """Label each of blocks x blocks blocks, move each image's patches, and mix: section 3 of the paper.
 
-    x (B, C, H, W), y (B, K), s (B, 1, H, W) or (B, H, W) saliency, pair (B,) integers, lam in [0, 1] one number;
+    x (B, C, H, W), y (B, K), s (B, 1, H, W) or (B, H, W) saliency, pair (B,) integers, lam in [0, 1] a number or (B,);
     mean, std: of the normalised images, to get back to [0, 1]. beta: smoothness of the labels, gamma: of the picture;
     eta: weight of the prior; t_eps: price of distance; t_size, neigh_size: pixels of a patch and of a cell that is
     compared, at most. The label's share is the mean of the mask.
@@ -82,10 +81,10 @@ def energy_terms(pixels, s, pair, lam, blocks, beta=1.2, gamma=0.5, eta=0.2, nei
         lose_partner = lose_partner + F.pad((p[0][1] + p[0][0]) / 2, first) + F.pad((p[1][0] + p[0][0]) / 2, second)
         weights.append((p[0][1] + p[1][0] - p[0][0] - p[1][1]) / 2 + b)
     lam = scalar(lam, s.device, s.dtype)
-    binomial = torch.stack([lam**2, 2 * lam * (1 - lam), (1 - lam)**2])
+    binomial = torch.stack([lam**2, 2 * lam * (1 - lam), (1 - lam)**2], -1)
     prior = -(eta / blocks**2) * (binomial + 1e-8).log()
     unary = torch.stack([lose_partner, (lose_own + lose_partner) / 2, lose_own], 1)
-    return unary + prior[:, None, None], *weights
+    return unary + prior[..., None, None], *weights
 
 
 def _seams(one, two, blocks, axis, neigh_size):
@@ -131,12 +130,12 @@ def _enlarge(m, size):
 
 
 @dataclass(kw_only=True)
-class PuzzleMix(Method):
+class PuzzleMix(Guided):
     """One lambda from Beta(alpha, alpha), one pairing and one grid of 2, 4, 8 or 16 blocks a side for the batch.
 
     The saliency comes from a pass of its own in evaluation mode, with cross-entropy, and leaves no gradient. mean,
-    std: of the normalised images. The other fields are those of `mix`; on images above 64 pixels patches grow with
-    the image.
+    std: of the normalised images. per_image: a lambda for each image; the grid is the batch's in any case. The other
+    fields are those of `mix`; on images above 64 pixels patches grow with the image.
     """
 
     NEEDS, LABEL = "gradient, minimum cut, transport", "area"
@@ -147,14 +146,18 @@ class PuzzleMix(Method):
     eta: float = number(0.2, 0, 100)
     t_eps: float = number(0.8, 0, 100)
     transport: bool = True
+    per_image: bool = False
     mean: float | tuple = per_channel(0.0, -100)
     std: float | tuple = per_channel(1.0, 0)
 
-    def mix(self, x, y, net):
-        grad = image_gradient(net, x, lambda z: cross_entropy(z, y))
+    def passing(self, net):
+        return evaluating(net)
+
+    def mix_by(self, x, y, s):
         blocks = self.draw_choice(n for n in GRIDS if n <= max(2, min(x.shape[2:]) // 2))
-        pair, lam = self.draw_permutation(len(x), x.device), self.draw_beta(self.alpha, x.device)
-        return mix(x, y, saliency(grad), pair, lam, blocks, self.transport, self.mean, self.std, beta=self.beta,
+        many = (len(x),) if self.per_image else ()
+        pair, lam = self.draw_permutation(len(x), x.device), self.draw_beta(self.alpha, x.device, *many)
+        return mix(x, y, s, pair, lam, blocks, self.transport, self.mean, self.std, beta=self.beta,
                    gamma=self.gamma, eta=self.eta, t_eps=self.t_eps, t_size=4 * -(-max(x.shape[2:]) // 64))
 
 

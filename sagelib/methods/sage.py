@@ -9,6 +9,7 @@ Where paper and authors' code (https://github.com/SamsungLabs/SAGE) differ, and 
 - a map with nothing in it counts as uniform, where the code makes NaN;
 - "without saliency-guided mixup" has no published code: see `Sage.guided`.
 """
+import contextlib
 from dataclasses import dataclass
 
 import torch
@@ -16,8 +17,9 @@ import torch
 from ..mask import mask
 from ..rearrange import best_offset, offsets, shift
 from ..saliency import normalise, saliency, smooth
-from ._clean_pass import clean_pass, evaluating
-from ._method import Method, Mixed, as_column, blend_labels, check_pairs, check_saliency, choice, number
+from ._clean_pass import BATCHNORM, batch_statistics, evaluating
+from ._guided import Guided
+from ._method import Mixed, as_column, blend_labels, check_pairs, check_saliency, choice, number
 
 SETTINGS = {  # the paper's appendix B; WRN16-8 is in the authors' README alone
     "paper": {
@@ -34,9 +36,9 @@ def mix(x, y, s, pair, lam, tau, guided=True):
 
     x (B, C, H, W), y (B, K); s (B, 1, H, W) saliency, smoothed but not normalised; pair (B,) integers;
     lam in [0, 1], a number or (B,): weight of the image's own saliency; tau (N, 2) candidate shifts
-    of the partner. `guided=False` pastes the shifted partner whole instead of using Equation 2. The
-    label's share is the mean of the mask, so what no image covers (zeros: the mean colour) counts as
-    the partner's.
+    of the partner, or (B, N, 2), some for each. `guided=False` pastes the shifted partner whole instead of
+    using Equation 2. The label's share is the mean of the mask, so what no image covers (zeros: the mean
+    colour) counts as the partner's.
     """
     a, b = weighted(x, y, s, pair, lam)
     return mix_at(x, y, a, b, pair, best_offset(a, b, tau), guided)
@@ -60,14 +62,16 @@ def mix_at(x, y, a, b, pair, best, guided=True):
 
 
 @dataclass(kw_only=True)
-class Sage(Method):
+class Sage(Guided):
     """Algorithm 1: one lambda, one pairing and one set of candidate shifts per batch; two passes per step.
 
     u: lambda is uniform on (0, u). reuse: share of the clean gradient in the step, 0 drops it (and does
     not compute it). fraction: part of all shifts that is searched, at random. sigma: Gaussian, pixels.
-    norm: of Equation 1. bn: BatchNorm in the saliency pass; "train" updates its statistics twice a step,
-    as the authors' code does. guided=False is the ablation without saliency-guided mixup: the shifted partner is
-    pasted over the image (our reading; no code exists). rearranged=False never shifts: without rearrangement.
+    norm: of Equation 1. bn: BatchNorm in the saliency pass; "train" updates its statistics twice a step, as the
+    authors' code does, "batch" looks at the batch and updates nothing, "eval" looks through the running statistics.
+    per_image: a lambda and candidates for each image instead of for the batch. guided=False is the ablation without
+    saliency-guided mixup: the shifted partner is pasted over the image (our reading; no code exists).
+    rearranged=False never shifts: without rearrangement.
 
     Two controls that are not in the paper ask what saliency is worth; the clean gradient is reused all the same.
     maps="uniform" takes every pixel for equally salient, "other" gives each image the map of another one of the batch.
@@ -81,53 +85,59 @@ class Sage(Method):
     fraction: float = number(0.01, 0, 1)
     sigma: float = number(1.0, 0, 100)
     norm: str = choice("l2", "l1")
-    bn: str = choice("train", "eval")
+    bn: str = choice("train", "eval", "batch")
+    per_image: bool = False
     guided: bool = True
     rearranged: bool = True
     maps: str = choice("own", "uniform", "other")
     searched: bool = True
 
-    def mix(self, x, y, net):
-        """Images and labels mixed by the saliency that `net` sees; every .grad stays as it was."""
-        return self._mix(x, y, self._clean_pass(net, x, y, reuse=0)[1])
+    def weights(self):
+        return self.reuse, 1 - self.reuse
 
-    def backward(self, net, x, y, scale=lambda loss: loss):
-        clean, grad = self._clean_pass(net, x, y, self.reuse, scale)
-        mixed = self._mix(x, y, grad)
-        loss = (1 - self.reuse) * self.criterion(net(mixed.x), mixed.y)
-        scale(loss).backward()
-        return loss.detach() + (clean if self.reuse else 0)
+    def clean_loss(self, logits, y):
+        return self.criterion(logits, y)
 
-    def candidates(self, h, w, device):
-        """The shifts to search this time, (N, 2): int(fraction * all), at least one; the same for the batch."""
+    def passing(self, net):
+        return {"train": contextlib.nullcontext, "eval": lambda: evaluating(net, BATCHNORM),
+                "batch": lambda: batch_statistics(net)}[self.bn]()
+
+    def seen(self, grad):
+        return saliency(grad, self.norm)
+
+    def candidates(self, h, w, device, images=None):
+        """The shifts to search this time, (N, 2): int(fraction * all), at least one; the same for the batch.
+
+        With `images`, a number, a set for each image: (images, N, 2), unless there is but one set.
+        """
         if not self.rearranged:
             return torch.zeros(1, 2, dtype=torch.long, device=device)
         every = offsets(h, w, device)
         if self.fraction == 1:
             return every
-        return every[self.draw_permutation(len(every), device)[:max(1, int(self.fraction * len(every)))]]
+        n = max(1, int(self.fraction * len(every)))
+        if images is None:
+            return every[self.draw_permutation(len(every), device)[:n]]
+        keys = torch.rand(images, len(every), generator=self.generator, device=self._place(device)).to(device)
+        return every[keys.topk(n).indices]
 
-    def _mix(self, x, y, grad):
+    def mix_by(self, x, y, s):
+        many = (len(x),) if self.per_image else ()
         pair = self.draw_permutation(len(x), x.device)
-        lam = self.draw_uniform(0, self.u, x.device)
-        tau = self.candidates(*x.shape[2:], x.device)
-        s = self._maps(smooth(saliency(grad, self.norm), self.sigma))
+        lam = self.draw_uniform(0, self.u, x.device, *many)
+        tau = self.candidates(*x.shape[2:], x.device, *many)
+        s = self._maps(smooth(s, self.sigma))
         if self.searched:
             return mix(x, y, s, pair, lam, tau, self.guided)
         place = dict(generator=self.generator, device=self._place(x.device))
-        best = tau[torch.randint(len(tau), (len(x),), **place).to(x.device)]
+        which = torch.randint(tau.shape[-2], (len(x),), **place).to(x.device)
+        best = tau.expand(len(x), -1, -1)[torch.arange(len(x), device=x.device), which]
         return mix_at(x, y, *weighted(x, y, s, pair, lam), pair, best, self.guided)
 
     def _maps(self, s):
         if self.maps == "uniform":
             return torch.ones_like(s)
         return s.roll(1, 0) if self.maps == "other" else s
-
-    def _clean_pass(self, net, x, y, reuse, scale=lambda loss: loss):
-        """`reuse` times the loss on the clean batch, which goes to the weights, and its gradient by the images."""
-        kinds = torch.nn.modules.batchnorm._BatchNorm if self.bn == "eval" else ()
-        with evaluating(net, kinds):
-            return clean_pass(net, x, lambda z: self.criterion(z, y), reuse or 1.0, reuse != 0, scale)
 
 
 build = Sage

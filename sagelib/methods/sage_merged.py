@@ -25,7 +25,7 @@ class SageMerged(sage.Sage):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.reuse == 0 or self.bn == "eval":
+        if self.reuse == 0 or self.bn != "train":
             raise ValueError("SageMerged: reuse must be above 0 and bn 'train', since one pass serves both halves; "
                              "Sage has reuse=0 and bn='eval'")
         self.waiting = None  # images and labels that the next step trains on; written in place
@@ -43,7 +43,7 @@ class SageMerged(sage.Sage):
             loss = ((1 - self.reuse) * self.criterion(logits[:len(x)], mixed.y)
                     + self.reuse * self.criterion(logits[len(x):], y))
         scale(loss).backward()
-        self._keep(self._mix(x.detach(), y, x.grad))
+        self._keep(self.mix_by(x.detach(), y, self.seen(x.grad)))
         return loss.detach()
 
     def state(self):

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from .._constants import scalar
 from . import cutmix
-from ._method import Method, choice, number, per_channel
+from ._method import Method, check_saliency, choice, number, per_channel
 from ._pixels import to_pixels
 
 RADII = (12, 24, 48, 28, 56, 112)  # pixels: half sides of the six surrounds
@@ -138,7 +138,7 @@ class SaliencyMix(Method):
 
     mean, std: of the normalised images, to get back to pixels. published=True is the published behaviour: a
     detector fed with floats, and one box for the whole batch, from the first image's partner. detector: our own
-    or OpenCV's; they agree.
+    or OpenCV's; they agree. per_image: an area, and a decision to mix, for each image.
     """
 
     NEEDS, LABEL = "a detector on pixels", "area"
@@ -146,13 +146,18 @@ class SaliencyMix(Method):
     alpha: float = number(1.0, 0, 100)
     prob: float = number(0.5, 0, 1)
     published: bool = False
+    per_image: bool = False
     detector: str = choice("builtin", "opencv")
     mean: float | tuple = per_channel(0.0, -100)
     std: float | tuple = per_channel(1.0, 0)
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.published and self.per_image:
+            raise ValueError("SaliencyMix: published=True is one box for the whole batch; per_image=True needs its own")
+
     def mix(self, x, y, net=None):
-        pair, lam = self.draw_permutation(len(x), x.device), self.draw_beta(self.alpha, x.device)
-        mixing = self.draw_uniform(0, 1, x.device) < self.prob
+        pair, lam, mixing = self._draw(x)
         ours = fine_grained_of_floats if self.published else fine_grained
         detect = opencv if self.detector == "opencv" else ours
         if self.published:
@@ -161,6 +166,17 @@ class SaliencyMix(Method):
             pixels = (to_pixels(x.detach(), self.mean, self.std) * 255).round().clamp(0, 255).byte()
             boxes = box(detect(_three(pixels))[pair], lam)
         return mix(x, y, pair, torch.where(mixing, boxes, 0))
+
+    def mix_by(self, x, y, s):
+        """As `mix`, with boxes at the peaks of maps s (B, 1, H, W) in place of the detector's."""
+        check_saliency(s, x)
+        pair, lam, mixing = self._draw(x)
+        return mix(x, y, pair, torch.where(mixing, box(s[pair, 0], lam), 0))
+
+    def _draw(self, x):
+        many = (len(x),) if self.per_image else ()
+        pair, lam = self.draw_permutation(len(x), x.device), self.draw_beta(self.alpha, x.device, *many)
+        return pair, lam, (self.draw_uniform(0, 1, x.device, *many) < self.prob)[..., None]
 
 
 build = SaliencyMix

@@ -169,7 +169,7 @@ x, y = run.batches.take(run.parts[0])
 if channels_last:
     x = x.contiguous(memory_format=torch.channels_last)
 with run.autocast():
-    grad = method._clean_pass(run.forward, x, y, method.reuse)[1]
+    grad = method.clean_pass(run.forward, x, y, keep=True)[1]
 maps = smooth(saliency(grad))
 pair, tau = method.draw_permutation(batch, device), method.candidates(*x.shape[2:], device)
 a, b = sage.weighted(x, y, maps, pair, 0.3)
@@ -179,7 +179,7 @@ best = best_offset(a, b, tau)
 def clean():
     run.optimizer.zero_grad()
     with run.autocast():
-        method._clean_pass(run.forward, x, y, method.reuse)
+        method.clean_pass(run.forward, x, y, keep=True)
 
 
 def mixed():
@@ -213,9 +213,9 @@ show.table(["part", "milliseconds", "share, %", "microseconds an image"],
 fresh = run_of("vanilla", {})[0]
 fresh = Run(fresh.net, fresh.batches, fresh.method, Recipe(epochs=1, lr=0.05), graph=False)
 fit_together([fresh])
-full = smooth(saliency(method._clean_pass(fresh.net, x, y, 0)[1]))
+full = smooth(saliency(method.clean_pass(fresh.net, x, y, keep=False)[1]))
 with torch.autocast(torch.device(device).type, torch.bfloat16):
-    half = smooth(saliency(method._clean_pass(fresh.net, x, y, 0)[1]))
+    half = smooth(saliency(method.clean_pass(fresh.net, x, y, keep=False)[1]))
 assert half.dtype == torch.float32
 together = torch.corrcoef(torch.stack([half.flatten(), full.flatten()]))[0, 1].item()
 same = torch.stack([best_offset(*sage.weighted(x, y, s, pair, 0.3), tau) for s in (half, full)])
