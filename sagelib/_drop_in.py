@@ -6,9 +6,10 @@ import random
 
 import torch
 
-from ._loop import carried, is_half, local, logits_of, soft_labels
+from ._loop import carried, check_network, is_half, local, logits_of, soft_labels
 from .methods._clean_pass import clean_pass
 from .methods._guided import Guided
+from .methods._method import Method
 
 
 class DropIn:
@@ -17,13 +18,16 @@ class DropIn:
     method: such as `catalog.load(methods, "cutmix")`; num_classes: of the labels. label_smoothing: of class numbers, in
     [0, 1). prob: share of the batches that are mixed. saliency: a function of the images (B, C, H, W) that gives maps
     (B, H, W) or (B, 1, H, W), at least 0, which take the place of the network's. seed: draw from generators of its
-    own, on the images' device, instead of PyTorch's. A value out of range is a ValueError that says what is allowed.
+    own, on the images' device, instead of PyTorch's; on several processes give each its own seed. A value out of range
+    is a ValueError that says what is allowed.
 
     After a call `last` is its `Mixed`: x, y, and mask, tau, share, pair, saliency as far as the method has them; None
-    where the batch was left alone. `enabled = False` stops the mixing, as for the last epochs.
+    where the batch was left alone. It is kept until the next call. `enabled = False` stops the mixing, as for the last
+    epochs.
     """
 
     bn = "as the method says"  # BatchNorm in the clean pass
+    steps = (Method.backward, Guided.backward)  # methods with another step of their own do not fit
 
     def __init__(self, method, num_classes, *, label_smoothing=0.0, prob=1.0, saliency=None, seed=None):
         if num_classes != int(num_classes) or num_classes < 1:
@@ -34,19 +38,29 @@ class DropIn:
             raise ValueError(f"prob is {prob!r}; it must be a number from 0 to 1")
         if saliency is not None and not hasattr(method, "mix_by"):
             raise ValueError(f"{type(method).__name__} looks at no saliency: leave out saliency=")
+        if type(method).backward not in self.steps:
+            raise ValueError(f"{type(method).__name__} has a step of its own: call its backward(net, x, y), or use "
+                             "sagelib.ManifoldMixup")
         self.method, self.num_classes, self.label_smoothing = copy.copy(method), int(num_classes), label_smoothing
         self.prob, self.saliency, self.seed, self.enabled = prob, saliency, seed, True
         self.model = self.last = None
 
     def bind(self, model):
-        """Look through this network from now on, plain, compiled, or in DistributedDataParallel; returns self."""
+        """Look through this network from now on; returns self.
+
+        An nn.Module that is called with the images alone and gives logits (B, K), a tuple that begins with them, or
+        something that has `logits`; wrap one that takes more. Plain, compiled, or in DistributedDataParallel; not in
+        FSDP or ZeRO-3, whose weights are elsewhere.
+        """
+        check_network(model, self.prob)
         self.model = model
         return self
 
     def __call__(self, x, target):
         """Images (B, C, H, W), normalised floats, and class numbers (B,) or soft labels (B, K) -> images, soft labels.
 
-        The network is left as it was: every .grad and requires_grad, its modes, its running statistics.
+        The network keeps every .grad, every requires_grad, its modes and BatchNorm's running statistics. Layers with
+        another state of their own (spectral norm) see one more forward, and dropout draws once more.
         """
         x, y = x.detach(), soft_labels(x, target, self.num_classes, self.label_smoothing)
         if not self._mixes(x):
@@ -57,8 +71,9 @@ class DropIn:
     def loss(self, x, target, scaler=None):
         """The loss of one step by the method, a scalar to call .backward() on: for SAGE with gradient reuse.
 
-        The gradient of the clean batch, where saliency came from, is part of it. `scaler`: the loop's GradScaler, if
-        it has one. x and target as in a call.
+        The gradient of the clean batch, where saliency came from, is part of it; until .backward() it takes the memory
+        of the weights once more. `scaler`: the loop's GradScaler, if it has one. Of several outputs of the network the
+        first is trained. x and target as in a call.
         """
         x, y = x.detach(), soft_labels(x, target, self.num_classes, self.label_smoothing)
         net = self._network()
@@ -67,10 +82,10 @@ class DropIn:
         weight, mixed_weight = self.method.weights() if isinstance(self.method, Guided) else (0, 1)
         clean, s = 0, None
         if weight:
-            scale = None if scaler is None else scaler.scale(torch.ones((), device=x.device))
+            scale = _underflow(x) if scaler is None else scaler.scale(torch.ones((), device=x.device))
             with self._passing("train") as inner:
                 clean, grad = carried(inner, x, lambda out: weight * self._clean_loss(out, y), scale)
-            s = self.method.seen(grad)
+            s = self.method.seen(_there(grad))
         mixed = self._mix(x, y, s)
         return mixed_weight * self._criterion(net(mixed.x), mixed.y) + clean
 
@@ -83,7 +98,8 @@ class DropIn:
     def _mixes(self, x):
         self.last, method = None, self.method
         if self.seed is not None and (method.generator is None or method.generator.device != x.device):
-            method.seed(self.seed, x.device)
+            worker = torch.utils.data.get_worker_info()  # of a loader: each has its own seed, another in each epoch
+            method.seed(self.seed + (worker.seed if worker else 0), x.device)
         return self.enabled and (self.prob == 1 or (method.host or random).random() < self.prob)
 
     def _mix(self, x, y, s=None):
@@ -106,16 +122,15 @@ class DropIn:
         return s.to(x.device).float()
 
     def _look(self, x, y):
-        size = 128 * len(x) if is_half(x) else 1  # the scale of maps means nothing, but half precision underflows
+        size = _underflow(x)
         with self._passing("batch") as net:
-            return self.method.seen(clean_pass(net, x, lambda out: size * self._clean_loss(out, y), keep=False)[1])
+            grad = clean_pass(net, x, lambda out: size * self._clean_loss(out, y), keep=False)[1]
+        return self.method.seen(_there(grad))
 
     @contextlib.contextmanager
     def _passing(self, bn):
-        if self.bn is None and hasattr(self.method, "bn"):
-            self.method.bn = bn
         net = local(self._network())
-        with self.method.passing(net):
+        with self.method.passing(net, bn if self.bn is None else None):
             yield net
 
     def _criterion(self, out, y):
@@ -128,3 +143,15 @@ class DropIn:
         if self.model is None:
             raise RuntimeError(f"{type(self).__name__} needs the network: call .bind(model) first")
         return self.model
+
+
+def _underflow(x):
+    """What to scale the clean pass by: maps have no scale, and half precision underflows."""
+    return torch.full((), 128.0 * len(x) if is_half(x) else 1.0, device=x.device)
+
+
+def _there(grad):
+    if grad is None:
+        raise RuntimeError("the network passes no gradient to the images: take out no_grad() or detach(), and freeze "
+                           "layers by requires_grad=False")
+    return grad

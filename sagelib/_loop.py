@@ -6,9 +6,21 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 
 def local(model):
-    """The network inside DistributedDataParallel or DataParallel: a pass through it concerns no other process."""
+    """The network inside DistributedDataParallel or DataParallel: a pass through it exchanges no gradient."""
     inner = getattr(model, "_orig_mod", model)
     return local(inner.module) if isinstance(inner, (DistributedDataParallel, DataParallel)) else model
+
+
+def check_network(model, prob):
+    """One clear error for what cannot be looked through."""
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"bind takes the network, an nn.Module that is called with the images alone, not a "
+                        f"{type(model).__name__}")
+    several = torch.distributed.is_available() and torch.distributed.is_initialized() and (
+        torch.distributed.get_world_size() > 1)
+    if several and 0 < prob < 1 and any(isinstance(m, torch.nn.SyncBatchNorm) for m in model.modules()):
+        raise ValueError(f"prob is {prob}: each process would decide for itself, and SyncBatchNorm would wait for "
+                         "those that do not mix; it must be 0 or 1")
 
 
 def is_half(x):
@@ -19,9 +31,11 @@ def is_half(x):
 
 
 def logits_of(out, classes):
-    """Logits (B, classes) of what a network gave: a tensor, the first of several, or something that has .logits."""
-    out = getattr(out, "logits", out)
+    """Logits (B, classes) of what a network gave: a tensor, the first of several, or something that has logits."""
+    out = out["logits"] if isinstance(out, dict) and "logits" in out else getattr(out, "logits", out)
     out = out[0] if isinstance(out, (tuple, list)) else out
+    if not isinstance(out, torch.Tensor):
+        raise ValueError(f"the network gives a {type(out).__name__}; it must give logits, or something that has logits")
     if out.ndim != 2 or out.shape[1] != classes:
         raise ValueError(f"the network gives {tuple(out.shape)}; with num_classes={classes} it must give logits "
                          f"(B, {classes})")
@@ -34,6 +48,8 @@ def soft_labels(x, target, classes, smoothing=0.0):
         raise RuntimeError("this is torch.inference_mode, where nothing can be trained: mix in the training loop")
     if x.ndim != 4 or not x.is_floating_point() or len(x) == 0:
         raise ValueError(f"images must be normalised floats (B, C, H, W), not {x.dtype} {tuple(x.shape)}")
+    if target.device != x.device:
+        raise ValueError(f"images are on {x.device}, targets on {target.device}: move the batch to one device first")
     if target.shape == (len(x),) and target.dtype in (torch.int64, torch.int32, torch.int16, torch.uint8):
         if target.is_cpu and not 0 <= int(target.min()) <= int(target.max()) < classes:
             raise ValueError(f"class numbers must be from 0 to {classes - 1}, not {int(target.min())} to "
@@ -50,27 +66,28 @@ def carried(net, x, loss_of, scale=None):
 
     When a later .backward() comes through the loss, the weights receive it together with all else: once, as
     DistributedDataParallel, gradient scalers and trainers that clear gradients before .backward() expect. `scale`, a
-    0-d tensor, is a GradScaler's: the pass is scaled by it, the weights' gradient is scaled back.
+    0-d tensor, is a GradScaler's: the pass is scaled by it, the weights' gradient is scaled back. A hook on a weight
+    sees the clean gradient by itself, and the sum.
     """
     z, weights = x.detach().requires_grad_(), [p for p in net.parameters() if p.requires_grad]
     with torch.enable_grad():
         loss = loss_of(net(z))
-        scaled = loss if scale is None else scale * loss
-        grad, *gradients = torch.autograd.grad(scaled, [z, *weights], allow_unused=True)
-    if scale is not None:
-        gradients = [None if g is None else g / scale.to(g.dtype) for g in gradients]
-    return _Carry.apply(loss.detach(), gradients, *weights), grad
+        scale = torch.ones_like(loss) if scale is None else scale
+        grad, *gradients = torch.autograd.grad(scale * loss, [z, *weights], allow_unused=True)
+    used = [k for k, g in enumerate(gradients) if g is not None]  # others must not look used: DDP would wait for them
+    return _Carry.apply(loss.detach(), scale, [gradients[k] for k in used], *(weights[k] for k in used)), grad
 
 
 class _Carry(torch.autograd.Function):
-    """A loss that is known, with its gradient by the weights: nothing is computed again."""
+    """A loss that is known, with its gradient by the weights, times scale: nothing is computed again."""
 
     @staticmethod
-    def forward(ctx, loss, gradients, *weights):
-        ctx.gradients = gradients
+    def forward(ctx, loss, scale, gradients, *weights):
+        ctx.save_for_backward(scale, *gradients)  # .backward() frees them
         return loss.clone()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, out):
-        return None, None, *(None if g is None else out.to(g.dtype) * g for g in ctx.gradients)
+        scale, *gradients = ctx.saved_tensors
+        return None, None, None, *((out / scale).to(g) * g for g in gradients)

@@ -41,8 +41,8 @@ class _Named(DropIn):
         self.bn = options.get("bn")
         options = {k: v for k, v in options.items() if k != "bn" or v is not None}
         prob = self.DEFAULTS["prob"] if prob is None else prob
-        if "prob" in self.BUILD.__dataclass_fields__:  # the method draws by itself whether it mixes
-            options["prob"], prob = prob, 1.0
+        if "prob" in self.BUILD.__dataclass_fields__:  # it is drawn here, and not by the method again
+            options["prob"] = 1.0
         method = self.BUILD(loss="cross_entropy" if callable(loss) else loss, **options)
         if callable(loss):
             method.criterion = loss
@@ -112,9 +112,15 @@ class ManifoldMixup(_Named):
     """
 
     BUILD = manifold_mixup.ManifoldMixup
+    steps = (BUILD.backward,)
 
     def bind(self, model, stages=None):
         """As in DropIn. stages: names of modules ("layer1", "layer2") or modules, in order; default model.stages."""
+        inner = getattr(model, "_orig_mod", model)
+        if isinstance(inner, torch.nn.DataParallel):
+            raise ValueError("Manifold Mixup does not reach the copies that DataParallel makes: use "
+                             "DistributedDataParallel")
+        super().bind(model)
         net = getattr(local(model), "_orig_mod", local(model))
         found = [net.get_submodule(s) if isinstance(s, str) else s for s in stages or getattr(net, "stages", ())]
         if len(found) < self.method.stages:
@@ -122,15 +128,15 @@ class ManifoldMixup(_Named):
                              f"{len(found)}: bind(model, stages=[...]) takes names, such as "
                              f"{[name for name, _ in net.named_children()]}")
         self.unbind()
-        self._stages = found[:self.method.stages]
-        self._hooks = [stage.register_forward_hook(self._hook) for stage in self._stages]
-        return super().bind(model)
+        self.model, self._stages = model, found[:self.method.stages]
+        self._hooks = [stage.register_forward_hook(self._hook()) for stage in self._stages]
+        return self
 
     def unbind(self):
-        """Take the hooks out of the network again."""
+        """Take the hooks out of the network again, as before it is pickled whole."""
         for hook in getattr(self, "_hooks", ()):
             hook.remove()
-        self._hooks, self._stages, self._next = [], [], None
+        self._hooks, self._stages, self._next, self.model = [], [], None, None
 
     def _mixes(self, x):
         self._network()
@@ -149,9 +155,11 @@ class ManifoldMixup(_Named):
         self.last = mixed
         return mixed
 
-    @torch.compiler.disable
-    def _hook(self, stage, _, out):
-        if self._next is None or self._next[0] is not stage or not stage.training:
-            return out
-        (_, pair, share), self._next = self._next, None
-        return manifold_mixup.blend(out, pair, share)
+    def _hook(self):
+        @torch.compiler.disable
+        def mix_here(stage, _, out):  # a closure: a copy of the network takes it along as it is, and is never mixed
+            if self._next is None or self._next[0] is not stage or not stage.training:
+                return out
+            (_, pair, share), self._next = self._next, None
+            return manifold_mixup.blend(out, pair, share)
+        return mix_here

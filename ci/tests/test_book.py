@@ -97,6 +97,13 @@ def test_the_map_and_the_tree_agree():
         assert re.search(rf"^\| {thing} \|", text, re.M), thing
 
 
+def test_the_reference_names_every_public_module():
+    named = re.findall(r"automodule:: sagelib\.([\w.]+)", (TOP / "book/api.md").read_text())
+    files = {".".join(p.relative_to(TOP / "sagelib").with_suffix("").parts) for p in (TOP / "sagelib").rglob("*.py")
+             if not p.name.startswith("_")}
+    assert sorted(named) == sorted(files)
+
+
 ALLOWED = {  # who may import whom inside sagelib; a name stands for the file or the folder
     "saliency": set(), "mask": {"saliency"}, "rearrange": {"saliency", "mask", "_search"},
     "evaluate": set(), "calibration": set(), "fewshot": {"batches"}, "robustness": {"_constants", "_autoattack"},

@@ -65,8 +65,9 @@ def test_a_call_leaves_the_network_as_it_was(kind, tiny, images):
 @every
 def test_a_call_is_the_methods_own_mix(kind, tiny, images):
     net = tiny().train()
-    mix = kind(num_classes=10, seed=3, **({"stages": 0} if kind is ManifoldMixup else {})).bind(net)
-    method = kind.BUILD(loss="cross_entropy", **({"bn": "batch"} if kind in (SAGE, CoMixup) else {})).seed(3)
+    given = {"stages": 0} if kind is ManifoldMixup else {"prob": 1.0} if kind is SaliencyMix else {}
+    mix = kind(num_classes=10, seed=3, **given).bind(net)
+    method = kind.BUILD(loss="cross_entropy", **given, **({"bn": "batch"} if kind in (SAGE, CoMixup) else {})).seed(3)
     expected = method.mix(images[0], one_hot(images[1], 10), net)
     x, y = mix(*images)
     assert torch.equal(x, expected.x) and torch.equal(y, expected.y)
@@ -77,8 +78,9 @@ def test_a_call_is_the_methods_own_mix(kind, tiny, images):
 @pytest.mark.parametrize("loss", ["cross_entropy", "bce"])
 def test_the_loss_has_the_gradient_of_the_methods_own_step(kind, loss, tiny, images):
     one, two = tiny().train(), tiny().train()
-    mix = kind(num_classes=10, seed=3, loss=loss, **({"stages": 0} if kind is ManifoldMixup else {})).bind(one)
-    method = kind.BUILD(loss=loss, **({"stages": 0} if kind is ManifoldMixup else {})).seed(3)
+    given = {"stages": 0} if kind is ManifoldMixup else {"prob": 1.0} if kind is SaliencyMix else {}
+    mix = kind(num_classes=10, seed=3, loss=loss, **given).bind(one)
+    method = kind.BUILD(loss=loss, **given).seed(3)
     found = mix.loss(*images)
     found.backward()
     assert_close(found.detach(), method.backward(two, images[0], one_hot(images[1], 10)))
@@ -164,7 +166,14 @@ def test_it_mixes_when_it_is_told_and_as_often(images, tiny):
         mixed += mix.last is not None
     assert 110 < mixed < 190  # 150 expected, four deviations of 10
     often = SaliencyMix(num_classes=10, prob=1.0, seed=0)
-    assert often.method.prob == 1.0 and often.prob == 1.0 and SaliencyMix(num_classes=10).method.prob == 0.5
+    assert often.prob == 1.0 and SaliencyMix(num_classes=10).prob == 0.5 == inspect.signature(
+        SaliencyMix).parameters["prob"].default
+    mixed = 0
+    half = SaliencyMix(num_classes=10, seed=0)
+    for _ in range(300):
+        half(x, t)
+        mixed += half.last is not None
+    assert 115 < mixed < 185
 
 
 def test_the_signature_names_every_option():
@@ -216,6 +225,14 @@ def test_wrong_batches_are_one_clear_error(tiny, images):
         SAGE(num_classes=10)(x, t)
     with pytest.raises(RuntimeError, match="inference_mode"), torch.inference_mode():
         mix(x, t)
+    with pytest.raises(ValueError, match="images are on cpu, targets on meta"):
+        mix(x, t.to("meta"))
+    with pytest.raises(TypeError, match=r"nn\.Module that is called with the images alone, not a function"):
+        SAGE(num_classes=10).bind(two_processes)
+    blind = nn.Sequential(Blind(), *tiny(norm=False)[1:])
+    for form in (lambda m: m(x, t), lambda m: m.loss(x, t)):
+        with pytest.raises(RuntimeError, match="passes no gradient to the images"):
+            form(SAGE(num_classes=10).bind(blind))
     with pytest.raises(ValueError, match=r"saliency= gave maps \(6, 1, 7, 18\)"):
         SAGE(num_classes=10, saliency=lambda z: z[:, 0, :7])(x, t)
     with pytest.raises(ValueError, match=r"needs as many; this network has 0: .*'0', '2'"):
@@ -345,6 +362,23 @@ def test_manifold_mixup_mixes_in_the_next_forward_and_only_there(tiny, images):
     assert not net[2]._forward_hooks and not net[3]._forward_hooks
 
 
+def test_a_copy_of_a_network_is_not_mixed_in(tiny, images):
+    """A moving average of the weights is a deep copy, hooks and all."""
+    for wrap in (lambda n: n, torch.compile):
+        net = tiny().train()
+        mix = ManifoldMixup(num_classes=10, seed=0).bind(wrap(net))
+        mix(*images)
+        while mix._next is None:
+            mix(*images)
+        average = copy.deepcopy(net)
+        assert_close(average(images[0]), tiny().train()(images[0])) and mix._next is not None
+        mix.unbind()
+        with pytest.raises(RuntimeError, match=r"call \.bind"):
+            mix(*images)
+    with pytest.raises(ValueError, match="use DistributedDataParallel"):
+        mix.bind(nn.DataParallel(net))
+
+
 def test_manifold_mixup_in_a_network_without_stages(images):
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
                         nn.Linear(4, 10)).train()
@@ -410,7 +444,14 @@ def two_processes(rank, folder, port):
         mix.loss(x[mine], t[mine]).backward()
         found.append(gradients(net))
     net.zero_grad()
-    mixed, y = mix(x[mine], t[mine])
+    net.register_parameter("unused", nn.Parameter(torch.ones(3)))
+    careful = DistributedDataParallel(net, find_unused_parameters=True)
+    SAGE(num_classes=10, seed=rank).bind(careful).loss(x[mine], t[mine]).backward()
+    assert net.unused.grad is None
+    del net.unused
+    assert all(torch.allclose(a, b, rtol=1e-12) for a, b in zip(gradients(net), found[0], strict=True))
+    net.zero_grad()
+    mixed, y = SAGE(num_classes=10, seed=rank).bind(ddp)(x[mine], t[mine])
     F.cross_entropy(ddp(mixed), y.to(mixed.dtype)).backward()
     torch.save([*found, gradients(net)], folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
@@ -433,8 +474,7 @@ def test_two_processes_have_the_gradient_of_one_with_the_joint_batch(tiny, tmp_p
     # one process: each half mixed by the draws of its rank, then one loss over the joint batch
     halves = [(x[:6], t[:6]), (x[6:], t[6:])]
     for form, reuse in enumerate((0.3, 0.0, 0.0)):
-        if form < 2:
-            mixers = [SAGE(num_classes=10, seed=rank).bind(plain) for rank in range(2)]
+        mixers = [SAGE(num_classes=10, seed=rank).bind(plain) for rank in range(2)]
         made = [mix(*half) for mix, half in zip(mixers, halves, strict=True)]
         mixed, y = (torch.cat(parts) for parts in zip(*made, strict=True))
         plain.zero_grad()
@@ -472,9 +512,29 @@ def test_large_images_single_images_and_single_pixels(kind, size, n):
     assert all(p.grad.isfinite().all() for p in net.parameters())
 
 
+def test_the_clean_gradient_is_given_back_once(tiny, images):
+    net = tiny(norm=False)
+    loss = SAGE(num_classes=10, seed=0).bind(net).loss(*images)
+    loss.backward(retain_graph=True)
+    once = gradients(net)
+    loss.backward()
+    assert_close(gradients(net), [2 * g for g in once])
+    with pytest.raises(RuntimeError, match="second time"):
+        loss.backward()
+
+
 def test_channels_last_stays(tiny, images):
     x = images[0].contiguous(memory_format=torch.channels_last)
     assert SAGE(num_classes=10).bind(tiny())(x, images[1])[0].is_contiguous(memory_format=torch.channels_last)
+
+
+class Blind(nn.Conv2d):
+    def __init__(self):
+        super().__init__(3, 6, 3, padding=1)
+
+    @torch.no_grad()
+    def forward(self, z):
+        return super().forward(z)
 
 
 class Output:
@@ -482,7 +542,7 @@ class Output:
         self.logits = logits
 
 
-@pytest.mark.parametrize("wrap", [Output, lambda z: (z, None), lambda z: z])
+@pytest.mark.parametrize("wrap", [Output, lambda z: (z, None), lambda z: {"logits": z}, lambda z: z])
 def test_what_a_network_gives_may_be_wrapped(wrap, tiny, images):
     class Wrapped(nn.Module):
         def __init__(self):
@@ -509,10 +569,13 @@ def test_backward_is_loss_and_its_backward(tiny, images):
 
 
 def test_any_method_of_the_catalogue_drops_in(tiny, images):
-    for name in catalog.names(methods):
+    for name in set(catalog.names(methods)) - {"manifold_mixup", "sage_merged"}:
         mix = DropIn(catalog.load(methods, name), 10, seed=0).bind(tiny().train())
         assert_close(mix(*images)[1].sum(1), torch.ones(6))
         mix.loss(*images).backward()
+    for name in ("manifold_mixup", "sage_merged"):
+        with pytest.raises(ValueError, match="has a step of its own"):
+            DropIn(catalog.load(methods, name), 10)
 
 
 def test_saliency_uses_equation_1(tiny, images):

@@ -57,6 +57,10 @@ def test_in_a_collate_function_where_no_network_is_needed(data):
         assert x.shape == (20, 3, 32, 32) and y.shape == (20, 10)
     x, y = next(iter(DataLoader(data, 20, num_workers=1, collate_fn=Collate(cutmix))))
     assert ((y > 0).sum(1) == 2).any() and torch.allclose(y.sum(1), torch.ones(20))
+    torch.manual_seed(0)
+    loader = DataLoader(data, 20, num_workers=2, collate_fn=Collate(Mixup(num_classes=10, seed=0)))
+    drawn = [y.square().sum().item() for _ in range(2) for _, y in loader]
+    assert len(set(drawn)) == len(drawn) == 4  # no worker and no epoch draws as another
 
 
 class Collate:
@@ -137,6 +141,7 @@ def test_hugging_faces_trainer(reuse, data, tmp_path):
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             if not model.training:
                 return super().compute_loss(model, inputs, return_outputs)
+            mix.bind(model)  # as the trainer has wrapped it
             if reuse:
                 return mix.loss(inputs["pixel_values"], inputs["labels"])
             x, y = mix(inputs["pixel_values"], inputs["labels"])
@@ -146,13 +151,16 @@ def test_hugging_faces_trainer(reuse, data, tmp_path):
     config = transformers.ResNetConfig(embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1], num_labels=10,
                                        layer_type="basic")
     net = transformers.ResNetForImageClassification(config)
-    mix = SAGE(num_classes=10, seed=0).bind(net)
+    mix = SAGE(num_classes=10, seed=0)
     rows = [{"pixel_values": x, "labels": int(target)} for x, target in data]
     arguments = transformers.TrainingArguments(
         str(tmp_path), num_train_epochs=20, per_device_train_batch_size=20, learning_rate=1e-2, logging_steps=1,
         save_strategy="no", report_to=[], use_cpu=True, disable_tqdm=True,
         gradient_accumulation_steps=2 if reuse else 1)
     trainer = MixTrainer(net, arguments, train_dataset=rows, eval_dataset=rows)
+    trainer.model_accepts_loss_kwargs = False  # the loss is a mean over its batch: to be divided where they add up
     trainer.train()
+    norms = [row["grad_norm"] for row in trainer.state.log_history if "grad_norm" in row]
+    assert norms[0] < 2.5  # not the sum over accumulated batches
     assert falls([row["loss"] for row in trainer.state.log_history if "loss" in row])
     assert trainer.evaluate()["eval_loss"] < 2.3

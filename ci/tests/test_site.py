@@ -1,16 +1,25 @@
 """The built site in a real Chromium: every page opens without error, stays on this host, shows its math."""
 import contextlib
 import functools
+import json
 import os
 import threading
+from base64 import b64decode
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import pytest
+import torch
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
+
+from sagelib.mask import mask
+from sagelib.methods import sage
+from sagelib.rearrange import offsets, shift, total_saliency
+from sagelib.saliency import smooth
 
 SITE = Path(os.environ.get("SITE", Path(__file__).parents[2] / "book/_build/html"))
 PAGES = sorted(str(p.relative_to(SITE)) for p in SITE.rglob("*.html") if "_static" not in p.parts)
@@ -43,9 +52,9 @@ def browser():
         launched.close()
 
 
-def opened(browser, address, name, width=1280):
+def opened(browser, address, name, width=1280, **options):
     """The page, and what went wrong while it loaded."""
-    page, wrong = browser.new_page(viewport={"width": width, "height": 900}), []
+    page, wrong = browser.new_page(viewport={"width": width, "height": 900}, **options), []
     page.on("console", lambda m: wrong.append(f"console: {m.text}") if m.type == "error" else None)
     page.on("pageerror", lambda e: wrong.append(f"page error: {e}"))
     page.on("requestfailed", lambda r: wrong.append(f"failed: {r.url}"))
@@ -56,6 +65,12 @@ def opened(browser, address, name, width=1280):
     page.route("**/favicon.ico", lambda route: route.fulfill(status=204))
     page.goto(f"{address}/{name}", wait_until="networkidle")
     return page, wrong
+
+
+def violations(page):
+    """What axe finds against WCAG 2, A and AA."""
+    found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa"]}).response
+    return [(v["id"], v["nodes"][0]["html"]) for v in found["violations"]]
 
 
 def test_there_is_a_site():
@@ -77,16 +92,21 @@ def test_page(name, browser, address):
         assert page.locator("mjx-container").count() >= waiting and page.locator("mjx-merror").count() == 0
         text = page.locator("body").inner_text()
         assert "Problem" not in text[:200] and "| —" not in text and "| --" not in text  # tables, not their source
+        sizes = "['navigation', 'resource'].flatMap(t => performance.getEntriesByType(t)).map(e => e.decodedBodySize)"
+        assert 0 < sum(page.evaluate(sizes)) < 1_500_000
+        assert not violations(page)
     finally:
         page.close()
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_phone_scrolls_down_only(name, browser, address):
-    page, wrong = opened(browser, address, name, width=390)
+    """In the dark, too; and what scrolls by itself can be reached with the keyboard."""
+    page, wrong = opened(browser, address, name, width=390, color_scheme="dark")
     try:
         assert not wrong
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert not violations(page)
     finally:
         page.close()
 
@@ -126,8 +146,118 @@ def test_the_scorecard_sorts_and_filters(browser, address):
         link = table.locator("a[href$='.ipynb']").first
         assert page.request.get(f"{address}/notebooks/{link.get_attribute('href')}").json()["cells"]
         assert not wrong  # before axe fetches style sheets by itself
-        found = Axe().run(page, context=".bd-article", options={"runOnly": ["wcag2a", "wcag2aa"]}).response
-        assert not found["violations"], [(v["id"], v["nodes"][0]["html"]) for v in found["violations"]]
+        assert not violations(page)
+    finally:
+        page.close()
+
+
+def test_search_finds_a_word(browser, address):
+    page, wrong = opened(browser, address, "search.html?q=rearrangement")
+    try:
+        page.locator("#search-results li a").first.wait_for()
+        links = page.locator("#search-results li a").evaluate_all("all => all.map(a => a.getAttribute('href'))")
+        assert any("04_rearrangement.html" in link for link in links) and not wrong
+    finally:
+        page.close()
+
+
+def test_code_can_be_copied_and_notebooks_downloaded(browser, address):
+    page, wrong = opened(browser, address, "notebooks/05_algorithm_1.html")
+    try:
+        assert page.locator("button.copybtn").count() >= 10
+        link = page.locator("a.btn-download-source-button").get_attribute("href")
+        assert page.request.get(f"{address}/notebooks/{link}").json()["cells"] and not wrong
+    finally:
+        page.close()
+
+
+# the rearrangement explorer
+
+
+def by_the_library(page):
+    """What the library makes of the state that the page shows: v of all shifts, the mask, gamma, the best shift."""
+    state = page.evaluate("document.querySelector('.sage-explorer').explorer.state")
+    data = json.loads(page.locator(".sage-explorer script").text_content())
+    h, w = data["height"], data["width"]
+    maps = torch.stack([torch.from_numpy(np.frombuffer(b64decode(data["images"][k]["saliency"]), np.float32).copy())
+                        for k in (state["first"], state["second"])]).view(2, 1, h, w)
+    images, tau = torch.zeros(2, 3, h, w), torch.tensor([state["tau"]])
+    a, b = sage.weighted(images, torch.eye(2), smooth(maps, state["sigma"]), torch.tensor([1, 0]), state["lam"])
+    v, every = total_saliency(a[:1], b[:1], offsets(h, w))[0], offsets(h, w)
+    m = mask(a[:1], shift(b[:1], tau))
+    return state, v, m.flatten(), every[v.argmax()].tolist(), every.tolist()
+
+
+def agrees(page):
+    """The state of the page, where all that it shows is the library's to 1e-4."""
+    state, v, m, best, every = by_the_library(page)
+    explorer = "document.querySelector('.sage-explorer').explorer"
+    assert torch.allclose(torch.tensor(page.evaluate(f"{explorer}.totals()")), v, atol=1e-5)
+    assert torch.allclose(torch.tensor(page.evaluate(f"{explorer}.mask()")), m, atol=1e-4)
+    shown = page.locator(".sage-explorer").evaluate("e => ({...e.dataset})")
+    assert [int(shown["down"]), int(shown["right"])] == state["tau"]
+    assert abs(float(shown["gamma"]) - m.mean()) < 1e-4
+    assert abs(float(shown["v"]) - v[every.index(state["tau"])]) < 1e-4
+    found = page.evaluate(f"{explorer}.best()")
+    assert abs(v[every.index(found)] - v.max()) < 1e-6, (found, best)
+    assert f"v {float(shown['v']):.3f}" in page.locator(".explorer-values").text_content()
+    return state
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_explorer_is_the_library_by_hand(width, browser, address):
+    page, wrong = opened(browser, address, "notebooks/explorer.html", width)
+    try:
+        stage = page.locator(".explorer-stage canvas")
+        assert agrees(page)["tau"] == [0, 0]
+        stage.scroll_into_view_if_needed()
+        box = stage.bounding_box()
+        pixel, middle = box["width"] / 64, (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.mouse.move(*middle)
+        page.mouse.down()
+        page.mouse.move(middle[0] - 9 * pixel, middle[1] + 5 * pixel, steps=4)
+        page.mouse.up()
+        page.mouse.move(*middle)  # let go: it stays
+        assert agrees(page)["tau"] == [5, -9]
+        stage.focus()
+        for key in ("ArrowUp", "ArrowRight", "Shift+ArrowRight", "Shift+ArrowDown"):
+            page.keyboard.press(key)
+        assert agrees(page)["tau"] == [8, -4]
+        page.get_by_role("spinbutton", name="down").fill("-40")
+        page.get_by_role("spinbutton", name="down").press("Enter")
+        assert agrees(page)["tau"] == [-31, -4]  # one row is left in the frame
+        for name, value in (("σ", "0"), ("σ", "2.5"), ("λ", "0.2"), ("u", "0.15")):
+            page.get_by_role("slider", name=f"{name}, ").fill(value)
+            state = agrees(page)
+        assert state["sigma"] == 2.5 and state["u"] == 0.15 == state["lam"]  # lambda stays below u
+        page.get_by_role("radio", name="striped disc").nth(1).check(force=True)
+        page.get_by_role("radio").first.press("ArrowRight")
+        assert [agrees(page)[k] for k in ("first", "second")] == [1, 0]
+        page.get_by_role("button", name="best of all").click()
+        state, v, _, best, every = by_the_library(page)
+        assert state["tau"] == best or abs(v[every.index(state["tau"])] - v.max()) < 1e-6
+        page.get_by_role("button", name="draw").click()
+        state = agrees(page)
+        sample = state["sample"]
+        assert len(set(sample)) == 39 and 0 <= state["lam"] <= 0.15
+        v = by_the_library(page)[1]
+        assert abs(v[every.index(state["tau"])] - v[sample].max()) < 1e-6
+        page.get_by_role("button", name="no shift").click()
+        assert agrees(page)["tau"] == [0, 0]
+        landscape = page.locator(".explorer-landscape canvas")
+        box = landscape.bounding_box()
+        landscape.click(position={"x": box["width"] * 35.5 / 63, "y": box["height"] * 20.5 / 63})
+        found = agrees(page)["tau"]
+        assert abs(found[0] + 11) <= 1 and abs(found[1] - 4) <= 1 and not wrong  # a shift is three points wide on a phone
+    finally:
+        page.close()
+
+
+def test_the_explorer_without_scripts_is_a_picture(browser, address):
+    page, _ = opened(browser, address, "notebooks/explorer.html", java_script_enabled=False)
+    try:
+        assert "needs JavaScript" in page.locator(".sage-explorer").inner_text()
+        assert page.locator(".bd-article img").count() == 1 and page.locator(".sage-explorer canvas").count() == 0
     finally:
         page.close()
 

@@ -18,7 +18,7 @@
 # # Use it
 #
 # You have a training loop, and images of your own. This chapter puts SAGE into the loop: a plain one, timm's, Lightning's,
-# Hugging Face's, on one process or several, in half precision. Then it trains on a folder of photos from nothing, and says
+# Hugging Face's, on one process or several, in half precision. Then it trains on a folder of photos from scratch, and says
 # what SAGE costs, when it can be expected to help, and where to look when it does not.
 #
 # One thing sets SAGE apart from Mixup and CutMix in practice: *it needs the network*. It cannot sit among the transforms of a
@@ -28,6 +28,8 @@
 dataset = "shapes"       # or cifar10, cifar100
 root = None              # where the data set is
 pictures = None          # a folder of your own: PICTURES/train/CLASS/*.jpg and PICTURES/test/CLASS/*.jpg
+side = 32                # pixels that photos are cut to; 128 to 224 for real ones
+out = None               # a folder for the trained weights
 train_images = 500
 steps = 40               # of each loop
 photo_epochs = 12
@@ -39,7 +41,6 @@ import random
 import subprocess
 import sys
 import tempfile
-from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -56,13 +57,13 @@ classes, data = len(train.classes), TensorDataset(train.normalised(), train.labe
 loader = DataLoader(data, 50, sampler=RandomSampler(data, True, 50 * steps))  # one epoch of so many steps
 
 
-# %%
+# %% tags=["hide-cell"]
+losses = {}
+
+
 def network():
     torch.manual_seed(seed)
     return catalog.load(models, "preactresnet18", classes=classes, width=8).train()
-
-
-losses = {}
 
 
 def falls(name):
@@ -93,9 +94,9 @@ for x, target in loader:
 assert falls("plain")
 
 # %% [markdown]
-# To find saliency the call runs the network once by itself, forwards and backwards. It leaves everything as it was: gradients
-# that wait in the weights, frozen layers, training or evaluation mode, and the running statistics of BatchNorm. The pass sees
-# the statistics of the batch, as in training, and updates none.
+# To find saliency the call runs the network once by itself, forwards and backwards, in the mode it finds it in (`net.train()` is
+# yours to call). It leaves alone what waits in `.grad`, frozen layers, and BatchNorm's running statistics: the pass sees the
+# statistics of the batch, as in training, and updates none. Dropout is active in it, as in training.
 
 # %%
 batch = next(iter(loader))
@@ -109,7 +110,7 @@ assert y.shape == (50, classes) and torch.allclose(y.sum(1), torch.ones(50))
 
 # %% [markdown]
 # What was done is in `mix.last`: the pairing, each shift, the mask, the share of the label, and the saliency. A glance at it
-# after a few hundred steps tells more than a loss curve: do the maps find the objects at all?
+# tells more than a loss curve: do the maps find the objects at all? After so few steps, not yet reliably.
 
 # %% mystnb={"image": {"alt": "Three rows: an image and its saliency, its partner and its saliency, and the mixed image, in which both objects can be seen."}}
 last = mix.last
@@ -129,11 +130,12 @@ assert torch.allclose(last.mask.mean((1, 2, 3)), last.share)
 # g = r\, \nabla_\theta \ell(\theta; x, y) + (1 - r)\, \nabla_\theta \ell(\theta; \hat x, \hat y) .
 # ```
 #
-# A call cannot do that, because it must not touch gradients. Whoever owns the loop asks for the loss instead:
+# A call returns only images and labels, so it cannot do that. Ask for the loss instead:
 
 # %%
 net = network()
-mix, optimizer = SAGE(num_classes=classes, reuse=0.3).bind(net), torch.optim.SGD(net.parameters(), 0.05, momentum=0.9)
+mix = SAGE(num_classes=classes, reuse=0.3).bind(net)
+optimizer = torch.optim.SGD(net.parameters(), 0.05, momentum=0.9)
 losses["with reuse"] = []
 for x, target in loader:
     loss = mix.loss(x, target)  # both passes
@@ -161,8 +163,8 @@ for p, c, m in zip(one.parameters(), clean, mixed, strict=True):
 # ### What would break it
 #
 # The authors' script calls `.backward()` on the clean loss and lets the gradient wait in `.grad` until that of the mixed batch
-# is added. In one's own loop that works. In a trainer it fails without a word: Lightning clears gradients *between* the
-# training step and `.backward()`, and DistributedDataParallel would exchange gradients twice.
+# is added. In one's own loop that works. But Lightning and others clear gradients *between* the training step and `.backward()`:
+# there the clean share is lost without a word. DistributedDataParallel would keep it, and exchange gradients twice.
 
 # %%
 naive = network()
@@ -175,12 +177,14 @@ assert sum(d.norm() for d in lost) > 0.1 * sum(c.norm() for c in clean)  # the c
 
 # %% [markdown]
 # So `loss` keeps the clean gradient inside the loss: an operation whose backward hands out a gradient that is already known.
-# Nothing is computed twice, and each weight receives its gradient once.
+# Nothing is computed twice, and each weight receives its gradient once. The price is memory: one more copy of the gradients while
+# the mixed batch is in the network.
 #
 # ## timm
 #
 # timm's own pieces: model, optimizer, soft cross-entropy, moving average of the weights. SAGE stands where
-# `timm.data.Mixup` would; it has the same `label_smoothing`, `prob`, and an `enabled` to set to `False` for the last epochs.
+# `timm.data.Mixup` would, with the same `label_smoothing` and `prob`. timm's `mixup_enabled` is called `enabled` here: `False` for
+# the last epochs, say.
 
 # %%
 import timm.loss
@@ -188,8 +192,10 @@ import timm.optim
 import timm.utils
 
 net = timm.create_model("test_resnet", num_classes=classes)
-mix, criterion = SAGE(num_classes=classes, label_smoothing=0.1).bind(net), timm.loss.SoftTargetCrossEntropy()
-optimizer, average = timm.optim.create_optimizer_v2(net, "adamw", lr=5e-3), timm.utils.ModelEmaV3(net)
+mix = SAGE(num_classes=classes, label_smoothing=0.1).bind(net)
+criterion = timm.loss.SoftTargetCrossEntropy()
+optimizer = timm.optim.create_optimizer_v2(net, "adamw", lr=5e-3)
+average = timm.utils.ModelEmaV3(net)
 losses["timm"] = []
 for x, target in loader:
     x, y = mix(x, target)
@@ -204,8 +210,7 @@ assert falls("timm")
 # %% [markdown]
 # ## Lightning
 #
-# Return `mix.loss` from `training_step`. Without reuse, `on_after_batch_transfer` is the place of the call:
-# `return self.mix(*batch) if self.trainer.training else batch`.
+# Return `mix.loss` from `training_step`. Without reuse, mix at the top of the same method: `x, y = self.mix(*batch)`.
 
 # %%
 import logging
@@ -239,7 +244,9 @@ assert falls("Lightning")
 # %% [markdown]
 # ## Hugging Face
 #
-# A `Trainer` computes its loss in one method; override that. A network that returns an object with `.logits` is understood.
+# A `Trainer` computes its loss in one method; override that. Two lines are easily missed. `model` is the network as the trainer
+# has wrapped it: one that was bound outside would leave each process to itself. And the loss is a mean over its batch, which the
+# trainer must divide when it accumulates gradients.
 
 # %%
 import transformers
@@ -249,26 +256,28 @@ class MixTrainer(transformers.Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs)
-        return self.mix.loss(inputs["pixel_values"], inputs["labels"])
+        return self.mix.bind(model).loss(inputs["pixel_values"], inputs["labels"])
 
 
-transformers.logging.set_verbosity_error()
-shape = transformers.ResNetConfig(embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1], layer_type="basic", num_labels=classes)
-torch.manual_seed(seed)
-net = transformers.ResNetForImageClassification(shape)
+transformers.set_seed(seed)
+shape = dict(embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1], layer_type="basic", num_labels=classes)
+net = transformers.ResNetForImageClassification(transformers.ResNetConfig(**shape))
 settings = transformers.TrainingArguments(
-    str(folder), max_steps=steps, per_device_train_batch_size=50, learning_rate=1e-2, logging_steps=1, logging_strategy="steps",
+    str(folder), max_steps=steps, per_device_train_batch_size=50, learning_rate=1e-2, logging_steps=1,
     save_strategy="no", report_to=[], disable_tqdm=True)
-trainer = MixTrainer(net, settings, train_dataset=[{"pixel_values": x, "labels": int(t)} for x, t in data])
-trainer.mix = SAGE(num_classes=classes).bind(net)
-trainer.log = lambda logs, *_: losses.setdefault("Hugging Face", []).append(logs["loss"]) if "loss" in logs else None
+rows = [{"pixel_values": x, "labels": int(t)} for x, t in data]
+trainer = MixTrainer(net, settings, train_dataset=rows, eval_dataset=rows[:100])
+trainer.mix = SAGE(num_classes=classes)
+trainer.model_accepts_loss_kwargs = False  # a mean, to be divided
+trainer.remove_callback(transformers.PrinterCallback)
 trainer.train()
-assert falls("Hugging Face")
+losses["Hugging Face"] = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+assert falls("Hugging Face") and "eval_loss" in trainer.evaluate()
 
 # %% [markdown]
-# ## In the data loader, as in torchvision's examples
+# ## In the data loader, as in torchvision's training scripts
 #
-# torchvision's examples mix in `collate_fn`, in the worker processes, where there is no network. Mixup and CutMix of this
+# torchvision's training scripts mix in `collate_fn`, in the worker processes, where there is no network. Mixup and CutMix of this
 # library can stand there. So can SAGE, with saliency that needs no network: a function of the images, `saliency=`. That is
 # another method, since it does not know what your network looks at. Exercise 14.1 compares the two.
 
@@ -279,23 +288,29 @@ def contrast(x):
 
 
 choices = CutMix(num_classes=classes), Mixup(num_classes=classes), SAGE(num_classes=classes, saliency=contrast)
-workers = DataLoader(data, 50, collate_fn=lambda rows: random.choice(choices)(*default_collate(rows)))
-for x, y in workers:
+
+
+def one_of_them(rows):
+    return random.choice(choices)(*default_collate(rows))
+
+
+for x, y in DataLoader(data, 50, collate_fn=one_of_them):  # num_workers=4 on your machine
     assert x.shape[1:] == data[0][0].shape and torch.allclose(y.sum(1), torch.ones(len(x)))
 
 # %% [markdown]
 # ## Half precision, accumulated gradients, compiled networks
 #
 # Call `mix` inside `autocast`: the pass over the network runs in half precision, the maps are computed in float32, and
-# images come back in the type they came in. In float16 the gradient by the pixels is so small that much of it would be
-# rounded to zero; a call scales it. With reuse, give `loss` your `GradScaler`. (Processors are slow in float16, so that this
-# page runs in bfloat16, which needs no scaler and bears one.)
+# images come back in the type they came in. In float16 the gradient by the pixels would underflow, so it is scaled; give `loss`
+# your `GradScaler`, if you have one, and it uses that. (CPUs are slow in float16. This page uses bfloat16, which needs no scaler;
+# it is here to show where it goes.)
 #
-# Gradients are accumulated as ever, and a compiled network is bound like any other:
+# Gradients are accumulated as ever, under DistributedDataParallel in its `no_sync()`. A compiled network is bound like any other:
 
 # %%
 net = torch.compile(network(), backend="aot_eager")  # on a GPU: torch.compile(net)
-mix, optimizer = SAGE(num_classes=classes).bind(net), torch.optim.SGD(net.parameters(), 0.05, momentum=0.9)
+mix = SAGE(num_classes=classes).bind(net)
+optimizer = torch.optim.SGD(net.parameters(), 0.05, momentum=0.9)
 scaler = torch.amp.GradScaler("cpu")
 losses["compiled"] = []
 for k, (x, target) in enumerate(loader):
@@ -312,34 +327,43 @@ assert falls("compiled")
 # %% [markdown]
 # ## Several processes
 #
-# Bind the wrapped network. Saliency is each process's own business and looks through the network inside; the gradients of
-# `loss`, clean and mixed, are exchanged once, when `.backward()` runs. A complete script, run by `torchrun` on two processes:
+# Bind the wrapped network. For saliency each process looks through its own copy (SyncBatchNorm asks the others, as ever). The
+# gradients of `loss`, clean and mixed, are exchanged once, when `.backward()` runs. Give each process its own seed, or all draw
+# the same $\lambda$. A complete script, run by `torchrun` on two processes:
 
 # %%
 script = folder / "train.py"
-script.write_text(f'''
+script.write_text("""
 import torch, torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 from sagelib import SAGE, catalog, datasets, models
 
-dist.init_process_group("gloo")  # "nccl" on GPUs
+dist.init_process_group("gloo")  # on GPUs "nccl", with net and batches on device `rank`, and device_ids=[rank]
 rank = dist.get_rank()
-torch.manual_seed({seed})
-net = DistributedDataParallel(catalog.load(models, "preactresnet18", classes=10, width=4))
-mix = SAGE(num_classes=10, seed=rank).bind(net)  # each process draws for itself
+torch.manual_seed(0)
 train, _ = catalog.load(datasets, "shapes", train=100)
-mine = train[rank::2]  # DistributedSampler in a longer script
-mix.loss(mine.normalised(), mine.labels).backward()
-print(sum(p.grad.double().abs().sum() for p in net.parameters()).item())
+data = TensorDataset(train.normalised(), train.labels)
+sampler = DistributedSampler(data)
+net = DistributedDataParallel(catalog.load(models, "preactresnet18", classes=10, width=4).train())
+mix = SAGE(num_classes=10, seed=rank).bind(net)
+optimizer = torch.optim.SGD(net.parameters(), 0.05)
+for epoch in range(2):
+    sampler.set_epoch(epoch)
+    for x, target in DataLoader(data, 25, sampler=sampler):
+        optimizer.zero_grad()
+        mix.loss(x, target).backward()
+        optimizer.step()
+print(sum(p.double().abs().sum() for p in net.parameters()).item())
 dist.destroy_process_group()
-''')
-run = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)],
-                     capture_output=True, text=True)
+""")
+command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+run = subprocess.run(command, capture_output=True, text=True)
 sums = [float(line) for line in run.stdout.split()]
-assert run.returncode == 0 and len(sums) == 2 and sums[0] == sums[1] > 0, run.stderr
+assert run.returncode == 0 and len(sums) == 2 and sums[0] == sums[1] > 0, run.stderr  # equal weights after four steps
 
 # %% [markdown]
-# ## Your own photos, from nothing
+# ## Your own photos, from scratch
 #
 # A folder for each class, photos of any size: `pictures` at the top of this notebook names it. Without one we write such a
 # folder, from the built-in images, enlarged to sizes that differ, as JPEG files.
@@ -348,8 +372,8 @@ assert run.returncode == 0 and len(sums) == 2 and sums[0] == sums[1] > 0, run.st
 from PIL import Image
 
 photos = Path(pictures or folder / "photos")
+some = "dotted cross", "dotted disc", "striped ring", "striped square"
 if pictures is None:
-    some = "dotted cross", "dotted disc", "striped ring", "striped square"
     for split, part in zip(("train", "test"), catalog.load(datasets, "shapes", train=600, test=250), strict=True):
         for k, (pixels, label) in enumerate(zip(part.images, part.labels, strict=True)):
             if (name := part.classes[label]) in some:
@@ -360,51 +384,70 @@ print({split: {p.name: len(list(p.iterdir())) for p in sorted((photos / split).i
 
 # %% [markdown]
 # torchvision reads such a folder. Crops and flips stay in the transforms, SAGE comes after the loader, and evaluation knows
-# nothing of it. The weights are written at the end.
+# nothing of it. (32 pixels are for the built-in images. Photos want 128 to 224, and then another network, and another `sigma` and
+# `fraction`; see below.) The loop runs once without SAGE, for comparison.
 
 # %%
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 as_tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.25] * 3)]
-seen = ImageFolder(photos / "train", v2.Compose([v2.RandomResizedCrop(32, (0.7, 1)), v2.RandomHorizontalFlip(), *as_tensor]))
-held = ImageFolder(photos / "test", v2.Compose([v2.Resize((32, 32)), *as_tensor]))
-torch.manual_seed(seed)
-net = catalog.load(models, "preactresnet18", classes=len(seen.classes), width=8)  # or any network of torchvision's or timm's
-mix, optimizer = SAGE(num_classes=len(seen.classes)).bind(net), torch.optim.SGD(net.parameters(), 0.05, momentum=0.9)
-for epoch in range(photo_epochs):
-    net.train()
-    mix.enabled = epoch < photo_epochs - 2  # the last two epochs see the photos as they are
-    for x, target in DataLoader(seen, 20, shuffle=True):
-        optimizer.zero_grad()
-        mix.loss(x, target).backward()
-        optimizer.step()
-net.eval()
-with torch.no_grad():
-    found = [(net(x).softmax(1), target) for x, target in DataLoader(held, 50)]
-torch.save(net.state_dict(), folder / "weights.pt")
-sure, target = (torch.cat(z) for z in zip(*found, strict=True))
-right = (sure.argmax(1) == target).float().mean().item()
-assert right > 1.2 / len(seen.classes)  # guessing is right for one in so many
+crops = v2.Compose([v2.RandomResizedCrop(side, (0.7, 1)), v2.RandomHorizontalFlip(), *as_tensor])
+seen = ImageFolder(photos / "train", crops)
+held = ImageFolder(photos / "test", v2.Compose([v2.Resize(side), v2.CenterCrop(side), *as_tensor]))
+
+
+def train_on_photos(with_sage):
+    torch.manual_seed(seed)
+    net = catalog.load(models, "preactresnet18", classes=len(seen.classes), width=8)  # or one of torchvision's, timm's
+    mix = SAGE(num_classes=len(seen.classes)).bind(net)
+    optimizer = torch.optim.SGD(net.parameters(), 0.05, momentum=0.9)
+    for epoch in range(photo_epochs):
+        net.train()
+        mix.enabled = with_sage and epoch < photo_epochs - 2  # the last two epochs see the photos as they are
+        for x, target in DataLoader(seen, 20, shuffle=True):
+            optimizer.zero_grad()
+            mix.loss(x, target).backward()  # with mix.enabled False: the plain loss
+            optimizer.step()
+    return net.eval()
+
+
+# %%
+def answers(net):
+    with torch.no_grad():
+        found = [(net(x).softmax(1), target) for x, target in DataLoader(held, 50)]
+    sure, target = (torch.cat(z) for z in zip(*found, strict=True))
+    return sure, 100 * float((sure.argmax(1) == target).float().mean())
+
+
+plain, net = train_on_photos(False), train_on_photos(True)
+sure, right = answers(net)
+weights = Path(out or folder) / "photos.pt"
+torch.save({"weights": net.state_dict(), "classes": seen.classes, "side": side}, weights)
+again = catalog.load(models, "preactresnet18", classes=len(seen.classes), width=8)
+again.load_state_dict(torch.load(weights, weights_only=True)["weights"])
+assert torch.equal(answers(again.eval())[0], sure) and right > 120 / len(seen.classes)  # guessing: 100 in so many
 
 # %% [markdown]
-# What it says of a few photos it has not seen, with its confidence. After so short a training on so few of them some answers
-# are wrong.
+# What it says of a few photos it has not seen, with its confidence. After so short a training on so few of them many answers
+# are wrong, with SAGE and without.
 
 # %% mystnb={"image": {"alt": "Six test photos in a row, each with the class that the network names and its confidence in percent."}}
 # NBVAL_IGNORE_OUTPUT
-some = torch.linspace(0, len(held) - 1, 6).long().tolist()
-show.grid([[(held[k][0] * 0.25 + 0.5).clamp(0, 1) for k in some]], size=1.4,
-          titles=[f"{seen.classes[sure[k].argmax()]}, {100 * sure[k].max():.0f} %" for k in some])
-print(f"{100 * right:.0f} % of {len(held)} test photos are named right")
+six = torch.linspace(0, len(held) - 1, 6).long().tolist()
+show.grid([[(held[k][0] * 0.25 + 0.5).clamp(0, 1) for k in six]], size=1.4,
+          titles=[f"{seen.classes[sure[k].argmax()]}, {100 * sure[k].max():.0f} %" for k in six])
+print(f"of {len(held)} test photos: {right:.0f} % right with SAGE, {answers(plain)[1]:.0f} % without")
 
 # %% [markdown]
 # ## What it costs
 #
-# A plain step, a step with each kind of mixing, all in one run and in turn; the ratio is to the plain step of the same round.
-# A call of SAGE is one more forward pass, and a backward pass that stops at the pixels and leaves the weights alone; `loss` goes
-# all the way. The search and the mixing are small beside them. Batches twice as large at the same time a step is what you give
-# up.
+# A plain step, a step with each kind of mixing, all in one run and in turn; the ratio is to the plain step of the same round. A
+# call of SAGE is one more forward pass, and a backward pass that computes no gradient of the weights (a compiled network computes
+# it all the same, and it is thrown away). `loss` computes it, and uses it. The search and the mixing are small beside them on
+# networks of ordinary size.
+#
+# In the time of one SAGE step you could train plainly on about twice as many images.
 
 # %%
 # NBVAL_IGNORE_OUTPUT
@@ -415,65 +458,79 @@ for name, method in {"Mixup": Mixup, "CutMix": CutMix, "SAGE": SAGE}.items():
     bound = method(num_classes=classes).bind(net)
     forms[f"{name}, x, y = mix(x, y)"] = lambda bound=bound: (lambda x, y: F.cross_entropy(net(x), y))(*bound(x, target))
 forms["SAGE, mix.loss(x, y)"] = lambda bound=bound: bound.loss(x, target)
+each = SAGE(num_classes=classes, per_image=True).bind(net)
+forms["SAGE, mix.loss(x, y), per_image"] = lambda: each.loss(x, target)
 seconds = timing.interleaved({name: lambda form=form: form().backward() for name, form in forms.items()}, rounds)
 ratios = {name: timing.ratio(taken, seconds["plain"]) for name, taken in seconds.items()}
-assert 1.3 < ratios["SAGE, x, y = mix(x, y)"]["median"] < 2.4 and ratios["SAGE, mix.loss(x, y)"]["median"] < 3
+assert all(ratio["median"] > 0.2 for ratio in ratios.values())
 show.table(["step, forwards and backwards", "milliseconds", "times the plain step", "least", "greatest"],
            [[name, 1000 * timing.spread(taken)["median"], *ratios[name].values()] for name, taken in seconds.items()])
 
 # %% [markdown]
 # ## When it helps
 #
-# What the paper reports is a gain in accuracy after *long* training: 300 epochs of small images, networks that know the
-# training set by heart without it. The table reads these gains off its Table 1.
+# What the paper reports is a gain in accuracy after *long* training: 300 epochs of small images. The table reads the gains off
+# its Table 1. Over vanilla they are 1.6 to 3.1 points. Over the best rival they are small, and once negative.
 
 # %%
 gains = [[row["dataset"], row["model"], row["vanilla"], row["sage"] - row["vanilla"],
           row["sage"] - max(v for k, v in row.items() if k not in ("dataset", "model", "sage", "vanilla"))]
          for row in records.reported(1)]
-assert all(row[3] > 1.5 for row in gains) and min(row[4] for row in gains) < 0 < max(row[4] for row in gains)
+assert all(1.55 < row[3] < 3.15 and row[4] < 0.35 for row in gains) and sum(row[4] < 0 for row in gains) == 1
+ours = {}
+for r in records.every(records.RESULTS):
+    if r["method"]["name"] in ("vanilla", "sage") and r["recipe"]["epochs"] == 30 and not r["parameters"].get("options"):
+        ours.setdefault(r["method"]["name"], []).append(r["final"]["accuracy"])
+assert len(ours["sage"]) >= 2 and max(ours["sage"]) < min(ours["vanilla"])
 show.table(["data", "network", "vanilla", "SAGE minus vanilla", "SAGE minus the best rival"], gains, "Reported, % and points")
 
 # %% [markdown]
-# In our own records, of recipes a tenth as long on a fifth of the images, SAGE has *not* caught up with vanilla
-# ([chapter 11](11_image_classification.ipynb)). That is no contradiction: a strong augmentation slows learning first and pays off
-# where a network would overfit. It is a warning all the same.
+# Our own records of a recipe a tenth as long, on a fifth of the images, say the opposite: there SAGE has *not* caught up with
+# vanilla in any run, as the `assert` checks ([chapter 11](11_image_classification.ipynb)). That does not contradict the paper,
+# whose runs are ten times as long; nor does it confirm it.
 #
-# - **Expect a gain** when the training accuracy reaches 100 % long before training ends, with thousands rather than millions of
-#   images, trained from nothing, each with one object.
-# - **Do not expect one** from a few epochs, from fine-tuning that never overfits, from images where the label is about the whole
-#   scene, or where the colour of a corner decides. Shifts bring black (mean-coloured) strips: where position carries meaning, as
-#   in medical images in a fixed pose, they destroy it.
-# - **Compare fairly**: a step costs about two. Give vanilla twice the epochs, and Mixup and CutMix a run too; they are free.
+# What to conclude for your own data is our judgement, not a measurement:
+#
+# - **Expect a gain** when training accuracy reaches 100 % long before training ends, with thousands rather than millions of
+#   images, trained from scratch.
+# - **Do not expect one** from a few epochs, from short fine-tuning, or where the label is about the whole scene. Shifts bring
+#   strips of the mean colour: where position itself carries meaning, they destroy it.
+# - **Compare fairly**: a step costs about two. Give vanilla twice the epochs, and try Mixup and CutMix; they are free.
 #
 # ## What to turn first
 #
 # | option | what it does | try |
 # |---|---|---|
-# | `u` | bound of $\lambda$: low keeps the partner in view, 1 treats both alike; the paper tuned it, 0.5 to 0.7 | 0.5, 0.7 |
+# | `u` | the weight of the image's own map is uniform on $(0, u)$: low favours the partner, 1 treats both alike | 0.5, 0.7 |
 # | `reuse` | share of the clean batch in `loss`; more of it is milder | 0.3, 0.5 |
 # | `prob`, `enabled` | share of the batches that are mixed; the last epochs without | 0.5; the last 5 % |
-# | `per_image` | a $\lambda$ and shifts for each image instead of for the batch; not in the paper | `True` for small batches |
+# | `per_image` | a $\lambda$ and shifts for each image instead of for the batch; not in the paper, and slower (table above) | where one $\lambda$ a batch seems too coarse |
 # | `fraction` | part of all shifts that is searched; on 224 x 224 images 1 % is 1,998 shifts | 0.01; 0.001 on large images |
-# | `sigma` | blur of the maps, in pixels; its meaning changes with the size of the images | 1 at 32 pixels, 3 to 7 at 224 |
-# | `loss` | `"cross_entropy"`, your own function, or the paper's `"bce"`, whose learning rate of 0.2 goes with it alone | |
+# | `sigma` | blur of the maps in pixels; its meaning changes with the size of the images | 1 at 32 pixels, 3 to 7 at 224 |
+# | `loss` | `"cross_entropy"`, your own function, or the paper's `"bce"`; do not use its learning rate of 0.2 with another loss | |
+# | `label_smoothing` | of class numbers, before mixing | 0.1 |
 # | `bn` | BatchNorm in the clean pass: `"batch"`, `"train"` or `"eval"` | leave it |
+# | `seed` | own generators; in several processes a different one in each. They are in no `state_dict`: a run that is resumed goes on with new draws | |
 #
 # ## Symptoms and causes
 #
 # | symptom | cause | what to do |
 # |---|---|---|
-# | training accuracy is low, and below test accuracy | it is measured on mixed images | measure it on clean ones |
+# | training accuracy is low, and below test accuracy | it is measured on mixed images | measure it on clean ones: `net.eval()` and a loader without `mix` |
 # | the loss does not go to zero | soft labels have entropy; zero cannot be reached | compare test accuracy |
-# | worse than without, after few epochs | see above: the gain comes late | train longer, or raise `reuse` |
-# | `mix.last.saliency` is flat or is noise | an untrained network; a network in evaluation mode without trained statistics | look again after an epoch |
-# | all shares are near 0 or 1 | one map of the pair dominates: images with a border, or all of one colour | crop the border; raise `sigma` |
+# | worse than without, after few epochs | the gain, if it comes, comes late | train longer, or raise `reuse` |
+# | `mix.last.saliency` is flat or is noise | an untrained network; evaluation mode without trained statistics | look again after an epoch |
+# | all shares of a batch are near 0 | $\lambda$ is the batch's, and this one was small | normal; `per_image=True` spreads it |
+# | many shares near 0 or 1 in every batch | flat maps, or images with borders or of one colour | look at the maps; crop the border; lower `sigma` |
 # | "needs the network" | not bound | `.bind(model)` |
 # | "must give logits" | the bound network is a backbone, or `num_classes` is not its own | bind the classifier |
-# | much slower than twice a step | the clean pass runs uncompiled inside DistributedDataParallel; many shifts on large images | compile the inner network; lower `fraction` |
-# | NaN in float16 | a loss that is not yours to scale | give `loss` the `scaler`, or use bfloat16 |
+# | "passes no gradient to the images" | a part of the network runs under `no_grad` | freeze by `requires_grad=False` |
+# | much slower than twice a step | many shifts on large images; DistributedDataParallel over a network that is not compiled inside | lower `fraction`; compile, then wrap |
+# | float16: maps are zero, or reuse has no effect | the gradient underflows | give `loss` the `scaler`, or use bfloat16 |
+# | "marked ready only once" | a layer skipped at random, with `find_unused_parameters=True` | `reuse=0` |
+# | "use_reentrant=True ... is incompatible with .grad()" | activation checkpointing of the old kind | `use_reentrant=False` |
 # | Manifold Mixup warns that nothing was run | the network was compiled and run before `bind` | bind first |
-# | an error about recomputation | old-style activation checkpointing cannot be differentiated by inputs | `use_reentrant=False` |
+# | targets are refused | they are booleans, integer one-hot rows, or hold -1 or -100 | class numbers from 0, or soft labels as floats |
 #
 # ## Exercises
 
@@ -484,19 +541,18 @@ show.table(["data", "network", "vanilla", "SAGE minus vanilla", "SAGE minus the 
 # `contrast`, and how much would a uniform map?
 
 # %% tags=["hide-cell"]
-shapes = catalog.load(datasets, "shapes", train=train_images)
-net, x, y = network(), shapes[0].normalised(), shapes[0].labels
+shapes, judged = catalog.load(datasets, "shapes", train=train_images)
+net = catalog.load(models, "preactresnet18", classes=10, width=8).train()
 optimizer = torch.optim.SGD(net.parameters(), 0.05, momentum=0.9)
 for _ in range(6):
-    for part in torch.randperm(len(x)).split(50):
+    for part in torch.randperm(len(shapes)).split(50):
         optimizer.zero_grad()
-        F.cross_entropy(net(x[part]), y[part] % classes).backward()
+        F.cross_entropy(net(shapes[part].normalised()), shapes[part].labels).backward()
         optimizer.step()
-z = shapes[1].normalised()[:100].requires_grad_()
-seen_by_net = saliency(torch.autograd.grad(F.cross_entropy(net(z), shapes[1].labels[:100] % classes), z)[0])
-masks = shapes[1].masks[:100]
-share = {name: float(((m * masks).sum((1, 2, 3)) / m.sum((1, 2, 3))).mean())
-         for name, m in (("network", seen_by_net), ("contrast", contrast(z.detach())[:, None]), ("uniform", torch.ones_like(seen_by_net)))}
+z, masks = judged.normalised()[:100].requires_grad_(), judged.masks[:100]
+grad = torch.autograd.grad(F.cross_entropy(net(z), judged.labels[:100]), z)[0]
+maps = {"network": saliency(grad), "contrast": contrast(z.detach())[:, None], "uniform": torch.ones_like(grad[:, :1])}
+share = {name: float(((m * masks).sum((1, 2, 3)) / m.sum((1, 2, 3))).mean()) for name, m in maps.items()}
 assert share["network"] > share["uniform"] and share["contrast"] > share["uniform"]
 
 # %% [markdown]
@@ -506,6 +562,7 @@ assert share["network"] > share["uniform"] and share["contrast"] > share["unifor
 # and count how many different shares there are.
 
 # %% tags=["hide-cell"]
+net = network()
 x, target = batch
 alone, label = SAGE(num_classes=classes).bind(net)(x[:1], target[:1])
 assert label[0, target[0]] == 1 and not torch.equal(alone, x[:1])  # with itself, shifted: the label stays pure
@@ -516,12 +573,12 @@ assert len(eight.last.share.unique()) >= 7 and len(eight.last.tau.unique(dim=0))
 # %% [markdown]
 # ### Exercise 14.3
 #
-# You accumulate gradients over four batches of 25. Is that the same SAGE step as one batch of 100? What differs, and for which
-# option does it not?
+# You accumulate gradients over two batches of 25. Is that the same SAGE step as one batch of 50? What differs, and what of it
+# does `per_image=True` mend?
 
 # %% tags=["hide-cell"]
-# Partners come from the same small batch, and each has its own lambda and shifts: four draws instead of one. Without pairs
-# across batches nothing is the same; with per_image=True at least lambda and shifts are drawn alike for both.
+# Partners come from the same small batch, and each has its own lambda and shifts: two draws instead of one. BatchNorm sees
+# 25 images, in both passes. With per_image=True lambda and shifts are drawn alike for both; the other two stay.
 parts = SAGE(num_classes=classes, seed=seed).bind(net)
 shares = []
 for part in range(2):

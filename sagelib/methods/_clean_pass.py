@@ -20,7 +20,7 @@ def clean_pass(net, x, loss_of, weight=1.0, keep=True, scale=lambda loss: loss):
         if keep:
             scale(loss).backward()
             return loss.detach(), x.grad
-        return loss.detach(), torch.autograd.grad(scale(loss), x)[0]
+        return loss.detach(), torch.autograd.grad(scale(loss), x, allow_unused=True)[0]
 
 
 def image_gradient(net, x, loss_of):

@@ -28,8 +28,8 @@ class Guided(Method):
         """The loss whose gradient by the images is the saliency."""
         return cross_entropy(logits, y)
 
-    def passing(self, net):
-        """The network's modes during the clean pass, as a context."""
+    def passing(self, net, bn=None):
+        """The network's modes during the clean pass, as a context; `bn` instead of the method's own, if it has one."""
         return contextlib.nullcontext()
 
     def seen(self, grad):

@@ -103,8 +103,8 @@ class CoMixup(Guided):
     def clean_loss(self, logits, y):
         return (2 / y.shape[1] if self.loss == "bce" else 1) * cross_entropy(logits, y)
 
-    def passing(self, net):
-        return batch_statistics(net) if self.bn == "batch" else contextlib.nullcontext()
+    def passing(self, net, bn=None):
+        return batch_statistics(net) if (bn or self.bn) == "batch" else contextlib.nullcontext()
 
     def mix_by(self, x, y, s):
         check_saliency(s, x)

@@ -98,9 +98,9 @@ class Sage(Guided):
     def clean_loss(self, logits, y):
         return self.criterion(logits, y)
 
-    def passing(self, net):
+    def passing(self, net, bn=None):
         return {"train": contextlib.nullcontext, "eval": lambda: evaluating(net, BATCHNORM),
-                "batch": lambda: batch_statistics(net)}[self.bn]()
+                "batch": lambda: batch_statistics(net)}[bn or self.bn]()
 
     def seen(self, grad):
         return saliency(grad, self.norm)

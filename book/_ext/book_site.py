@@ -1,0 +1,101 @@
+"""What the site needs beyond its theme: docstrings as they are written here, lighter pages, roles still in use."""
+import re
+
+import tinycss2
+from fontTools import subset
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", as_written)
+    app.connect("build-finished", finish)
+    app.config.mathjax_path = "mathjax/startup.js"  # then the parts that _config.yml names, a third less than all of it
+    return {"parallel_read_safe": True}
+
+
+def as_written(app, what, name, obj, options, lines):
+    """Docstrings here are plain text: `code` between single backticks, lists that begin where they like, and examples
+    indented by four spaces after an empty line."""
+    text, inside = [], None  # inside a list, or an example
+    for line in lines:
+        empty = not text or not text[-1].strip()
+        if inside == "example" and (line.startswith("    ") or not line.strip()):
+            text.append(line)
+            continue
+        if line.startswith("    ") and empty and inside is None:
+            text += [".. code-block:: python", "", line]
+            inside = "example"
+            continue
+        kind = "list" if line.startswith("- ") or (inside == "list" and line.startswith("  ")) else None
+        if line.strip() and kind != inside and not empty:
+            text.append("")
+        if line.strip():
+            inside = kind
+        text.append(_escaped(line))
+    lines[:] = text
+
+
+def _escaped(line):
+    parts = re.split(r"(`[^`]+`)", line)
+    return "".join(f"`{part}`" if k % 2 else re.sub(r"([*|_\\])", r"\\\1", part) for k, part in enumerate(parts))
+
+
+def finish(app, exception):
+    """Pages that load what they show: the theme brings a framework, icons twice and the search on every page."""
+    if exception or app.builder.name != "html":
+        return
+    pages = {page: page.read_text(encoding="utf-8") for page in app.outdir.rglob("*.html")}
+    for page, old in pages.items():
+        new = lighter(old, searches=page.name == "search.html")
+        if new != old:
+            page.write_text(new, encoding="utf-8")
+    static = app.outdir / "_static"
+    scripts = [s.read_text(encoding="utf-8") for s in static.glob("**/*.js") if "mathjax" not in s.parts]
+    names = set(re.findall(r"[\w-]+", "\n".join([*pages.values(), *scripts])))
+    for sheet in static.glob("**/*.css"):
+        rules = tinycss2.parse_stylesheet(sheet.read_text(encoding="utf-8"), skip_comments=True, skip_whitespace=True)
+        sheet.write_text(_used(rules, names), encoding="utf-8")
+    shown = "".join(sheet.read_text(encoding="utf-8") for sheet in static.glob("**/*.css"))
+    coded = (chr(int(code, 16)) for code in re.findall(r"\\(f[0-9a-f]{3})\b", shown))
+    icons = {*re.findall(r"[\ue000-\uf8ff]", shown), *coded}
+    for font in (static / "vendor/fontawesome/webfonts").glob("*.ttf"):
+        _only(font, icons)
+
+
+def lighter(page, searches):
+    """One page: icons from the font alone, pictures when they are near, the search's index where one searches."""
+    page = re.sub(r"<(script|link)[^>]*fontawesome\.js[^>]*>(</script>)?", "", page)
+    if not searches:
+        page = re.sub(r"<script[^>]*/?(searchtools|language_data|searchindex)\.js[^>]*></script>", "", page)
+    page = re.sub(r"<img (?![^>]*loading=)", '<img loading="lazy" ', page)
+    # a citation's old role is one that browsers are to forget (DPUB-ARIA 1.1)
+    page = page.replace(' role="doc-biblioentry"', "")
+    return page.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
+
+
+def _used(rules, names):
+    """The rules of a style sheet that can apply: all classes of a selector occur in some page or script."""
+    kept = []
+    for rule in rules:
+        if rule.type == "qualified-rule":
+            selectors = tinycss2.serialize(rule.prelude).split(",")
+            plain = [s for s in selectors if "(" in s or set(re.findall(r"\.([A-Za-z_][\w-]*)", s)) <= names]
+            if plain or any("(" in s for s in selectors):
+                whole = any("(" in s for s in selectors)  # :not(.a, .b) and its like are left alone
+                kept.append((",".join(selectors if whole else plain)) + "{" + tinycss2.serialize(rule.content) + "}")
+        elif rule.type == "at-rule" and rule.content is not None and rule.lower_at_keyword in ("media", "supports"):
+            inner = tinycss2.parse_rule_list(rule.content, skip_comments=True, skip_whitespace=True)
+            kept.append(f"@{rule.at_keyword}{tinycss2.serialize(rule.prelude)}{{{_used(inner, names)}}}")
+        elif rule.type != "error":
+            kept.append(rule.serialize())
+    return "".join(kept)
+
+
+def _only(font, characters):
+    """A font with these characters alone, in the place of its .ttf and .woff2."""
+    options = subset.Options(flavor="woff", ignore_missing_unicodes=True)
+    made = subset.load_font(str(font), options)
+    cut = subset.Subsetter(options)
+    cut.populate(text="".join(characters))
+    cut.subset(made)
+    subset.save_font(made, str(font.with_suffix(".woff2")), options)  # a browser looks at the content, not at the name
+    font.unlink()

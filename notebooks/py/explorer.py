@@ -1,0 +1,88 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,mystnb
+#     notebook_metadata_filter: kernelspec,jupytext
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Rearrangement explorer
+#
+# Move one image over another and watch what SAGE watches: the mask of Equation 2, the mixed image, and $v(\tau)$ of Equation 4,
+# the saliency that the mix keeps. [Chapter 4](04_rearrangement.ipynb) derives them, [chapter 8](08_search.ipynb) searches them.
+#
+# The maps are computed by the library when this page is built, from a network trained for a few epochs on the built-in
+# images. All else happens in your browser, by the same equations.
+
+# %% tags=["parameters", "hide-cell"]
+seed = 0
+train_images = 1000
+epochs = 10
+lam = 0.4
+
+# %% tags=["hide-cell"]
+import base64
+import json
+from copy import deepcopy
+
+import torch
+from IPython.display import HTML
+
+from sagelib import catalog, datasets, methods, models, show
+from sagelib.batches import Batches
+from sagelib.losses import bce, one_hot
+from sagelib.methods import sage
+from sagelib.rearrange import best_offset, offsets, total_saliency
+from sagelib.saliency import saliency, smooth
+from sagelib.train import Recipe, fit
+
+train, test = catalog.load(datasets, "shapes", train=train_images)
+torch.manual_seed(seed)
+net = catalog.load(models, "preactresnet18", classes=10, width=8)
+fit(net, Batches(train, 50, generator=torch.Generator().manual_seed(seed)), catalog.load(methods, "vanilla").seed(seed), Recipe(epochs=epochs))
+x, y = test.normalised()[:100], one_hot(test.labels[:100], 10)
+z = x.clone().requires_grad_()
+maps = saliency(torch.autograd.grad(bce(deepcopy(net).train()(z), y), z)[0])
+chosen = [int((test.labels[:100] == k).nonzero()[0, 0]) for k in range(10)]  # one image of each class
+
+# %% tags=["hide-input"]
+# NBVAL_IGNORE_OUTPUT
+images = [{"name": test.classes[test.labels[k]], "pixels": base64.b64encode(test.images[k].permute(1, 2, 0).contiguous().numpy()).decode(),
+           "saliency": base64.b64encode(maps[k].contiguous().numpy()).decode()} for k in chosen]
+data = {"height": 32, "width": 32, "mean": [255 * m for m in test.mean], "pair": [0, 3], "lam": lam, "images": images}
+HTML(f'<div class="sage-explorer"><script type="application/json">{json.dumps(data)}</script>'
+     "<noscript>The explorer needs JavaScript. The picture below shows one of its states.</noscript></div>")
+
+# %% [markdown]
+# **What to do.**
+#
+# - Choose a pair. Drag the second image (orange frame) over the first (blue frame), or give the picture the focus and use the
+#   arrow keys, with Shift for steps of four. A click on the landscape moves it there.
+# - The landscape on the right is $v$ for all 3,969 shifts, bright where much saliency survives. White dots are a sample of 1 %, as
+#   SAGE draws one for each batch; the white ring is the best of them, the red dot the best of all, the black ring where you are.
+# - $\lambda$ weighs the first image's map against the second's; it is drawn below $u$. $\sigma$ is the blur of the maps in pixels.
+#
+# **What to try.** Put one object on the other: $v$ falls, since both want the same pixels. Set $\lambda$ near 0 and see what
+# becomes of the label's share $\gamma$. Set $\sigma$ to 0: the landscape becomes rough, and the best shift a matter of single
+# pixels. Draw a few times, and compare the best of the sample with the best of all: how much does searching everything gain?
+#
+# ## One state, still
+
+# %% mystnb={"image": {"alt": "Two shapes with their saliency maps, the landscape of total saliency over all shifts, the mask at the best shift, and the mixed image in which both shapes are visible."}} tags=["hide-input"]
+first, second = chosen[data["pair"][0]], chosen[data["pair"][1]]
+pair = torch.tensor([1, 0])
+s, every = smooth(maps[[first, second]]), offsets(32, 32)
+a, b = sage.weighted(x[[first, second]], y[[first, second]], s, pair, lam)
+mixed = sage.mix(x[[first, second]], y[[first, second]], s, pair, lam, every)
+assert torch.equal(mixed.tau, best_offset(a, b, every))
+show.grid([[test.images[first], test.images[second], s[0], s[1], total_saliency(a, b, every)[0].view(63, 63), test.pixels(mixed.x[:1])[0]]],
+          ["first", "second", "its map", "its map", "v of all shifts", f"best, γ {mixed.share[0]:.2f}"], size=1.3)
