@@ -49,8 +49,28 @@ stage_site() {
   cp -r book/*.md book/*.yml book/*.bib book/*.png book/_ext book/_static book/results "$1/book" && cp -r notebooks "$1"
 }
 
+# launch_links CONFIG: Colab and Binder on every notebook's page, where the project lies on GitHub: as its origin says, or
+# REPOSITORY=https://github.com/NAME/PROJECT. Without it the site names no place that is not there.
+launch_links() {
+  local url=${REPOSITORY:-$(git remote get-url origin 2>/dev/null || true)}
+  url=${url%.git}
+  case "$url" in git@github.com:*) url="https://github.com/${url#git@github.com:}" ;; esac
+  case "$url" in https://github.com/*/*) ;; *) return 0 ;; esac
+  python - "$1" "$url" <<'EOF'
+import sys
+from pathlib import Path
+config, url = Path(sys.argv[1]), sys.argv[2]
+places = "{notebook_interface: jupyterlab, binderhub_url: 'https://mybinder.org', colab_url: 'https://colab.research.google.com'}"
+options = {"repository_url": url, "repository_branch": "main", "path_to_docs": "''", "launch_buttons": places}
+head = "    html_theme_options:\n"
+lines = "".join(f"      {name}: {value}\n" for name, value in options.items())
+config.write_text(config.read_text().replace(head, head + lines))
+EOF
+}
+
 # build_site SOURCE: the strict Jupyter Book of a tree that holds book/ and notebooks/, under SOURCE/book/_build/html.
 build_site() {
+  launch_links "$1/book/_config.yml"
   (cd "$1" && jupyter-book build . --all --config book/_config.yml --toc book/_toc.yml --path-output book -W) \
     > "$1/build.log" 2>&1 || { tail -40 "$1/build.log"; fail "the site, see above"; }
   cp -r "$1/book/results" "$1/book/_build/html/book/"  # the records and their executed notebooks, which pages link to

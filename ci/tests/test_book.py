@@ -1,6 +1,8 @@
 """The book's own rules: pairs in sync, one parameters cell, small outputs, a complete map, imports one way."""
 import ast
+import os
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -95,6 +97,19 @@ def test_the_map_and_the_tree_agree():
     for thing in [f"Equation {k}" for k in range(1, 5)] + [f"Figure {k}" for k in range(1, 9)] + [
             "Algorithm 1", "Table 1", "Table 2", "Table 3", "Tables 4 and 5", "Table 6", "Table 7"]:
         assert re.search(rf"^\| {thing} \|", text, re.M), thing
+
+
+@pytest.mark.parametrize("origin, url", [
+    ("https://github.com/someone/sage-book.git", "https://github.com/someone/sage-book"),
+    ("git@github.com:someone/sage-book.git", "https://github.com/someone/sage-book"),
+    ("/somewhere/else", None), ("", None)])
+def test_launch_links_lead_to_the_projects_own_place_or_are_not_there(origin, url, tmp_path):
+    (tmp_path / "_config.yml").write_text((TOP / "book/_config.yml").read_text())
+    subprocess.run(["bash", "-c", f". {TOP}/ci/environment.sh; launch_links _config.yml"], cwd=tmp_path, check=True,
+                   env={"PATH": os.environ["PATH"], "REPOSITORY": origin, "GIT_CEILING_DIRECTORIES": str(tmp_path)})
+    options = yaml.safe_load((tmp_path / "_config.yml").read_text())["sphinx"]["config"]["html_theme_options"]
+    assert options.get("repository_url") == url and ("launch_buttons" in options) == (url is not None)
+    assert options["use_download_button"]
 
 
 def test_the_reference_names_every_public_module():

@@ -248,7 +248,7 @@ def test_the_explorer_is_the_library_by_hand(width, browser, address):
         box = landscape.bounding_box()
         landscape.click(position={"x": box["width"] * 35.5 / 63, "y": box["height"] * 20.5 / 63})
         found = agrees(page)["tau"]
-        assert abs(found[0] + 11) <= 1 and abs(found[1] - 4) <= 1 and not wrong  # a shift is three points wide on a phone
+        assert abs(found[0] + 11) <= 1 and abs(found[1] - 4) <= 1 and not wrong  # a shift is 3 points wide
     finally:
         page.close()
 

@@ -112,11 +112,11 @@ assert y.shape == (50, classes) and torch.allclose(y.sum(1), torch.ones(50))
 # What was done is in `mix.last`: the pairing, each shift, the mask, the share of the label, and the saliency. A glance at it
 # tells more than a loss curve: do the maps find the objects at all? After so few steps, not yet reliably.
 
-# %% mystnb={"image": {"alt": "Three rows: an image and its saliency, its partner and its saliency, and the mixed image, in which both objects can be seen."}}
+# %% mystnb={"image": {"alt": "Two rows: an image and its saliency, its partner and its saliency, and the mixed image, in which both objects can be seen."}}
 last = mix.last
 clean, mixed = test.pixels(batch[0]), test.pixels(x)
-show.grid([[clean[i], last.saliency[i], clean[j], last.saliency[j], mixed[i]] for i, j in enumerate(last.pair[:3].tolist())],
-          [["image", "its saliency", "partner", "its saliency", f"γ = {share:.2f}"] for share in last.share[:3]], size=1.2)
+show.grid([[clean[i], last.saliency[i], clean[j], last.saliency[j], mixed[i]] for i, j in enumerate(last.pair[:2].tolist())],
+          [["image", "its saliency", "partner", "its saliency", f"γ = {share:.2f}"] for share in last.share[:2]], size=1.2)
 assert torch.allclose(last.mask.mean((1, 2, 3)), last.share)
 
 # %% [markdown]
