@@ -54,7 +54,10 @@ def defaults(notebook):
 
 
 def read(file, size):
-    """The plan in a YAML file: its title and its cells at a size. ValueError says what is wrong and where."""
+    """The plan in a YAML file: its title and its cells at a size. ValueError says what is wrong and where.
+
+    Each cell runs with every seed of the size, one that names a `seed` with that one.
+    """
     plan = _yaml(file)
     _known(plan, {"title", "notebook", "then", "cells", "sizes"}, {"title", "notebook", "cells"}, file)
     beside = Path(file).with_name("sizes.yml")
@@ -67,7 +70,7 @@ def read(file, size):
     if "then" in plan:
         defaults(plan["then"])
     cells = [Cell(plan["notebook"], {**row, **how["parameters"], "seed": seed}, plan.get("then"))
-             for row in _rows(plan, how, file) for seed in how["seeds"]]
+             for row in _rows(plan, how, file) for seed in ([row["seed"]] if "seed" in row else how["seeds"])]
     return plan["title"], list({cell.name: cell for cell in cells}.values())
 
 

@@ -20,8 +20,10 @@ notebook: train
 cells:
   - {dataset: shapes, model: [preactresnet18, wrn16_8], method: sage, options: [{u: 1.0}, {fraction: 0.1}]}
   - {dataset: shapes, model: preactresnet18, method: all, lr: 0.1}
+  - {dataset: shapes, model: preactresnet18, method: mixup, seed: [5, 7, 9]}
 """), "small")
-    assert title == "T" and len(cells) == 2 * (2 * 2 + len(catalog.names(methods)))
+    assert title == "T" and len(cells) == 2 * (2 * 2 + len(catalog.names(methods))) + 3
+    assert [c.parameters["seed"] for c in cells[-3:]] == [5, 7, 9]
     assert cells[0].parameters == dict(dataset="shapes", model="preactresnet18", method="sage", options={"u": 1.0},
                                        epochs=1, width=4, train_images=200, seed=0)
     assert {c.parameters["method"] for c in cells} == set(catalog.names(methods))
