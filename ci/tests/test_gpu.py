@@ -1,11 +1,12 @@
 """What only a GPU can show: the kernel, a step without a wait, the CUDA graph, runs on streams. Skipped without one."""
+import copy
 import warnings
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-from sagelib import _search, methods, models
+from sagelib import SAGE, CutMix, ManifoldMixup, Mixup, PuzzleMix, SaliencyMix, _search, methods, models
 from sagelib._capture import WARM
 from sagelib.batches import Batches
 from sagelib.catalog import load, names
@@ -123,3 +124,52 @@ def test_runs_on_streams_come_out_as_if_alone(data):
     fit_together(together)
     for a, b in zip(alone, together, strict=True):
         assert_close([e["train_loss"] for e in a.curve], [e["train_loss"] for e in b.curve], rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("per_image", [False, True])
+@pytest.mark.parametrize("kind", [SAGE, Mixup, CutMix, ManifoldMixup, SaliencyMix, PuzzleMix], ids=lambda c: c.__name__)
+def test_a_drop_in_does_not_wait_for_the_host(kind, per_image, data):
+    x, target = data[0].normalised()[:32], data[0].labels[:32]
+    net = load(models, "preactresnet18", classes=10, width=8).cuda().train()
+    mix = kind(num_classes=10, seed=0, per_image=per_image).bind(net)
+    for _ in range(3):
+        mix.loss(x, target).backward()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        mix.loss(x, target).backward()
+        mixed, y = mix(x, target)
+        torch.nn.functional.cross_entropy(net(mixed), y).backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_a_drop_in_in_half_precision_with_a_scaler(half, data):
+    x, target = data[0].normalised()[:100], data[0].labels[:100]
+    net = load(models, "preactresnet18", classes=10, width=16).cuda().train()
+    found = {}
+    for name, enabled in (("float32", False), ("half", True)):
+        net.zero_grad()
+        mix, scaler = SAGE(num_classes=10, seed=0).bind(net), torch.amp.GradScaler("cuda", enabled=half == torch.float16)
+        with torch.autocast("cuda", half, enabled=enabled):
+            loss = mix.loss(x, target, scaler=scaler)
+        scaler.scale(loss).backward()
+        scaler.unscale_(torch.optim.SGD(net.parameters(), 0.1))
+        found[name] = torch.cat([p.grad.flatten() for p in net.parameters()]), mix.last.saliency.flatten()
+    for a, b in zip(*found.values(), strict=True):
+        assert a.isfinite().all() and torch.nn.functional.cosine_similarity(a, b, 0) > 0.9
+
+
+def test_a_drop_in_on_a_compiled_network(data):
+    x, target = data[0].normalised()[:32], data[0].labels[:32]
+    torch.manual_seed(0)
+    plain = load(models, "preactresnet18", classes=10, width=8).cuda().train()
+    twin = copy.deepcopy(plain)
+    for net in (plain, torch.compile(twin)):
+        mix = SAGE(num_classes=10, seed=0).bind(net)
+        for _ in range(3):
+            net.zero_grad()
+            mix.loss(x, target).backward()
+    for p, q in zip(plain.parameters(), twin.parameters(), strict=True):
+        assert (p.grad - q.grad).norm() < 0.02 * p.grad.norm() + 1e-6
