@@ -151,7 +151,8 @@ def test_a_drop_in_in_half_precision_with_a_scaler(half, data):
     found = {}
     for name, enabled in (("float32", False), ("half", True)):
         net.zero_grad()
-        mix, scaler = SAGE(num_classes=10, seed=0).bind(net), torch.amp.GradScaler("cuda", enabled=half == torch.float16)
+        mix = SAGE(num_classes=10, seed=0).bind(net)
+        scaler = torch.amp.GradScaler("cuda", enabled=half == torch.float16)
         with torch.autocast("cuda", half, enabled=enabled):
             loss = mix.loss(x, target, scaler=scaler)
         scaler.scale(loss).backward()
