@@ -53,8 +53,9 @@ stage_site() {
 # REPOSITORY=https://github.com/NAME/PROJECT. Without it the site names no place that is not there.
 launch_links() {
   local url=${REPOSITORY:-$(git remote get-url origin 2>/dev/null || true)}
+  url=${url%/}
   url=${url%.git}
-  case "$url" in git@github.com:*) url="https://github.com/${url#git@github.com:}" ;; esac
+  case "$url" in *git@github.com[:/]*) url="https://github.com/${url#*git@github.com[:/]}" ;; esac
   case "$url" in https://github.com/*/*) ;; *) return 0 ;; esac
   python - "$1" "$url" <<'EOF'
 import sys
@@ -64,7 +65,11 @@ places = "{notebook_interface: jupyterlab, binderhub_url: 'https://mybinder.org'
 options = {"repository_url": url, "repository_branch": "main", "path_to_docs": "''", "launch_buttons": places}
 head = "    html_theme_options:\n"
 lines = "".join(f"      {name}: {value}\n" for name, value in options.items())
-config.write_text(config.read_text().replace(head, head + lines))
+text = config.read_text(encoding="utf-8")
+if head not in text:
+    sys.exit(f"{config} has no line html_theme_options: the launch links cannot be put there")
+if "launch_buttons" not in text:
+    config.write_text(text.replace(head, head + lines), encoding="utf-8")
 EOF
 }
 

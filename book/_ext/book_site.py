@@ -36,7 +36,8 @@ def as_written(app, what, name, obj, options, lines):
 
 def _escaped(line):
     parts = re.split(r"(`[^`]+`)", line)
-    return "".join(f"`{part}`" if k % 2 else re.sub(r"([*|_\\])", r"\\\1", part) for k, part in enumerate(parts))
+    return "".join(f"`{part}`" + ("\\ " if re.match(r"\w", parts[k + 1]) else "") if k % 2
+                   else re.sub(r"([*|_\\])", r"\\\1", part) for k, part in enumerate(parts))
 
 
 def finish(app, exception):
@@ -49,13 +50,19 @@ def finish(app, exception):
         if new != old:
             page.write_text(new, encoding="utf-8")
     static = app.outdir / "_static"
-    scripts = [s.read_text(encoding="utf-8") for s in static.glob("**/*.js") if "mathjax" not in s.parts]
-    names = set(re.findall(r"[\w-]+", "\n".join([*pages.values(), *scripts])))
+    scripts = "\n".join(s.read_text(encoding="utf-8") for s in static.glob("**/*.js")
+                        if "mathjax" not in s.relative_to(static).parts)
+    names = set(re.findall(r"[\w-]+", "\n".join([*pages.values(), scripts]))) | {"bs-tooltip-auto", "bs-popover-auto"}
+    # names that scripts put together, `explorer-${name}` or "explorer-" + name
+    begins = tuple(set(re.findall(r"([a-zA-Z][\w-]*-)(?:\$\{|[\"'`]\s*\+)", scripts)))
+    own = {file if isinstance(file, str) else file[0] for file in app.config.html_css_files}
     for sheet in static.glob("**/*.css"):
-        rules = tinycss2.parse_stylesheet(sheet.read_text(encoding="utf-8"), skip_comments=True, skip_whitespace=True)
-        sheet.write_text(_used(rules, names), encoding="utf-8")
+        if sheet.name not in own:
+            text = sheet.read_text(encoding="utf-8")
+            rules = tinycss2.parse_stylesheet(text, skip_comments=True, skip_whitespace=True)
+            sheet.write_text(used(rules, lambda name: name in names or name.startswith(begins)), encoding="utf-8")
     shown = "".join(sheet.read_text(encoding="utf-8") for sheet in static.glob("**/*.css"))
-    coded = (chr(int(code, 16)) for code in re.findall(r"\\(f[0-9a-f]{3})\b", shown))
+    coded = (chr(int(code, 16)) for code in re.findall(r"[\"']\\([0-9a-f]{2,6})\b", shown, re.I))
     icons = {*re.findall(r"[\ue000-\uf8ff]", shown), *coded}
     for font in (static / "vendor/fontawesome/webfonts").glob("*.ttf"):
         _only(font, icons)
@@ -72,19 +79,20 @@ def lighter(page, searches):
     return page.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
 
 
-def _used(rules, names):
-    """The rules of a style sheet that can apply: all classes of a selector occur in some page or script."""
+def used(rules, known):
+    """The rules of a style sheet that can apply: all classes of a selector are known to some page or script."""
     kept = []
     for rule in rules:
         if rule.type == "qualified-rule":
-            selectors = tinycss2.serialize(rule.prelude).split(",")
-            plain = [s for s in selectors if "(" in s or set(re.findall(r"\.([A-Za-z_][\w-]*)", s)) <= names]
-            if plain or any("(" in s for s in selectors):
-                whole = any("(" in s for s in selectors)  # :not(.a, .b) and its like are left alone
-                kept.append((",".join(selectors if whole else plain)) + "{" + tinycss2.serialize(rule.content) + "}")
+            prelude = tinycss2.serialize(rule.prelude)
+            whole = re.search(r"[(\[]", prelude)  # :not(.a, .b), [src$=".png"] and their like are left alone
+            selectors = [prelude] if whole else [
+                s for s in prelude.split(",") if all(map(known, re.findall(r"\.([A-Za-z_][\w-]*)", s)))]
+            if selectors:
+                kept.append(",".join(selectors) + "{" + tinycss2.serialize(rule.content) + "}")
         elif rule.type == "at-rule" and rule.content is not None and rule.lower_at_keyword in ("media", "supports"):
             inner = tinycss2.parse_rule_list(rule.content, skip_comments=True, skip_whitespace=True)
-            kept.append(f"@{rule.at_keyword}{tinycss2.serialize(rule.prelude)}{{{_used(inner, names)}}}")
+            kept.append(f"@{rule.at_keyword}{tinycss2.serialize(rule.prelude)}{{{used(inner, known)}}}")
         elif rule.type != "error":
             kept.append(rule.serialize())
     return "".join(kept)

@@ -21,10 +21,11 @@
     return along(rows, (place, k) => place - (place % w) + mirror((place % w) + k, w));
   }
 
-  /* A map scaled to a sum of `weight`; an empty one counts as uniform. */
+  /* A map scaled to a sum of `weight`; an empty one, or one that is not finite, counts as uniform. */
   function weighted(s, weight) {
-    const total = s.reduce((sum, value) => sum + value, 0);
-    return s.map((value) => (Math.max(weight, 1e-12) * (total > 0 ? value : 1)) / (total > 0 ? total : s.length));
+    const total = s.reduce((sum, value) => sum + Math.max(value, 0), 0);
+    const good = total > 0 && total < Infinity;
+    return s.map((value) => (Math.max(weight, 1e-12) * (good ? Math.max(value, 0) : 1)) / (good ? total : s.length));
   }
 
   /* Where place (i, j) of the frame comes from in an image moved by tau, or -1: Equation 3. */
@@ -51,7 +52,8 @@
         let kept = sum;
         for (let i = Math.max(0, down); i < Math.min(h, h + down); i++) {
           for (let j = Math.max(0, right); j < Math.min(w, w + right); j++) {
-            const [p, q] = [a[i * w + j], b[(i - down) * w + j - right]];
+            const p = a[i * w + j];
+            const q = b[(i - down) * w + j - right];
             if (q > 0) kept += q - (2 * p * q) / (p + q);
           }
         }
@@ -64,8 +66,9 @@
   // ---- drawing
 
   const VIRIDIS = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];
-  const MAGMA = [[0, 0, 4], [81, 18, 124], [183, 55, 121], [252, 137, 97], [252, 253, 191]];
-  const OWNER = [[180, 4, 38], [221, 221, 221], [59, 76, 192]]; // red: the second image, blue: the first
+  const FIRST = [0, 114, 178]; // blue and orange, as the frames
+  const SECOND = [213, 94, 0];
+  const OWNER = [SECOND, [235, 235, 235], FIRST];
 
   function colour(list, share) {
     const at = Math.min(Math.max(share, 0), 1) * (list.length - 1);
@@ -77,7 +80,8 @@
     [canvas.width, canvas.height] = [width, height];
     const context = canvas.getContext("2d");
     const image = context.createImageData(width, height);
-    for (let k = 0; k < width * height; k++) image.data.set([...colourOf(k), 255], 4 * k);
+    image.data.fill(255);
+    for (let k = 0; k < width * height; k++) image.data.set(colourOf(k), 4 * k);
     context.putImageData(image, 0, 0);
     return canvas;
   }
@@ -95,12 +99,13 @@
 
   // ---- one explorer
 
-  function explore(place) {
+  function explore(place, number) {
     const data = JSON.parse(place.querySelector("script").textContent);
+    place.querySelector("p").remove(); // what stands there without scripts
     const { height: h, width: w, mean } = data;
     const images = data.images.map(({ name, pixels, saliency }) => ({
       name, pixels: numbers(pixels, Uint8Array), saliency: numbers(saliency, Float32Array) }));
-    const state = { first: data.pair[0], second: data.pair[1], tau: [0, 0], lam: data.lam, sigma: 1, u: 0.6, sample: [] };
+    const state = { first: data.pair[0], second: data.pair[1], tau: [0, 0], lam: data.lam, sigma: data.sigma, u: data.u, sample: [] };
     let a, b, v, best, chosen, m; // the weighted maps, Equation 4 and its best shifts, the mask
 
     const columns = 2 * w - 1;
@@ -109,10 +114,10 @@
     const highest = (list) => list.reduce((top, k) => (v[k] > v[top] ? k : top), list[0]);
     const every = Array.from({ length: (2 * h - 1) * columns }, (_, k) => k);
 
-    /* 1 % of all shifts, at random, as SAGE draws them for a step. */
+    /* A part of all shifts, 1 %, at random, as SAGE draws them for a step. */
     function draw() {
       const left = every.slice();
-      const many = Math.max(1, Math.floor(0.01 * every.length));
+      const many = Math.max(1, Math.floor(data.fraction * every.length));
       state.sample = Array.from({ length: many }, () => left.splice(Math.floor(Math.random() * left.length), 1)[0]);
     }
 
@@ -121,25 +126,31 @@
     const views = {
       stage: make("canvas", { tabindex: "0", role: "application", "aria-roledescription": "movable picture",
         "aria-label": "The second image over the first. Arrow keys move it by a pixel, with Shift by four." }),
-      maps: canvas("The two saliency maps, the first blue, the second moved and red"),
-      mask: canvas("The mask: blue where the first image shows, red where the second does"),
+      maps: canvas("The two saliency maps, the first blue, the second moved and orange"),
+      mask: canvas("The mask: blue where the first image shows, orange where the second does"),
       mix: canvas("The mixed image"),
       landscape: canvas("Total saliency of every shift, with this shift, the sample, its best and the best of all"),
     };
-    const titles = { stage: "drag the second image", maps: "saliency", mask: "mask", mix: "mix", landscape: "v of every shift" };
-    const figures = Object.entries(views).map(([name, view]) =>
-      make("figure", { class: `explorer-${name}` }, view, make("figcaption", {}, titles[name])));
-    const slider = (name, means, low, high, step, value) => {
-      const input = make("input", { type: "range", min: low, max: high, step, value, "aria-label": `${name}, ${means}` });
-      const output = make("output", {}, String(value));
+    const titles = {
+      stage: "drag the second image (orange) over the first (blue)", maps: "both maps", mask: "mask: who shows", mix: "mix",
+    };
+    const range = make("span", {}); // of the landscape's colours
+    const figure = (name, ...words) => make("figure", {}, views[name], make("figcaption", {}, ...words));
+    const figures = ["stage", "maps", "mask", "mix"].map((name) => figure(name, titles[name]));
+    figures[0].className = "explorer-stage";
+    figures.splice(1, 0, figure("landscape", "v of every shift, ", range));
+    figures[1].className = "explorer-landscape";
+    const slider = (name, low, high, step) => {
+      const input = make("input", { type: "range", min: low, max: high, step });
+      const output = make("span", { class: "explorer-value", "aria-hidden": "true" });
       return { input, output, label: make("label", {}, make("span", {}, name), input, output) };
     };
     const sliders = {
-      lam: slider("λ", "weight of the first map", 0, state.u, 0.01, state.lam),
-      sigma: slider("σ", "blur of the maps in pixels", 0, 4, 0.25, 1),
-      u: slider("u", "bound of lambda", 0.05, 1, 0.05, 0.6),
+      lam: slider("λ, weight of the first map", 0, state.u, 0.01),
+      sigma: slider("σ, blur in pixels", 0, 4, 0.25),
+      u: slider("u, bound of λ", 0.05, 1, 0.05),
     };
-    const shifts = ["down", "right"].map((name, axis) => {
+    const shifts = ["shift down", "shift right"].map((name, axis) => {
       const most = [h, w][axis] - 1;
       const input = make("input", { type: "number", min: -most, max: most, step: 1, value: 0 });
       input.addEventListener("change", () => move(axis ? [state.tau[0], +input.value] : [+input.value, state.tau[1]]));
@@ -150,12 +161,14 @@
       made.addEventListener("click", act);
       return made;
     };
-    const values = make("p", { role: "status", class: "explorer-values" });
+    const values = make("p", { class: "explorer-values" });
+    const spoken = make("p", { role: "status", class: "explorer-spoken" }); // the same, when the image rests
+    let rest = 0;
 
     function choice(which, label) {
       const group = make("fieldset", {}, make("legend", {}, label));
       images.forEach(({ name, pixels }, k) => {
-        const radio = make("input", { type: "radio", name: `explorer-${which}`, value: k, "aria-label": name });
+        const radio = make("input", { type: "radio", name: `${which}-of-${number}`, value: k, "aria-label": name });
         radio.checked = state[which] === k;
         radio.addEventListener("change", () => { state[which] = k; weigh(); });
         const picture = paint(make("canvas", { "aria-hidden": "true" }), w, h, (place) => pixels.subarray(3 * place, 3 * place + 3));
@@ -187,18 +200,22 @@
       const second = (place) => (from(place) < 0 ? mean : two.subarray(3 * from(place), 3 * from(place) + 3));
       paint(views.mask, w, h, (place) => colour(OWNER, m[place]));
       paint(views.mix, w, h, (place) => [0, 1, 2].map((c) => m[place] * one[3 * place + c] + (1 - m[place]) * second(place)[c]));
-      const top = Math.max(...a, ...b);
+      const [highA, highB] = [Math.max(...a), Math.max(...b)];
       paint(views.maps, w, h, (place) => {
-        const [p, q] = [a[place] / top, from(place) < 0 ? 0 : b[from(place)] / top].map(Math.sqrt); // the square root lifts the faint
-        return [255 * q, 60 * (p + q), 255 * p];
+        const [p, q] = [a[place] / highA, from(place) < 0 ? 0 : b[from(place)] / highB].map(Math.sqrt); // lifts what is faint
+        return [0, 1, 2].map((c) => Math.min(255, FIRST[c] * p + SECOND[c] * q));
       });
       drawStage(one, two);
       drawLandscape();
       const current = v[index(state.tau)];
       const gamma = m.reduce((sum, value) => sum + value, 0) / m.length;
-      const below = v.reduce((count, value) => count + (value < current), 0);
-      values.textContent = `γ ${gamma.toFixed(3)} · v ${current.toFixed(3)}, more than ${Math.floor((100 * below) / v.length)} % of all shifts`
-        + ` · best of the sample ${v[chosen].toFixed(3)} · best of all ${v[best].toFixed(3)}`;
+      const rank = 1 + v.reduce((count, value) => count + (value > current), 0);
+      values.textContent = `Shift ${state.tau[0]} down, ${state.tau[1]} right. Share of the first image in the label γ ${gamma.toFixed(3)}. `
+        + `Saliency kept v ${current.toFixed(3)}, rank ${rank} of ${v.length}; best of the sample ${v[chosen].toFixed(3)}, `
+        + `best of all ${v[best].toFixed(3)}.`;
+      clearTimeout(rest);
+      rest = setTimeout(() => { spoken.textContent = values.textContent; }, 400);
+      range.textContent = `${Math.min(...v).toFixed(2)} (dark) to ${v[best].toFixed(2)} (bright)`;
       Object.assign(place.dataset, { gamma, v: current, down: state.tau[0], right: state.tau[1] });
       shifts.forEach(({ input }, axis) => { input.value = state.tau[axis]; });
       for (const [name, { input, output }] of Object.entries(sliders)) {
@@ -233,44 +250,50 @@
       const context = Object.assign(views.landscape, { width: columns * ZOOM, height: (2 * h - 1) * ZOOM }).getContext("2d");
       context.imageSmoothingEnabled = false;
       context.drawImage(small, 0, 0, columns * ZOOM, (2 * h - 1) * ZOOM);
-      const mark = (k, radius, style, lineWidth) => {
+      const round = (k, radius, style, lineWidth) => {
         const [down, right] = shiftOf(k);
         context.beginPath();
         context.arc((right + w - 0.5) * ZOOM, (down + h - 0.5) * ZOOM, radius * ZOOM, 0, 2 * Math.PI);
         Object.assign(context, { strokeStyle: style, fillStyle: style, lineWidth });
-        lineWidth ? context.stroke() : context.fill();
+        if (lineWidth) context.stroke();
+        else context.fill();
       };
-      state.sample.forEach((k) => mark(k, 0.6, "#ffffff", 0));
-      mark(chosen, 2, "#ffffff", 4);
-      mark(best, 1, "#d00000", 0);
-      mark(index(state.tau), 2.8, "#000000", 3);
+      const dot = (k, radius, style, rim) => { round(k, radius + 0.4, rim, 0); round(k, radius, style, 0); };
+      const ring = (k, radius, style, rim) => { round(k, radius, rim, 9); round(k, radius, style, 4); };
+      state.sample.forEach((k) => dot(k, 0.6, "#ffffff", "#000000"));
+      ring(chosen, 2, "#ffffff", "#000000");
+      dot(best, 1, "#d00000", "#ffffff");
+      ring(index(state.tau), 3, "#000000", "#ffffff");
     }
 
     // what people do
+    let due = 0;
     for (const [name, { input }] of Object.entries(sliders)) {
       input.addEventListener("input", () => {
         state[name] = +input.value;
         state.lam = Math.min(state.lam, state.u); // lambda is drawn below u
-        weigh();
+        cancelAnimationFrame(due); // once for each picture of the screen
+        due = requestAnimationFrame(weigh);
       });
     }
     const KEYS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
     views.stage.addEventListener("keydown", (event) => {
-      if (!(event.key in KEYS)) return;
+      if (event.altKey || event.ctrlKey || event.metaKey || !(event.key in KEYS)) return;
       event.preventDefault();
       move(KEYS[event.key].map((by, axis) => state.tau[axis] + by * (event.shiftKey ? 4 : 1)));
     });
     let grabbed = null;
     views.stage.addEventListener("pointerdown", (event) => {
+      if (event.button || grabbed) return; // the first finger, the first button
       views.stage.setPointerCapture(event.pointerId);
-      grabbed = { x: event.clientX, y: event.clientY, tau: state.tau };
+      grabbed = { id: event.pointerId, x: event.clientX, y: event.clientY, tau: state.tau };
     });
     views.stage.addEventListener("pointermove", (event) => {
-      if (!grabbed) return;
+      if (!grabbed || grabbed.id !== event.pointerId) return;
       const pixel = views.stage.getBoundingClientRect().width / (2 * w); // of the screen, for one of the image
       move([grabbed.tau[0] + (event.clientY - grabbed.y) / pixel, grabbed.tau[1] + (event.clientX - grabbed.x) / pixel]);
     });
-    for (const end of ["pointerup", "pointercancel"]) views.stage.addEventListener(end, () => { grabbed = null; });
+    views.stage.addEventListener("lostpointercapture", () => { grabbed = null; });
     views.landscape.addEventListener("click", (event) => {
       const box = views.landscape.getBoundingClientRect();
       move([Math.floor(((event.clientY - box.top) / box.height) * (2 * h - 1)) - h + 1,
@@ -290,8 +313,8 @@
         button("best of the sample", () => move(shiftOf(chosen))),
         button("best of all", () => move(shiftOf(best))),
         button("no shift", () => move([0, 0]))),
-      values,
-      make("div", { class: "explorer-views" }, ...figures));
+      make("div", { class: "explorer-views" }, ...figures),
+      values, spoken);
     place.explorer = { state, totals: () => Array.from(v), mask: () => Array.from(m), best: () => shiftOf(best), chosen: () => shiftOf(chosen) };
     draw();
     weigh();

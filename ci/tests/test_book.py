@@ -99,9 +99,36 @@ def test_the_map_and_the_tree_agree():
         assert re.search(rf"^\| {thing} \|", text, re.M), thing
 
 
+def test_what_the_site_does_to_style_sheets_pages_and_docstrings():
+    import importlib.util
+
+    import tinycss2
+    spec = importlib.util.spec_from_file_location("book_site", TOP / "book/_ext/book_site.py")
+    site = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(site)
+    text = """.a{x:1} .gone{x:2} .a.gone,.a .b{x:3} @media print{.gone{x:4} .b{x:5}} @keyframes k{from{x:6}}
+              .no:not(.gone){x:7} [src$=".png"]{x:8} p{x:9} .begin-this{x:10}"""
+    rules = tinycss2.parse_stylesheet(text, skip_comments=True, skip_whitespace=True)
+    kept = site.used(rules, lambda name: name in {"a", "b"} or name.startswith(("begin-",)))
+    assert "gone{" not in kept.replace(":not(.gone){", "") and "x:4" not in kept and "x:2" not in kept
+    for k in (1, 3, 5, 6, 7, 8, 9, 10):
+        assert f"x:{k}" in kept, kept
+    page = ('<script src="a/fontawesome.js?x"></script><img src="a.png"><img loading="eager" src="b.png">'
+            '<script src="../searchindex.js"></script><script src="book.js"></script>')
+    light = site.lighter(page, searches=False)
+    assert light == '<img loading="lazy" src="a.png"><img loading="eager" src="b.png"><script src="book.js"></script>'
+    assert site.lighter(light, searches=False) == light and "searchindex" in site.lighter(page, searches=True)
+    lines = ["One `x` and `y`s: a * b_c.", "", "- a", "  more", "- b", "Then:", "", "    code(1)", "    more", "",
+             "End."]
+    site.as_written(None, "function", "f", None, None, lines)
+    assert lines == [r"One ``x`` and ``y``\ s: a \* b\_c.", "", "- a", "  more", "- b", "", "Then:", "",
+                     ".. code-block:: python", "", "    code(1)", "    more", "", "End."]
+
+
 @pytest.mark.parametrize("origin, url", [
     ("https://github.com/someone/sage-book.git", "https://github.com/someone/sage-book"),
     ("git@github.com:someone/sage-book.git", "https://github.com/someone/sage-book"),
+    ("ssh://git@github.com/someone/sage-book/", "https://github.com/someone/sage-book"),
     ("/somewhere/else", None), ("", None)])
 def test_launch_links_lead_to_the_projects_own_place_or_are_not_there(origin, url, tmp_path):
     (tmp_path / "_config.yml").write_text((TOP / "book/_config.yml").read_text())

@@ -18,7 +18,7 @@
 # # Rearrangement: Equations 3 and 4
 #
 # When two objects want the same pixels, no mask can serve both. SAGE moves one of the images first: to the place where the
-# mix keeps the most saliency.
+# mix keeps the most saliency. ([The explorer](explorer.ipynb) lets you do it by hand.)
 #
 # At the end of this chapter you can move an image, value a rearrangement, find the best of all 3,969 without building a
 # single mask, and say what a random one per cent of them really chooses.
