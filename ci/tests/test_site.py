@@ -67,7 +67,7 @@ def opened(browser, address, name, width=1280, **options):
 
 
 def violations(page):
-    """What axe finds against WCAG 2, A and AA. Code and formulas look alike on all pages: one page has them looked at."""
+    """What axe finds against WCAG 2, A and AA. Code and formulas look alike everywhere: one page has them looked at."""
     parts = {} if "05_algorithm_1" in page.url else {"exclude": [[".highlight pre"], ["mjx-container"]]}
     rules = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
     options = {"runOnly": rules, "resultTypes": ["violations", "incomplete"]}
