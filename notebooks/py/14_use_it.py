@@ -264,7 +264,7 @@ shape = dict(embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1], layer_type
 net = transformers.ResNetForImageClassification(transformers.ResNetConfig(**shape))
 settings = transformers.TrainingArguments(
     str(folder), max_steps=steps, per_device_train_batch_size=50, learning_rate=1e-2, logging_steps=1,
-    save_strategy="no", report_to=[], disable_tqdm=True)
+    save_strategy="no", report_to=[], disable_tqdm=True, dataloader_pin_memory=torch.cuda.is_available())
 rows = [{"pixel_values": x, "labels": int(t)} for x, t in data]
 trainer = MixTrainer(net, settings, train_dataset=rows, eval_dataset=rows[:100])
 trainer.mix = SAGE(num_classes=classes)

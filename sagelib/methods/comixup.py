@@ -42,7 +42,8 @@ def mix(x, y, s, prior, start, distance, *, beta=0.32, gamma=1.0, eta=0.05, omeg
         found = [tuple(t.shape) for t in (s, prior, start, distance)]
         raise ValueError(f"for {b} images of {h} x {w}: saliency {(b, 1, h, w)}, prior {(b,)}, start "
                          f"{(b, CELLS, CELLS)}, distance {(b, b)}; not {found}")
-    with torch.autocast(x.device.type, enabled=False):  # pictures and labels are no place for half precision
+    kind = x.device.type if torch.amp.is_autocast_available(x.device.type) else "cpu"
+    with torch.autocast(kind, enabled=False):  # pictures and labels are no place for half precision
         return _mix(x, y, s.float(), prior.float().reshape(p, n), start.reshape(p, n, CELLS, CELLS),
                     distance.float().reshape(p, n, n), beta, gamma, eta, omega, threshold, sweeps)
 
