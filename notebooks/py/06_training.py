@@ -188,7 +188,7 @@ except FloatingPointError as error:
 
 # %%
 # NBVAL_IGNORE_OUTPUT
-nets, runs, recipe = {}, {}, Recipe(epochs=epochs, milestones=(0.75, 0.92))
+nets, runs, recipe = {}, {}, Recipe(epochs=epochs, milestones=(0.75, 0.92), channels_last=True)  # a memory layout, faster on processors
 for name in ("vanilla", "mixup", "cutmix", "sage"):
     done = [start(name, seed, recipe, test=Batches(test, 500)) for seed in range(seeds)]
     nets[name], runs[name] = [net for net, _ in done], [curve for _, curve in done]

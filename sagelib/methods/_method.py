@@ -124,6 +124,10 @@ class Method:
         """A whole number below 2**31, on the host: for a library that draws for itself."""
         return (self.host or random).randrange(2**31)
 
+    def _many(self, x):
+        """What to add to a draw's arguments: nothing, for the batch, or so many as images, where `per_image` asks."""
+        return (len(x),) if self.per_image else ()
+
     def _place(self, device):
         return self.generator.device if self.generator is not None else device
 

@@ -61,7 +61,7 @@ class CutMix(Method):
 
     def mix(self, x, y, net=None):
         h, w = x.shape[2:]
-        many = (len(x),) if self.per_image else ()
+        many = self._many(x)
         pair, lam = self.draw_permutation(len(x), x.device), self.draw_beta(self.alpha, x.device, *many)
         centre = torch.stack([self.draw_uniform(0, n, x.device, *many) for n in (h, w)], -1)
         return mix(x, y, pair, box(h, w, lam, centre))

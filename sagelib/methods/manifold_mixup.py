@@ -73,8 +73,7 @@ class ManifoldMixup(Method):
         return loss.detach()
 
     def _draw(self, x):
-        many = (len(x),) if self.per_image else ()
-        return self.draw_permutation(len(x), x.device), self.draw_beta(self.alpha, x.device, *many)
+        return self.draw_permutation(len(x), x.device), self.draw_beta(self.alpha, x.device, *self._many(x))
 
 
 build = ManifoldMixup

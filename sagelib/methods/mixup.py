@@ -30,9 +30,8 @@ class Mixup(Method):
     per_image: bool = False
 
     def mix(self, x, y, net=None):
-        many = (len(x),) if self.per_image else ()
         pair = self.draw_permutation(len(x), x.device)
-        return mix(x, y, pair, self.draw_beta(self.alpha, x.device, *many))
+        return mix(x, y, pair, self.draw_beta(self.alpha, x.device, *self._many(x)))
 
 
 build = Mixup

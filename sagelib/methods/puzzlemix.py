@@ -155,7 +155,7 @@ class PuzzleMix(Guided):
 
     def mix_by(self, x, y, s):
         blocks = self.draw_choice(n for n in GRIDS if n <= max(2, min(x.shape[2:]) // 2))
-        many = (len(x),) if self.per_image else ()
+        many = self._many(x)
         pair, lam = self.draw_permutation(len(x), x.device), self.draw_beta(self.alpha, x.device, *many)
         return mix(x, y, s, pair, lam, blocks, self.transport, self.mean, self.std, beta=self.beta,
                    gamma=self.gamma, eta=self.eta, t_eps=self.t_eps, t_size=4 * -(-max(x.shape[2:]) // 64))

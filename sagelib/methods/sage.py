@@ -122,7 +122,7 @@ class Sage(Guided):
         return every[keys.topk(n).indices]
 
     def mix_by(self, x, y, s):
-        many = (len(x),) if self.per_image else ()
+        many = self._many(x)
         pair = self.draw_permutation(len(x), x.device)
         lam = self.draw_uniform(0, self.u, x.device, *many)
         tau = self.candidates(*x.shape[2:], x.device, *many)

@@ -174,7 +174,7 @@ class SaliencyMix(Method):
         return mix(x, y, pair, torch.where(mixing, box(s[pair, 0], lam), 0))
 
     def _draw(self, x):
-        many = (len(x),) if self.per_image else ()
+        many = self._many(x)
         pair, lam = self.draw_permutation(len(x), x.device), self.draw_beta(self.alpha, x.device, *many)
         return pair, lam, (self.draw_uniform(0, 1, x.device, *many) < self.prob)[..., None]
 
