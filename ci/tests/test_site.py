@@ -96,6 +96,7 @@ def test_page(name, browser, address):
             await Promise.all(all.map(i => { i.loading = 'eager'; return i.decode().catch(() => 0); }));
             return all.filter(i => !i.naturalWidth).map(i => i.src); }""")
         assert not broken
+        assert str(Path(__file__).parents[2]) not in page.content()  # a machine's path
         page.evaluate("window.MathJax && MathJax.startup.promise.then(() => 0)")
         waiting = page.locator(".math").count()
         assert page.locator("mjx-container").count() >= waiting and page.locator("mjx-merror").count() == 0
@@ -114,6 +115,10 @@ def test_a_phone_scrolls_down_only(name, browser, address):
         assert not wrong
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         assert not violations(page)
+        # with WCAG 1.4.12's text spacing, or on a machine with wide fonts
+        page.evaluate("document.body.appendChild(document.createElement('style')).textContent = "
+                      "'* { letter-spacing: .12em !important; word-spacing: .16em !important; }'")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
     finally:
         page.close()
 
