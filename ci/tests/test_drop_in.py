@@ -578,6 +578,14 @@ def test_any_method_of_the_catalogue_drops_in(tiny, images):
             DropIn(catalog.load(methods, name), 10)
 
 
+@pytest.mark.parametrize("name", ["guidedmixup", "keepaugment"])
+def test_saliency_of_ones_own_for_later_methods(name, images):
+    x, t = images
+    found = DropIn(catalog.load(methods, name), 10, saliency=lambda z: z.abs().mean(1), seed=4)(x, t)
+    expected = catalog.load(methods, name).seed(4).mix_by(x, one_hot(t, 10), x.abs().mean(1, keepdim=True))
+    assert torch.equal(found[0], expected.x) and torch.equal(found[1], expected.y) and not torch.equal(found[0], x)
+
+
 def test_saliency_uses_equation_1(tiny, images):
     net = tiny(norm=False)
     mix = SAGE(num_classes=10).bind(net)

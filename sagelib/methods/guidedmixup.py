@@ -90,6 +90,10 @@ class GuidedMixup(Method):
             s = spectral_residual(x)
         else:
             s = saliency(image_gradient(net, x, lambda z: cross_entropy(z, y)))
+        return self.mix_by(x, y, s)
+
+    def mix_by(self, x, y, s):
+        """Mixed by saliency maps s (B, 1, H, W), at least 0, of any scale."""
         s = smooth(s, 3.0, radius=3)
         return mix(x, y, s, pairing(s))
 

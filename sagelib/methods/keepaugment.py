@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 
 from . import cutout, randaugment
-from ._clean_pass import image_gradient
-from ._method import Method, Mixed, check_pairs, choice, number, per_channel, whole
+from ._clean_pass import evaluating
+from ._guided import Guided
+from ._method import Mixed, check_pairs, choice, number, per_channel, whole
 from .cutmix import outside
 
 
@@ -47,7 +48,7 @@ def mix(x, y, box, augmented=None):
 
 
 @dataclass(kw_only=True)
-class KeepAugment(Method):
+class KeepAugment(Guided):
     """keep: "cut" or "paste"; size, quantile: as in `boxes`; ops, magnitude, mean, std: RandAugment's, for "paste"."""
 
     NEEDS = "gradient"
@@ -60,9 +61,16 @@ class KeepAugment(Method):
     mean: float | tuple = per_channel(0.0, -100)
     std: float | tuple = per_channel(1.0, 0)
 
-    def mix(self, x, y, net):
-        grad = image_gradient(net, x, lambda z: (z.float() * y).sum())
-        s = grad.float().abs().amax(1, keepdim=True)
+    def clean_loss(self, logits, y):
+        return (logits.float() * y).sum()
+
+    def passing(self, net, bn=None):
+        return evaluating(net)
+
+    def seen(self, grad):
+        return grad.float().abs().amax(1, keepdim=True)
+
+    def mix_by(self, x, y, s):
         h, w = x.shape[2:]
         places = (h - max(1, round(self.size * h)) + 1) * (w - max(1, round(self.size * w)) + 1)
         keys = torch.rand(len(x), places, generator=self.generator, device=self._place(x.device)).to(x.device)
