@@ -2,24 +2,26 @@
 import contextlib
 import copy
 import dataclasses
+import numbers
 import random
 
 import torch
 
 from ._loop import carried, check_network, is_half, local, logits_of, soft_labels
+from ._settings import Settings
 from .methods._clean_pass import clean_pass
 from .methods._guided import Guided
 from .methods._method import Method
 
 
-class DropIn:
+class DropIn(Settings):
     """A method of the catalogue for a loop of one's own.
 
     method: such as `catalog.load(methods, "cutmix")`; num_classes: of the labels. label_smoothing: of class numbers, in
     [0, 1). prob: share of the batches that are mixed. saliency: a function of the images (B, C, H, W) that gives maps
     (B, H, W) or (B, 1, H, W), at least 0, which take the place of the network's. seed: draw from generators of its
     own, on the images' device, instead of PyTorch's; on several processes give each its own seed. A value out of range
-    is a ValueError that says what is allowed.
+    is a ValueError that says what is allowed. The method's options can be read and changed as attributes.
 
     After a call `last` is its `Mixed`: x, y, and mask, tau, share, pair, saliency as far as the method has them; None
     where the batch was left alone. It is kept until the next call. `enabled = False` stops the mixing, as for the last
@@ -30,8 +32,12 @@ class DropIn:
     steps = (Method.backward, Guided.backward)  # methods with another step of their own do not fit
 
     def __init__(self, method, num_classes, *, label_smoothing=0.0, prob=1.0, saliency=None, seed=None):
-        if num_classes != int(num_classes) or num_classes < 1:
+        if not isinstance(num_classes, numbers.Integral) or num_classes < 1:
             raise ValueError(f"num_classes is {num_classes!r}; it must be a whole number, at least 1")
+        if not (seed is None or isinstance(seed, numbers.Integral)):
+            raise ValueError(f"seed is {seed!r}; it must be a whole number, or None")
+        if not (saliency is None or callable(saliency)):
+            raise ValueError(f"saliency is a {type(saliency).__name__}; it must be a function of the images")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing is {label_smoothing!r}; it must be at least 0 and below 1")
         if not 0 <= prob <= 1:
@@ -39,8 +45,8 @@ class DropIn:
         if saliency is not None and not hasattr(method, "mix_by"):
             raise ValueError(f"{type(method).__name__} looks at no saliency: leave out saliency=")
         if type(method).backward not in self.steps:
-            raise ValueError(f"{type(method).__name__} has a step of its own: call its backward(net, x, y), or use "
-                             "sagelib.ManifoldMixup")
+            raise ValueError(f"{type(method).__name__} has a step of its own: call its backward(net, x, y)"
+                             + (", or use sagelib.ManifoldMixup" if hasattr(method, "stages") else ""))
         self.method, self.num_classes, self.label_smoothing = copy.copy(method), int(num_classes), label_smoothing
         self.prob, self.saliency, self.seed, self.enabled = prob, saliency, seed, True
         self.model = self.last = None
@@ -51,6 +57,12 @@ class DropIn:
         An nn.Module that is called with the images alone and gives logits (B, K), a tuple that begins with them, or
         something that has `logits`; wrap one that takes more. Plain, compiled, or in DistributedDataParallel; not in
         FSDP or ZeRO-3, whose weights are elsewhere.
+
+        A network that takes or gives something else goes in a wrapper:
+
+            class Logits(nn.Module):
+                def __init__(self, net): super().__init__(); self.net = net
+                def forward(self, x): return self.net(x, masks=None)["out"]
         """
         check_network(model, self.prob)
         self.model = model
@@ -62,7 +74,7 @@ class DropIn:
         The network keeps every .grad, every requires_grad, its modes and BatchNorm's running statistics. Layers with
         another state of their own (spectral norm) see one more forward, and dropout draws once more.
         """
-        x, y = x.detach(), soft_labels(x, target, self.num_classes, self.label_smoothing)
+        x, y = soft_labels(x, target, self.num_classes, self.label_smoothing)
         if not self._mixes(x):
             return x, y
         mixed = self._mix(x, y)
@@ -75,7 +87,7 @@ class DropIn:
         of the weights once more. `scaler`: the loop's GradScaler, if it has one. Of several outputs of the network the
         first is trained. x and target as in a call.
         """
-        x, y = x.detach(), soft_labels(x, target, self.num_classes, self.label_smoothing)
+        x, y = soft_labels(x, target, self.num_classes, self.label_smoothing)
         net = self._network()
         if not self._mixes(x):
             return self._criterion(net(x), y)
@@ -116,9 +128,13 @@ class DropIn:
     def _own(self, x):
         with torch.no_grad():
             s = self.saliency(x)
+        if not isinstance(s, torch.Tensor):
+            raise ValueError(f"saliency= gave a {type(s).__name__}; it must give a tensor of maps")
         s = s[:, None] if s.ndim == 3 else s
         if s.shape != (len(x), 1, *x.shape[2:]):
             raise ValueError(f"saliency= gave maps {tuple(s.shape)}; it must give {(len(x), *x.shape[2:])}")
+        if s.is_cpu and not (s.isfinite().all() and s.min() >= 0):  # elsewhere it would have to wait for the device
+            raise ValueError("saliency= gave maps that are negative somewhere, or not finite: take abs() or clamp(0)")
         return s.to(x.device).float()
 
     def _look(self, x, y):
@@ -130,19 +146,28 @@ class DropIn:
     @contextlib.contextmanager
     def _passing(self, bn):
         net = local(self._network())
+        if torch.utils.data.get_worker_info():
+            raise RuntimeError("this is a DataLoader's worker, whose copy of the network never learns: mix in the "
+                               "training loop, or give saliency=, a function of the images")
         with self.method.passing(net, bn if self.bn is None else None):
             yield net
 
     def _criterion(self, out, y):
-        return self.method.criterion(logits_of(out, self.num_classes), y)
+        return _scalar(self.method.criterion(logits_of(out, self.num_classes), y))
 
     def _clean_loss(self, out, y):
-        return self.method.clean_loss(logits_of(out, self.num_classes), y)
+        return _scalar(self.method.clean_loss(logits_of(out, self.num_classes), y))
 
     def _network(self):
         if self.model is None:
             raise RuntimeError(f"{type(self).__name__} needs the network: call .bind(model) first")
         return self.model
+
+
+def _scalar(loss):
+    if loss.ndim:
+        raise ValueError(f"the loss function gave {tuple(loss.shape)}; it must give a scalar, as with reduction='mean'")
+    return loss
 
 
 def _underflow(x):

@@ -15,7 +15,7 @@ def check_network(model, prob):
     """One clear error for what cannot be looked through."""
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"bind takes the network, an nn.Module that is called with the images alone, not a "
-                        f"{type(model).__name__}")
+                        f"{type(model).__name__}: wrap it in one")
     several = torch.distributed.is_available() and torch.distributed.is_initialized() and (
         torch.distributed.get_world_size() > 1)
     if several and 0 < prob < 1 and any(isinstance(m, torch.nn.SyncBatchNorm) for m in model.modules()):
@@ -35,7 +35,9 @@ def logits_of(out, classes):
     out = out["logits"] if isinstance(out, dict) and "logits" in out else getattr(out, "logits", out)
     out = out[0] if isinstance(out, (tuple, list)) else out
     if not isinstance(out, torch.Tensor):
-        raise ValueError(f"the network gives a {type(out).__name__}; it must give logits, or something that has logits")
+        keys = f" with {', '.join(map(repr, out))}" if isinstance(out, dict) else ""
+        raise ValueError(f"the network gives a {type(out).__name__}{keys}; it must give logits, or something that has "
+                         "logits: bind a wrapper that does")
     if out.ndim != 2 or out.shape[1] != classes:
         raise ValueError(f"the network gives {tuple(out.shape)}; with num_classes={classes} it must give logits "
                          f"(B, {classes})")
@@ -43,7 +45,11 @@ def logits_of(out, classes):
 
 
 def soft_labels(x, target, classes, smoothing=0.0):
-    """Labels (B, classes), float32, for images x (B, C, H, W), from class numbers (B,) or soft targets (B, classes)."""
+    """Images x (B, C, H, W), detached, and labels (B, classes), float32, from class numbers (B,) or soft targets
+    (B, classes)."""
+    for name, z in (("images", x), ("targets", target)):
+        if not isinstance(z, torch.Tensor):
+            raise TypeError(f"{name} must be a tensor, not a {type(z).__name__}")
     if torch.is_inference_mode_enabled():
         raise RuntimeError("this is torch.inference_mode, where nothing can be trained: mix in the training loop")
     if x.ndim != 4 or not x.is_floating_point() or len(x) == 0:
@@ -54,11 +60,11 @@ def soft_labels(x, target, classes, smoothing=0.0):
         if target.is_cpu and not 0 <= int(target.min()) <= int(target.max()) < classes:
             raise ValueError(f"class numbers must be from 0 to {classes - 1}, not {int(target.min())} to "
                              f"{int(target.max())}")
-        return F.one_hot(target.long(), classes).float() * (1 - smoothing) + smoothing / classes
+        return x.detach(), F.one_hot(target.long(), classes).float() * (1 - smoothing) + smoothing / classes
     if target.shape != (len(x), classes) or not target.is_floating_point():
         raise ValueError(f"targets must be class numbers ({len(x)},) or soft labels ({len(x)}, {classes}), floats; "
                          f"they are {target.dtype} {tuple(target.shape)}")
-    return target.detach().float()
+    return x.detach(), target.detach().float()
 
 
 def carried(net, x, loss_of, scale=None):

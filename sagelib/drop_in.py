@@ -18,14 +18,23 @@ from ._loop import local
 from .methods import comixup, cutmix, manifold_mixup, mixup, puzzlemix, sage, saliencymix
 from .methods._method import Mixed
 
+ALL = """
+
+    num_classes: of the labels. loss: "cross_entropy", "bce" (the paper's tables), or a function (logits, soft labels)
+    -> scalar. label_smoothing: of class numbers, in [0, 1). prob: share of the batches that are mixed. saliency: your
+    own maps, a function of the images (B, C, H, W) that gives (B, H, W) or (B, 1, H, W), at least 0, for a method that
+    looks at saliency. seed: draw from generators of its own. After a call `last` has what was done, a `Mixed`; with
+    `enabled = False` batches pass as they are. Options can be read and changed as attributes.
+    """
+
 
 class _Named(DropIn):
-    """num_classes: of the labels. loss: "cross_entropy", "bce" (the paper's tables), or a function (logits, soft
-    labels) -> scalar. label_smoothing, prob, saliency, seed: as in DropIn. The options are the method's own."""
+    """A method by its own class; the options are the method's."""
 
     BUILD, bn = None, None
 
     def __init_subclass__(cls):
+        cls.__doc__ = cls.__doc__.rstrip() + ALL
         own = [f for f in dataclasses.fields(cls.BUILD) if f.init and f.name not in ("generator", "loss")]
         cls.DEFAULTS = {"loss": "cross_entropy", "label_smoothing": 0.0, "prob": 1.0, "saliency": None, "seed": None,
                         **{f.name: None if f.name == "bn" else f.default for f in own}}
@@ -38,6 +47,8 @@ class _Named(DropIn):
         for name in options:
             if name not in self.DEFAULTS:
                 raise ValueError(f"{type(self).__name__} has no option {name!r}; it has: {', '.join(self.DEFAULTS)}")
+        if isinstance(loss, type):
+            raise ValueError(f"loss is the class {loss.__name__}; give an instance: {loss.__name__}()")
         self.bn = options.get("bn")
         options = {k: v for k, v in options.items() if k != "bn" or v is not None}
         prob = self.DEFAULTS["prob"] if prob is None else prob

@@ -203,6 +203,10 @@ def test_the_seed_settles_all_draws_and_copies_go_on_alike(tiny, images):
     (lambda: Mixup(num_classes=10, prob=1.2), "prob is 1.2"), (lambda: CutMix(10, loss="mse"), "loss is 'mse'"),
     (lambda: CutMix(num_classes=10, label_smoothing=1), "label_smoothing is 1"),
     (lambda: Mixup(num_classes=10, saliency=len), "Mixup looks at no saliency"),
+    (lambda: SAGE(nn.Linear(1, 1)), "num_classes is Linear"), (lambda: SAGE(10, seed="a"), "seed is 'a'"),
+    (lambda: SAGE(10, saliency=torch.ones(6, 8, 9)), "saliency is a Tensor; it must be a function"),
+    (lambda: SAGE(10, loss=nn.CrossEntropyLoss), r"give an instance: CrossEntropyLoss\(\)"),
+    (lambda: DropIn(catalog.load(methods, "sage_merged"), 10), r"call its backward\(net, x, y\)$"),
     (lambda: SaliencyMix(num_classes=10, published=True, per_image=True), "one box for the whole batch"),
 ])
 def test_wrong_options_are_one_clear_error(wrong, message):
@@ -233,8 +237,16 @@ def test_wrong_batches_are_one_clear_error(tiny, images):
     for form in (lambda m: m(x, t), lambda m: m.loss(x, t)):
         with pytest.raises(RuntimeError, match="passes no gradient to the images"):
             form(SAGE(num_classes=10).bind(blind))
-    with pytest.raises(ValueError, match=r"saliency= gave maps \(6, 1, 7, 18\)"):
-        SAGE(num_classes=10, saliency=lambda z: z[:, 0, :7])(x, t)
+    for own, message in ((lambda z: z[:, 0, :7], r"gave maps \(6, 1, 7, 18\)"), (lambda z: None, "gave a NoneType"),
+                         (lambda z: -z[:, 0].abs(), "negative"), (lambda z: z[:, 0] * torch.nan, "not finite")):
+        with pytest.raises(ValueError, match=f"saliency= gave.*{message.removeprefix('gave')}"):
+            SAGE(num_classes=10, saliency=own)(x, t)
+    for batch, message in (((x.numpy(), t), "images must be a tensor, not a ndarray"),
+                           ((x, t.tolist()), "targets must be a tensor, not a list")):
+        with pytest.raises(TypeError, match=message):
+            mix(*batch)
+    with pytest.raises(ValueError, match=r"the loss function gave \(6,\)"):
+        SAGE(10, loss=nn.CrossEntropyLoss(reduction="none")).bind(tiny()).loss(x, t)
     with pytest.raises(ValueError, match=r"needs as many; this network has 0: .*'0', '2'"):
         ManifoldMixup(num_classes=10).bind(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten())[::2])
 
@@ -576,6 +588,46 @@ def test_any_method_of_the_catalogue_drops_in(tiny, images):
     for name in ("manifold_mixup", "sage_merged"):
         with pytest.raises(ValueError, match="has a step of its own"):
             DropIn(catalog.load(methods, name), 10)
+
+
+def test_options_are_read_and_changed_as_attributes(tiny, images):
+    mix = SAGE(10, seed=1, reuse=0.3).bind(tiny())
+    assert mix.u == 0.6 and mix.reuse == 0.3 and "u=0.6" in repr(mix) and "seed=1" in repr(mix)
+    mix.u = 0.0  # nothing of the image itself is left
+    mix(*images)
+    assert mix.last.share.max() < 0.01
+    with pytest.raises(ValueError, match="u is 2"):
+        mix.u = 2
+    assert mix.u == 0.0
+    with pytest.raises(AttributeError, match="SAGE has no attribute 'eta'"):
+        mix.eta  # noqa: B018
+
+
+def test_a_stopped_run_goes_on_with_the_same_draws(tiny, images, tmp_path):
+    net = tiny()
+    whole, first, second = (SAGE(10, seed=1, prob=0.5).bind(net) for _ in range(3))
+    expected = [whole(*images)[0] for _ in range(8)]
+    assert all(torch.equal(first(*images)[0], z) for z in expected[:4])
+    torch.save(first.state_dict(), tmp_path / "mix.pt")
+    second.load_state_dict(torch.load(tmp_path / "mix.pt", weights_only=True))
+    assert all(torch.equal(second(*images)[0], z) for z in expected[4:])
+    assert SAGE(10).state_dict() == {} and not torch.equal(expected[0], expected[4])
+
+
+class Rows(torch.utils.data.Dataset):
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, k):
+        return torch.full((3, 8, 8), float(k)), k
+
+
+def test_a_worker_of_a_loader_does_not_look_through_its_own_copy_of_the_network(tiny):
+    mix = SAGE(10).bind(tiny())
+    loader = torch.utils.data.DataLoader(
+        Rows(), 4, num_workers=1, collate_fn=lambda rows: mix(*torch.utils.data.default_collate(rows)))
+    with pytest.raises(RuntimeError, match="DataLoader's worker, whose copy of the network never learns"):
+        next(iter(loader))
 
 
 @pytest.mark.parametrize("name", ["guidedmixup", "keepaugment"])

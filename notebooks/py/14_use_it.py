@@ -66,10 +66,15 @@ def network():
     return catalog.load(models, "preactresnet18", classes=classes, width=8).train()
 
 
-def falls(name):
-    """Whether the loss of a loop fell: its last quarter against its first."""
+def quarters(name):
+    """Mean loss of a loop in its first quarter, and in its last."""
     n = max(1, len(losses[name]) // 4)
-    return sum(losses[name][-n:]) < sum(losses[name][:n])
+    return sum(losses[name][:n]) / n, sum(losses[name][-n:]) / n
+
+
+def falls(name):
+    first, last = quarters(name)
+    return last < first
 
 
 # %% [markdown]
@@ -305,9 +310,12 @@ for x, y in DataLoader(data, 50, collate_fn=one_of_them):  # num_workers=4 on yo
 # your `GradScaler`, if you have one, and it uses that. (CPUs are slow in float16. This page uses bfloat16, which needs no scaler;
 # it is here to show where it goes.)
 #
-# Gradients are accumulated as ever, under DistributedDataParallel in its `no_sync()`. A compiled network is bound like any other:
+# Gradients are accumulated as ever, under DistributedDataParallel in its `no_sync()`. A compiled network is bound like any other.
+# The table below the loop has the losses of all the loops so far. (They are of mixed images, hence far from 0, and each has its
+# own network and optimizer: compare a row with itself.)
 
 # %%
+# NBVAL_IGNORE_OUTPUT
 net = torch.compile(network(), backend="aot_eager")  # on a GPU: torch.compile(net)
 mix = SAGE(num_classes=classes).bind(net)
 optimizer = torch.optim.SGD(net.parameters(), 0.05, momentum=0.9)
@@ -323,6 +331,7 @@ for k, (x, target) in enumerate(loader):
         scaler.update()
         optimizer.zero_grad()
 assert falls("compiled")
+show.table(["loop", "loss, first quarter of the steps", "last quarter"], [[name, *quarters(name)] for name in losses])
 
 # %% [markdown]
 # ## Several processes
@@ -511,7 +520,7 @@ show.table(["data", "network", "vanilla", "SAGE minus vanilla", "SAGE minus the 
 # | `loss` | `"cross_entropy"`, your own function, or the paper's `"bce"`; do not use its learning rate of 0.2 with another loss | |
 # | `label_smoothing` | of class numbers, before mixing | 0.1 |
 # | `bn` | BatchNorm in the clean pass: `"batch"`, `"train"` or `"eval"` | leave it |
-# | `seed` | own generators; in several processes a different one in each. They are in no `state_dict`: a run that is resumed goes on with new draws | |
+# | `seed` | own generators; in several processes a different one in each. `mix.state_dict()` goes into your checkpoint, `mix.load_state_dict(...)` takes it up: a run that is resumed draws what it would have drawn | |
 #
 # ## Symptoms and causes
 #

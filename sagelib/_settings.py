@@ -1,0 +1,44 @@
+"""What a drop-in shows of its method: options that are read and changed as attributes, and where its draws stand."""
+import copy
+
+
+class Settings:
+    """An object with a `method`, whose options it has as attributes; `prob` and `loss` are its own."""
+
+    def __getattr__(self, name):  # what the object has not itself
+        method = self.__dict__.get("method")
+        if method is not None and name in method.options():
+            return getattr(method, name)
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def __setattr__(self, name, value):
+        method = self.__dict__.get("method")
+        if method is not None and name in method.options() and name not in ("prob", "loss"):
+            trial = copy.copy(method)
+            setattr(trial, name, value)
+            trial.__post_init__()  # a ValueError, if it is out of range
+            setattr(method, name, value)
+            if name != "bn":  # which both have
+                return
+        super().__setattr__(name, value)
+
+    def __repr__(self):
+        own = {k: getattr(self, k) for k in ("label_smoothing", "prob", "seed")}
+        shown = {**self.method.options(), **own, "model": self.model and type(self.model).__name__}
+        return f"{type(self).__name__}({self.num_classes}, {', '.join(f'{k}={v!r}' for k, v in shown.items())})"
+
+    def state_dict(self):
+        """Where the generators of `seed` are, for a checkpoint; {} without a seed: PyTorch draws."""
+        method = self.method
+        if method.generator is None or method.host is None:
+            return {}
+        return {"generator": method.generator.get_state(), "device": str(method.generator.device),
+                "host": method.host.getstate()}
+
+    def load_state_dict(self, state):
+        """Go on with the draws where `state_dict` was taken."""
+        if state:
+            self.method.seed(0, state["device"])
+            self.method.generator.set_state(state["generator"].cpu())
+            version, numbers, gauss = state["host"]
+            self.method.host.setstate((version, tuple(numbers), gauss))
