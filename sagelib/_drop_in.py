@@ -47,9 +47,9 @@ class DropIn(Settings):
         if type(method).backward not in self.steps:
             raise ValueError(f"{type(method).__name__} has a step of its own: call its backward(net, x, y)"
                              + (", or use sagelib.ManifoldMixup" if hasattr(method, "stages") else ""))
-        self.method, self.num_classes, self.label_smoothing = copy.copy(method), int(num_classes), label_smoothing
-        self.prob, self.saliency, self.seed, self.enabled = prob, saliency, seed, True
-        self.model = self.last = None
+        self.num_classes, self.label_smoothing, self.prob = int(num_classes), label_smoothing, prob
+        self.saliency, self.seed, self.enabled, self.model, self.last = saliency, seed, True, None, None
+        self.method = copy.copy(method)
 
     def bind(self, model):
         """Look through this network from now on; returns self.

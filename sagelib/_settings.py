@@ -20,6 +20,9 @@ class Settings:
             setattr(method, name, value)
             if name != "bn":  # which both have
                 return
+        elif method is not None and (name == "loss" or not (hasattr(self, name) or name.startswith("_"))):
+            raise AttributeError(f"{type(self).__name__} has no {name!r} that can be set; it has prob, enabled, "
+                                 f"{', '.join(k for k in method.options() if k not in ('prob', 'loss'))}")
         super().__setattr__(name, value)
 
     def __repr__(self):

@@ -601,6 +601,9 @@ def test_options_are_read_and_changed_as_attributes(tiny, images):
     assert mix.u == 0.0
     with pytest.raises(AttributeError, match="SAGE has no attribute 'eta'"):
         mix.eta  # noqa: B018
+    for name in ("eta", "loss"):
+        with pytest.raises(AttributeError, match=f"SAGE has no '{name}' that can be set; it has .*, u, reuse"):
+            setattr(mix, name, 0.5)
 
 
 def test_a_stopped_run_goes_on_with_the_same_draws(tiny, images, tmp_path):
