@@ -2,7 +2,6 @@
 import contextlib
 import copy
 import dataclasses
-import numbers
 import random
 
 import torch
@@ -32,22 +31,12 @@ class DropIn(Settings):
     steps = (Method.backward, Guided.backward)  # methods with another step of their own do not fit
 
     def __init__(self, method, num_classes, *, label_smoothing=0.0, prob=1.0, saliency=None, seed=None):
-        if not isinstance(num_classes, numbers.Integral) or num_classes < 1:
-            raise ValueError(f"num_classes is {num_classes!r}; it must be a whole number, at least 1")
-        if not (seed is None or isinstance(seed, numbers.Integral)):
-            raise ValueError(f"seed is {seed!r}; it must be a whole number, or None")
-        if not (saliency is None or callable(saliency)):
-            raise ValueError(f"saliency is a {type(saliency).__name__}; it must be a function of the images")
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing is {label_smoothing!r}; it must be at least 0 and below 1")
-        if not 0 <= prob <= 1:
-            raise ValueError(f"prob is {prob!r}; it must be a number from 0 to 1")
         if saliency is not None and not hasattr(method, "mix_by"):
             raise ValueError(f"{type(method).__name__} looks at no saliency: leave out saliency=")
         if type(method).backward not in self.steps:
             raise ValueError(f"{type(method).__name__} has a step of its own: call its backward(net, x, y)"
                              + (", or use sagelib.ManifoldMixup" if hasattr(method, "stages") else ""))
-        self.num_classes, self.label_smoothing, self.prob = int(num_classes), label_smoothing, prob
+        self.num_classes, self.label_smoothing, self.prob = num_classes, label_smoothing, prob
         self.saliency, self.seed, self.enabled, self.model, self.last = saliency, seed, True, None, None
         self.method = copy.copy(method)
 

@@ -1,5 +1,20 @@
 """What a drop-in shows of its method: options that are read and changed as attributes, and where its draws stand."""
 import copy
+import numbers
+
+
+def check_own(name, value):
+    """One clear error for a value out of range of an option that every drop-in has."""
+    real = isinstance(value, numbers.Real)
+    whole = isinstance(value, numbers.Integral)
+    allowed = {"num_classes": (whole and value >= 1, "a whole number, at least 1"),
+               "label_smoothing": (real and 0 <= value < 1, "a number, at least 0 and below 1"),
+               "prob": (real and 0 <= value <= 1, "a number from 0 to 1"),
+               "seed": (whole or value is None, "a whole number, or None"),
+               "saliency": (callable(value) or value is None, "a function of the images, or None")}
+    if name in allowed and not allowed[name][0]:
+        shown = f"a {type(value).__name__}" if name == "saliency" else repr(value)
+        raise ValueError(f"{name} is {shown}; it must be {allowed[name][1]}")
 
 
 class Settings:
@@ -13,6 +28,12 @@ class Settings:
 
     def __setattr__(self, name, value):
         method = self.__dict__.get("method")
+        check_own(name, value)
+        value = int(value) if name == "num_classes" else value
+        if method is not None and name == "seed":
+            method.generator = method.host = None  # the next batch makes new ones
+        if name == "bn" and value is None:  # "batch" in a call, the method's own in `loss`
+            return super().__setattr__(name, value)
         if method is not None and name in method.options() and name not in ("prob", "loss"):
             trial = copy.copy(method)
             setattr(trial, name, value)

@@ -463,6 +463,18 @@ def two_processes(rank, folder, port):
     del net.unused
     assert all(torch.allclose(a, b, rtol=1e-12) for a, b in zip(gradients(net), found[0], strict=True))
     net.zero_grad()
+    mix = SAGE(num_classes=10, seed=rank).bind(ddp)
+    with ddp.no_sync():  # of two accumulated batches the first exchanges nothing
+        mix.loss(x[mine], t[mine]).backward()
+    own = gradients(net)
+    mix.loss(x[mine], t[mine]).backward()
+    twice = gradients(net)
+    net.zero_grad()
+    alone = SAGE(num_classes=10, seed=rank).bind(net)
+    for _ in range(2):
+        alone.loss(x[mine], t[mine]).backward()
+    torch.save((own, twice, gradients(net)), folder / f"accumulated{rank}.pt")
+    net.zero_grad()
     mixed, y = SAGE(num_classes=10, seed=rank).bind(ddp)(x[mine], t[mine])
     F.cross_entropy(ddp(mixed), y.to(mixed.dtype)).backward()
     torch.save([*found, gradients(net)], folder / f"{rank}.pt")
@@ -483,6 +495,10 @@ def test_two_processes_have_the_gradient_of_one_with_the_joint_batch(tiny, tmp_p
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     for a, b in zip(*ranks, strict=True):
         assert all(torch.equal(p, q) for p, q in zip(a, b, strict=True))
+    kept = [torch.load(tmp_path / f"accumulated{rank}.pt", weights_only=True) for rank in range(2)]
+    assert not all(torch.equal(p, q) for p, q in zip(kept[0][0], kept[1][0], strict=True))
+    assert_close(kept[0][1], kept[1][1])
+    assert_close(kept[0][1], [(p + q) / 2 for p, q in zip(kept[0][2], kept[1][2], strict=True)])
     # one process: each half mixed by the draws of its rank, then one loss over the joint batch
     halves = [(x[:6], t[:6]), (x[6:], t[6:])]
     for form, reuse in enumerate((0.3, 0.0, 0.0)):
@@ -604,6 +620,35 @@ def test_options_are_read_and_changed_as_attributes(tiny, images):
     for name in ("eta", "loss"):
         with pytest.raises(AttributeError, match=f"SAGE has no '{name}' that can be set; it has .*, u, reuse"):
             setattr(mix, name, 0.5)
+    for name, value in (("prob", 7), ("prob", "x"), ("label_smoothing", 1), ("seed", 0.5), ("saliency", 3),
+                        ("num_classes", 0)):
+        with pytest.raises(ValueError, match=f"{name} is .*; it must be"):
+            setattr(mix, name, value)
+    assert mix.prob == 1 and mix.seed == 1
+
+
+def test_a_seed_that_is_set_later_counts_from_then_on(tiny, images):
+    net = tiny()
+    mix, one = SAGE(10, seed=2).bind(net), SAGE(10, seed=1).bind(net)
+    mix(*images)
+    mix.seed = 1
+    assert torch.equal(mix(*images)[0], one(*images)[0])
+    mix.seed = None
+    torch.manual_seed(3)
+    drawn = mix(*images)[0]
+    torch.manual_seed(3)
+    assert torch.equal(SAGE(10).bind(net)(*images)[0], drawn)
+
+
+def test_a_mode_of_batchnorm_can_be_taken_back(images):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+    mix = SAGE(10).bind(net)
+    for mode, batches in (("batch", 1), (None, 2), ("eval", 1)):  # batches that the running statistics see in `loss`
+        mix.bn, before = mode, int(net[1].num_batches_tracked)
+        mix.loss(*images)
+        assert net[1].num_batches_tracked == before + batches
+    with pytest.raises(ValueError, match="bn is 'sometimes'"):
+        mix.bn = "sometimes"
 
 
 def test_a_stopped_run_goes_on_with_the_same_draws(tiny, images, tmp_path):
