@@ -40,8 +40,8 @@ def picture(axis, z, kind="saliency"):
     """Draw one image (3, H, W) or one map (1, H, W) or (H, W) on an axis; returns what matplotlib drew."""
     z = torch.as_tensor(z).detach().cpu().squeeze()
     if z.ndim == 3:
-        return axis.imshow(z.permute(1, 2, 0))
-    return axis.imshow(z.float(), **MAPS[kind])
+        return axis.imshow(z.permute(1, 2, 0).numpy())
+    return axis.imshow(z.float().numpy(), **MAPS[kind])
 
 
 def bars(values, ylabel, title=None, errors=None, limit=None, size=(6, 2.8)):

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 
 def interleaved(sides, rounds=9, warm=1, least=0.05):
@@ -85,6 +86,24 @@ def launches(side, device="cpu"):
     with _Count() as count:
         side()
     return count.operations
+
+
+def operations(side):
+    """Multiplications and additions that one call asks of convolutions and matrix products: forwards, and backwards.
+
+    PyTorch's counter; element-wise work is not in it.
+    """
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = _Whole()
+    with counter:
+        side()
+    total, kinds = counter.get_total_flops(), counter.get_flop_counts()["Global"]
+    forwards = sum(n for kind, n in kinds.items() if str(kind) in ("aten.convolution", "aten.addmm"))
+    return forwards, total - forwards
+
+
+class _Whole(contextlib.nullcontext):
+    parents = ("Global",)  # only the total: the counter's book-keeping for single modules fails under autograd.grad
 
 
 class _Count(TorchDispatchMode):

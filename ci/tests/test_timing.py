@@ -51,6 +51,15 @@ def test_launches_count_operations_but_no_views():
     assert timing.launches(lambda: z.detach()[0]) == 0
 
 
+def test_operations_are_those_of_the_layers_forwards_and_backwards():
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4 * 6 * 5, 7))
+    x = torch.randn(2, 3, 8, 7, requires_grad=True)
+    forwards = 2 * 2 * (4 * 6 * 5 * 3 * 9 + 4 * 6 * 5 * 7)  # images, both operations, convolution and linear layer
+    assert timing.operations(lambda: net(x)) == (forwards, 0)
+    assert timing.operations(lambda: torch.autograd.grad(net(x).sum(), x)) == (forwards, forwards)
+    assert timing.operations(lambda: net(x).sum().backward()) == (forwards, 2 * forwards)
+
+
 def test_a_timing_is_a_record_that_no_run_is_mistaken_for(tmp_path):
     row = {"name": "a", "seconds": timing.spread([1.0, 2.0]), "ratio": timing.spread([1.0])}
     record = records.make_timing(what="search_time", rows=[row], parameters={"pairs": 3})
