@@ -111,7 +111,8 @@
     const columns = 2 * w - 1;
     const index = (tau) => (tau[0] + h - 1) * columns + tau[1] + w - 1;
     const shiftOf = (k) => [Math.floor(k / columns) - h + 1, (k % columns) - w + 1];
-    const highest = (list) => list.reduce((top, k) => (v[k] > v[top] ? k : top), list[0]);
+    const SAME = 1e-6; // v closer than this counts as equal, and of equals the first is best, as in the library
+    const highest = (list) => list.reduce((top, k) => (v[k] > v[top] + SAME ? k : top), list[0]);
     const every = Array.from({ length: (2 * h - 1) * columns }, (_, k) => k);
 
     /* A part of all shifts, 1 %, at random, as SAGE draws them for a step. */
@@ -132,7 +133,7 @@
       landscape: canvas("Total saliency of every shift, with this shift, the sample, its best and the best of all"),
     };
     const titles = {
-      stage: "drag the second image (orange) over the first (blue)", maps: "both maps", mask: "mask: who shows", mix: "mix",
+      stage: "drag orange over blue", maps: "both maps", mask: "mask: who shows", mix: "mix",
     };
     const range = make("span", {}); // of the landscape's colours
     const figure = (name, ...words) => make("figure", {}, views[name], make("figcaption", {}, ...words));
@@ -163,7 +164,7 @@
     };
     const values = make("p", { class: "explorer-values" });
     const spoken = make("p", { role: "status", class: "explorer-spoken" }); // the same, when the image rests
-    let rest = 0;
+    let [rest, ready] = [0, false]; // nothing is spoken before somebody has done something
 
     function choice(which, label) {
       const group = make("fieldset", {}, make("legend", {}, label));
@@ -209,12 +210,13 @@
       drawLandscape();
       const current = v[index(state.tau)];
       const gamma = m.reduce((sum, value) => sum + value, 0) / m.length;
-      const rank = 1 + v.reduce((count, value) => count + (value > current), 0);
-      values.textContent = `Shift ${state.tau[0]} down, ${state.tau[1]} right. Share of the first image in the label γ ${gamma.toFixed(3)}. `
+      const rank = 1 + v.reduce((count, value) => count + (value > current + SAME), 0);
+      values.textContent = `${images[state.first].name} and ${images[state.second].name}, λ ${state.lam.toFixed(2)}. `
+        + `Shift ${state.tau[0]} down, ${state.tau[1]} right. Share of the first image in the label γ ${gamma.toFixed(3)}. `
         + `Saliency kept v ${current.toFixed(3)}, rank ${rank} of ${v.length}; best of the sample ${v[chosen].toFixed(3)}, `
         + `best of all ${v[best].toFixed(3)}.`;
       clearTimeout(rest);
-      rest = setTimeout(() => { spoken.textContent = values.textContent; }, 400);
+      if (ready) rest = setTimeout(() => { spoken.textContent = values.textContent; }, 400);
       range.textContent = `${Math.min(...v).toFixed(2)} (dark) to ${v[best].toFixed(2)} (bright)`;
       Object.assign(place.dataset, { gamma, v: current, down: state.tau[0], right: state.tau[1] });
       shifts.forEach(({ input }, axis) => { input.value = state.tau[axis]; });
@@ -244,9 +246,9 @@
     }
 
     function drawLandscape() {
-      const [low, high] = [Math.min(...v), v[best]];
+      const [low, high] = [Math.min(...v), Math.max(...v)];
       const small = paint(document.createElement("canvas"), columns, 2 * h - 1,
-        (k) => colour(VIRIDIS, high > low ? (v[k] - low) / (high - low) : 0));
+        (k) => colour(VIRIDIS, high - low > SAME ? (v[k] - low) / (high - low) : 0));
       const context = Object.assign(views.landscape, { width: columns * ZOOM, height: (2 * h - 1) * ZOOM }).getContext("2d");
       context.imageSmoothingEnabled = false;
       context.drawImage(small, 0, 0, columns * ZOOM, (2 * h - 1) * ZOOM);
@@ -305,7 +307,7 @@
       make("div", { class: "explorer-controls" }, ...Object.values(sliders).map((each) => each.label), ...shifts.map((each) => each.label)),
       make("div", { class: "explorer-controls" },
         button("draw λ and a sample, as a step does", () => {
-          state.lam = Math.random() * state.u;
+          state.lam = Math.floor(100 * Math.random() * state.u) / 100; // as the slider shows it
           draw();
           weigh();
           move(shiftOf(chosen));
@@ -313,11 +315,11 @@
         button("best of the sample", () => move(shiftOf(chosen))),
         button("best of all", () => move(shiftOf(best))),
         button("no shift", () => move([0, 0]))),
-      make("div", { class: "explorer-views" }, ...figures),
-      values, spoken);
+      values, make("div", { class: "explorer-views" }, ...figures), spoken);
     place.explorer = { state, totals: () => Array.from(v), mask: () => Array.from(m), best: () => shiftOf(best), chosen: () => shiftOf(chosen) };
     draw();
     weigh();
+    ready = true;
   }
 
   document.addEventListener("DOMContentLoaded", () => document.querySelectorAll(".sage-explorer").forEach(explore));

@@ -16,6 +16,7 @@ import torch
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
+from sagelib import catalog, datasets
 from sagelib.methods import sage
 from sagelib.rearrange import offsets, total_saliency
 from sagelib.saliency import smooth
@@ -215,15 +216,68 @@ def agrees(page):
     assert [int(shown["down"]), int(shown["right"])] == state["tau"]
     assert abs(float(shown["gamma"]) - m.mean()) < 1e-4
     assert abs(float(shown["v"]) - v[every.index(state["tau"])]) < 1e-4
-    assert abs(v[every.index(page.evaluate(f"{explorer}.best()"))] - v.max()) < 1e-6
-    assert abs(v[every.index(page.evaluate(f"{explorer}.chosen()"))] - v[state["sample"]].max()) < 1e-6
+    best, chosen = page.evaluate(f"{explorer}.best()"), page.evaluate(f"{explorer}.chosen()")
+    assert abs(v[every.index(best)] - v.max()) < 2e-6
+    assert abs(v[every.index(chosen)] - v[state["sample"]].max()) < 2e-6
     text = page.locator(".explorer-values").text_content()
+    assert f"λ {state['lam']:.2f}. Shift {state['tau'][0]} down, {state['tau'][1]} right." in text
+    for name in ("lam", "sigma", "u"):
+        slider = page.get_by_role("slider", name={"lam": "λ", "sigma": "σ", "u": "u"}[name] + ", ")
+        assert float(slider.input_value()) == pytest.approx(state[name], abs=1e-9)
+        assert slider.locator("xpath=following-sibling::span").text_content() == f"{state[name]:.2f}"
     assert f"v {float(shown['v']):.3f}" in text and f"γ {float(shown['gamma']):.3f}" in text
-    drawn = page.locator(".sage-explorer figure canvas[aria-label='The mixed image']").evaluate(
-        "c => Array.from(c.getContext('2d').getImageData(0, 0, c.width, c.height).data)")
-    drawn = torch.tensor(drawn).view(-1, 4)[:, :3].flatten()
-    assert (drawn - mix).abs().max() <= 1  # rounded to bytes
+    assert (drawn(page, "The mixed image").flatten() - mix).abs().max() <= 1  # rounded to bytes
+    ends = torch.tensor([[213, 94, 0], [235, 235, 235], [0, 114, 178]]).float()  # orange, grey, blue
+    wanted = torch.lerp(ends[[1]], torch.where(m[:, None] < 0.5, ends[[0]], ends[[2]]), (2 * m - 1).abs()[:, None])
+    assert (drawn(page, "The mask") - wanted).abs().max() <= 1
+    landscape_agrees(drawn(page, "Total saliency").view(378, 378, 3), v, every, state, best, chosen)
     return state
+
+
+def drawn(page, label):
+    """The pixels (h w, 3) of a canvas whose name begins so."""
+    found = page.locator(f".sage-explorer figure canvas[aria-label^='{label}']").evaluate(
+        "c => Array.from(c.getContext('2d').getImageData(0, 0, c.width, c.height).data)")
+    return torch.tensor(found).view(-1, 4)[:, :3].float()
+
+
+def landscape_agrees(picture, v, every, state, best, chosen):
+    """Where no mark is near, the colour of v; red on the best shift, black around this one, white on the sample."""
+    marks = torch.tensor([every[k] for k in state["sample"]] + [best, chosen, state["tau"]]).float()
+    places = torch.tensor(every)
+    free = (places[:, None] - marks).norm(dim=2).min(1).values > 5
+    at = 6 * (places + 31) + 3  # 6 points for a shift
+    colours = torch.tensor([[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]]).float()
+    share = 4 * ((v - v.min()) / (v.max() - v.min()) if v.max() - v.min() > 2e-6 else torch.zeros_like(v))
+    low = share.floor().clamp(max=3).long()
+    wanted = torch.lerp(colours[low], colours[low + 1], (share - low)[:, None])
+    seen = picture[at[:, 0], at[:, 1]]
+    assert free.sum() > 300 and (seen - wanted)[free].abs().max() <= 3
+    if max(abs(best[0] - state["tau"][0]), abs(best[1] - state["tau"][1])) not in (2, 3, 4):  # under the black ring
+        assert picture[6 * (best[0] + 31) + 3, 6 * (best[1] + 31) + 3].tolist() == [208, 0, 0]
+    inside = 1 if state["tau"][1] < 0 else -1  # the ring's side that is in the picture
+    assert picture[6 * (state["tau"][0] + 31) + 3, 6 * (state["tau"][1] + 31) + 3 + 18 * inside].max() <= 2
+    white = [picture[6 * (i + 31) + 3, 6 * (j + 31) + 3].min() >= 250 for i, j in (every[k] for k in state["sample"])]
+    assert sum(white) >= 30  # but for those under other marks
+
+
+def test_the_explorer_carries_the_librarys_images_and_maps(browser, address):
+    page, _ = opened(browser, address, "notebooks/explorer.html")
+    data = json.loads(page.locator(".sage-explorer script").text_content())
+    page.close()
+    _, test = catalog.load(datasets, "shapes", train=1000)
+    like, firsts = sage.Sage(), [int((test.labels == k).nonzero()[0, 0]) for k in range(10)]  # one of each class
+    assert data["mean"] == [255 * m for m in test.mean] and (data["height"], data["width"]) == (32, 32)
+    assert (data["sigma"], data["fraction"], data["u"]) == (like.sigma, like.fraction, like.u)
+    objects, dense = test.masks[firsts].view(10, -1).float(), torch.zeros(10, 10)
+    for k, image in enumerate(data["images"]):
+        assert image["name"] == test.classes[k]
+        assert b64decode(image["pixels"]) == test.images[firsts[k]].permute(1, 2, 0).contiguous().numpy().tobytes()
+        s = torch.from_numpy(np.frombuffer(b64decode(image["saliency"]), np.float32).copy())
+        assert s.isfinite().all() and s.min() >= 0 and s.max() > 0
+        dense[k] = (objects * s / s.mean()).sum(1) / objects.sum(1)  # on each of the ten objects, over the map's mean
+    others = (dense.sum() - dense.diag().sum()) / 90
+    assert dense.diag().mean() > 1.3 * others, (dense.diag(), others)  # each map belongs to its own image
 
 
 @pytest.mark.parametrize("width", [1280, 390])
@@ -231,6 +285,9 @@ def test_the_explorer_is_the_library_by_hand(width, browser, address):
     page, wrong = opened(browser, address, "notebooks/explorer.html", width)
     try:
         stage = page.locator(".explorer-stage canvas")
+        spoken = page.locator(".sage-explorer").get_by_role("status")
+        page.wait_for_timeout(600)
+        assert spoken.text_content() == ""  # nobody has done anything
         box = stage.bounding_box()
         assert box["width"] > (300 if width > 500 else 330)
         assert stage.evaluate("c => getComputedStyle(c).touchAction") == "pinch-zoom"
@@ -244,31 +301,38 @@ def test_the_explorer_is_the_library_by_hand(width, browser, address):
         page.mouse.up()
         page.mouse.move(*middle)  # let go: it stays
         assert agrees(page)["tau"] == [5, -9]
-        stage.focus()
+        page.get_by_role("button", name="no shift").focus()
+        page.keyboard.press("Tab")
+        assert stage.evaluate("c => c === document.activeElement")
         for key in ("ArrowUp", "ArrowRight", "Shift+ArrowRight", "Shift+ArrowDown"):
             page.keyboard.press(key)
         assert agrees(page)["tau"] == [8, -4]
+        page.keyboard.press("Tab")  # there is a way out
+        assert not stage.evaluate("c => c === document.activeElement")
+        page.wait_for_timeout(600)
+        assert "Shift 8 down, -4 right" in spoken.text_content() == page.locator(".explorer-values").text_content()
         page.get_by_role("spinbutton", name="down").fill("-40")
         page.get_by_role("spinbutton", name="down").press("Enter")
         assert agrees(page)["tau"] == [-31, -4]  # one row is left in the frame
-        page.keyboard.press("Tab")  # there is a way out
         for name, value in (("σ", "0"), ("σ", "2.5"), ("λ", "0"), ("u", "1"), ("λ", "1"), ("λ", "0.2"), ("u", "0.15")):
             page.get_by_role("slider", name=f"{name}, ").fill(value)
             page.evaluate("new Promise(requestAnimationFrame).then(() => new Promise(requestAnimationFrame))")
             state = agrees(page)
+            if state["lam"] == 1:  # nothing of the second: all shifts are equal
+                assert "rank 1 of 3969" in page.locator(".explorer-values").text_content()
         assert state["sigma"] == 2.5 and state["u"] == 0.15 == state["lam"]  # lambda stays below u
         page.get_by_role("radio", name="striped disc").nth(1).check(force=True)
         page.get_by_role("radio").first.press("ArrowRight")
         assert [agrees(page)[k] for k in ("first", "second")] == [1, 0]
         page.get_by_role("button", name="best of all").click()
         state, v, _, _, every = by_the_library(page)
-        assert abs(v[every.index(state["tau"])] - v.max()) < 1e-6
+        assert abs(v[every.index(state["tau"])] - v.max()) < 2e-6
         page.get_by_role("button", name="draw").click()
         state = agrees(page)
         sample = state["sample"]
         assert len(set(sample)) == 39 and 0 <= state["lam"] <= 0.15
         v = by_the_library(page)[1]
-        assert abs(v[every.index(state["tau"])] - v[sample].max()) < 1e-6
+        assert abs(v[every.index(state["tau"])] - v[sample].max()) < 2e-6
         page.get_by_role("radio", name="striped disc").first.check(force=True)
         page.get_by_role("radio", name="striped disc").nth(1).check(force=True)  # the same image twice
         page.get_by_role("button", name="no shift").click()
@@ -278,6 +342,29 @@ def test_the_explorer_is_the_library_by_hand(width, browser, address):
         landscape.click(position={"x": box["width"] * 35.5 / 63, "y": box["height"] * 20.5 / 63})
         found = agrees(page)["tau"]
         assert abs(found[0] + 11) <= 1 and abs(found[1] - 4) <= 1 and not wrong  # a shift is 3 points wide
+    finally:
+        page.close()
+
+
+def test_a_finger_moves_the_second_image_and_sees_what_it_does(browser, address):
+    page, wrong = opened(browser, address, "notebooks/explorer.html", 390, has_touch=True, is_mobile=True,
+                         color_scheme="dark")
+    try:
+        stage = page.locator(".explorer-stage canvas")
+        assert stage.evaluate("c => getComputedStyle(c).backgroundColor") == "rgb(243, 244, 245)"  # blue, orange show
+        said, mix, landscape = (page.locator(s).bounding_box() for s in (
+            ".explorer-values", ".explorer-views canvas[aria-label='The mixed image']", ".explorer-landscape"))
+        assert mix["y"] + mix["height"] - said["y"] < 640 and mix["y"] + mix["height"] <= landscape["y"]
+        stage.scroll_into_view_if_needed()
+        box, before = stage.bounding_box(), page.evaluate("scrollY")
+        pixel, x, y = box["width"] / 64, box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        touch = page.context.new_cdp_session(page)
+        touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
+        for part in (0.25, 0.5, 0.75, 1):
+            to = {"x": x + part * 6 * pixel, "y": y + part * 10 * pixel}
+            touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [to]})
+        touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        assert agrees(page)["tau"] == [10, 6] and page.evaluate("scrollY") == before and not wrong
     finally:
         page.close()
 
