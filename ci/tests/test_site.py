@@ -1,6 +1,7 @@
 """The built site in a real Chromium: every page opens without error, stays on this host, shows its math."""
 import contextlib
 import functools
+import io
 import json
 import os
 import threading
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from sagelib import catalog, datasets
@@ -236,9 +238,9 @@ def agrees(page):
 
 def drawn(page, label):
     """The pixels (h w, 3) of a canvas whose name begins so."""
-    found = page.locator(f".sage-explorer figure canvas[aria-label^='{label}']").evaluate(
-        "c => Array.from(c.getContext('2d').getImageData(0, 0, c.width, c.height).data)")
-    return torch.tensor(found).view(-1, 4)[:, :3].float()
+    url = page.locator(f".sage-explorer figure canvas[aria-label^='{label}']").evaluate("c => c.toDataURL()")
+    picture = Image.open(io.BytesIO(b64decode(url.split(",")[1]))).convert("RGB")  # a PNG loses nothing
+    return torch.from_numpy(np.asarray(picture).copy()).view(-1, 3).float()
 
 
 def landscape_agrees(picture, v, every, state, best, chosen):
