@@ -2,19 +2,13 @@
 import copy
 import numbers
 
-
-def check_own(name, value):
-    """One clear error for a value out of range of an option that every drop-in has."""
-    real = isinstance(value, numbers.Real)
-    whole = isinstance(value, numbers.Integral)
-    allowed = {"num_classes": (whole and value >= 1, "a whole number, at least 1"),
-               "label_smoothing": (real and 0 <= value < 1, "a number, at least 0 and below 1"),
-               "prob": (real and 0 <= value <= 1, "a number from 0 to 1"),
-               "seed": (whole or value is None, "a whole number, or None"),
-               "saliency": (callable(value) or value is None, "a function of the images, or None")}
-    if name in allowed and not allowed[name][0]:
-        shown = f"a {type(value).__name__}" if name == "saliency" else repr(value)
-        raise ValueError(f"{name} is {shown}; it must be {allowed[name][1]}")
+OWN = {  # options that every drop-in has: what is allowed, and how that is said
+    "num_classes": (lambda v: isinstance(v, numbers.Integral) and v >= 1, "a whole number, at least 1"),
+    "label_smoothing": (lambda v: isinstance(v, numbers.Real) and 0 <= v < 1, "a number, at least 0 and below 1"),
+    "prob": (lambda v: isinstance(v, numbers.Real) and 0 <= v <= 1, "a number from 0 to 1"),
+    "seed": (lambda v: v is None or isinstance(v, numbers.Integral), "a whole number, or None"),
+    "saliency": (lambda v: v is None or callable(v), "a function of the images, or None"),
+}
 
 
 class Settings:
@@ -28,7 +22,9 @@ class Settings:
 
     def __setattr__(self, name, value):
         method = self.__dict__.get("method")
-        check_own(name, value)
+        if name in OWN and not OWN[name][0](value):
+            shown = f"a {type(value).__name__}" if name == "saliency" else repr(value)
+            raise ValueError(f"{name} is {shown}; it must be {OWN[name][1]}")
         value = int(value) if name == "num_classes" else value
         if method is not None and name == "seed":
             method.generator = method.host = None  # the next batch makes new ones

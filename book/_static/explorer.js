@@ -111,7 +111,7 @@
     const columns = 2 * w - 1;
     const index = (tau) => (tau[0] + h - 1) * columns + tau[1] + w - 1;
     const shiftOf = (k) => [Math.floor(k / columns) - h + 1, (k % columns) - w + 1];
-    const SAME = 1e-6; // v closer than this counts as equal, and of equals the first is best, as in the library
+    const SAME = 1e-9; // v closer than this counts as equal, and of equals the first is best, as in the library
     const highest = (list) => list.reduce((top, k) => (v[k] > v[top] + SAME ? k : top), list[0]);
     const every = Array.from({ length: (2 * h - 1) * columns }, (_, k) => k);
 

@@ -1,5 +1,6 @@
 """The book's own rules: pairs in sync, one parameters cell, small outputs, a complete map, imports one way."""
 import ast
+import inspect
 import os
 import re
 import subprocess
@@ -11,6 +12,8 @@ import jupytext
 import nbformat
 import pytest
 import yaml
+
+from sagelib import SAGE
 
 TOP = Path(__file__).parents[2]
 NOTEBOOKS = sorted(p for p in (TOP / "notebooks").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
@@ -237,3 +240,17 @@ def test_the_readmes_recipes_work(tmp_path):
     finally:
         for package in packages.values():
             package.__path__.pop()
+
+
+def test_the_chapters_table_of_options_has_the_true_defaults():
+    rows = re.findall(r"^# \| (`.*?) \| (.*?) \|", (TOP / "notebooks/py/14_use_it.py").read_text(), re.M)
+    told = {name.strip("`"): value for names, values in rows for name, value in
+            zip(names.split(", "), values.split(", "), strict=False)}
+    true = {name: str(p.default) for name, p in inspect.signature(SAGE).parameters.items()}
+    named = {name for name in told if name in true}
+    assert named == {"prob", "reuse", "u", "sigma", "fraction", "loss", "label_smoothing", "per_image", "bn", "seed"}
+    for name in named:
+        try:
+            assert float(told[name]) == float(true[name])
+        except ValueError:
+            assert told[name].strip('"') == true[name]

@@ -3,9 +3,7 @@ loop that is promised: half precision, two processes, accumulated gradients, com
 import copy
 import inspect
 import pickle
-import re
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
@@ -22,7 +20,6 @@ from sagelib.methods import manifold_mixup, mixup, sage
 from sagelib.rearrange import best_offset, offsets, total_saliency
 from sagelib.saliency import saliency, smooth
 
-TOP = Path(__file__).parents[2]
 ALL = (SAGE, Mixup, CutMix, ManifoldMixup, SaliencyMix, PuzzleMix, CoMixup)
 LOOK = (SAGE, PuzzleMix, CoMixup)
 every = pytest.mark.parametrize("kind", ALL, ids=lambda c: c.__name__)
@@ -185,20 +182,6 @@ def test_the_signature_names_every_option():
     assert sorted(c.__name__ for c in (*ALL, DropIn)) == sorted(sagelib.__all__) and "SAGE" in dir(sagelib)
     with pytest.raises(AttributeError, match="no attribute 'sage_mix'"):
         _ = sagelib.sage_mix
-
-
-def test_the_chapters_table_of_options_has_the_true_defaults():
-    rows = re.findall(r"^# \| (`.*?) \| (.*?) \|", (TOP / "notebooks/py/14_use_it.py").read_text(), re.M)
-    told = {name.strip("`"): value for names, values in rows for name, value in
-            zip(names.split(", "), values.split(", "), strict=False)}
-    true = {name: str(p.default) for name, p in inspect.signature(SAGE).parameters.items()}
-    named = {name for name in told if name in true}
-    assert named == {"prob", "reuse", "u", "sigma", "fraction", "loss", "label_smoothing", "per_image", "bn", "seed"}
-    for name in named:
-        try:
-            assert float(told[name]) == float(true[name])
-        except ValueError:
-            assert told[name].strip('"') == true[name]
 
 
 def test_the_seed_settles_all_draws_and_copies_go_on_alike(tiny, images):

@@ -48,7 +48,7 @@ import torch.nn.functional as F
 from IPython.display import display
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset, default_collate
 
-from sagelib import SAGE, CutMix, Mixup, catalog, datasets, models, records, show, timing
+from sagelib import SAGE, CutMix, Mixup, catalog, datasets, models, records, show, summary, timing
 from sagelib.rearrange import shift
 from sagelib.saliency import saliency
 
@@ -444,8 +444,8 @@ print({split: {p.name: len(list(p.iterdir())) for p in sorted((photos / split).i
 
 # %% [markdown]
 # torchvision reads such a folder. Crops and flips stay in the transforms, SAGE comes after the loader, and evaluation knows
-# nothing of it. What depends on the size of the pictures stands in two functions: the network, and the blur and the number of
-# shifts of SAGE.
+# nothing of it. What depends on the size of the pictures stands in three functions: the view of a photo, the network, and the
+# blur and the number of shifts of SAGE.
 
 # %%
 from torchvision.datasets import ImageFolder
@@ -454,9 +454,10 @@ from torchvision.transforms import v2
 
 as_tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.25] * 3)]
 crops = v2.Compose([v2.RandomResizedCrop(side, (0.7, 1)), v2.RandomHorizontalFlip(), *as_tensor])
-seen = ImageFolder(photos / "train", crops)
-held = ImageFolder(photos / "test", v2.Compose([v2.Resize(side), v2.CenterCrop(side), *as_tensor]))
-loader = DataLoader(seen, 20, shuffle=True, drop_last=True)  # in a script: num_workers=4
+
+
+def photo_view(side):
+    return v2.Compose([v2.Resize(side), v2.CenterCrop(side), *as_tensor])
 
 
 def photo_network(classes, side):
@@ -468,6 +469,9 @@ def photo_network(classes, side):
 def photo_sage(classes, side):
     return SAGE(num_classes=classes, sigma=max(1.0, side / 64), fraction=0.01 if side <= 64 else 0.001)
 
+
+seen, held = ImageFolder(photos / "train", crops), ImageFolder(photos / "test", photo_view(side))
+loader = DataLoader(seen, 20, shuffle=True, drop_last=True)  # in a script: num_workers=4
 
 # %% [markdown]
 # The training runs once without SAGE, for comparison. What is saved is all that somebody needs to ask the network about a photo:
@@ -512,9 +516,9 @@ assert pictures or min(right) > 120 / len(seen.classes)  # guessing: 100 in so m
 saved = torch.load(weights, weights_only=True, map_location="cpu")
 again = photo_network(len(saved["classes"]), saved["side"]).eval()
 again.load_state_dict(saved["weights"])
-view = v2.Compose([v2.Resize(saved["side"]), v2.CenterCrop(saved["side"]), *as_tensor])
+photo = photo_view(saved["side"])(Image.open(held.samples[0][0]).convert("RGB"))
 with torch.no_grad():
-    said = again(view(Image.open(held.samples[0][0]).convert("RGB"))[None]).softmax(1)[0]
+    said = again(photo[None]).softmax(1)[0]
 torch.testing.assert_close(said, sure[0], rtol=0, atol=1e-3)
 six = torch.linspace(0, len(held) - 1, 6).long().tolist()
 show.grid([[(held[k][0] * 0.25 + 0.5).clamp(0, 1) for k in six]], size=1.6,
@@ -568,19 +572,17 @@ gains = [[row["dataset"], row["model"], row["vanilla"], row["sage"] - row["vanil
 assert all(1.55 < row[3] < 3.15 and row[4] < 0.35 for row in gains) and sum(row[4] < 0 for row in gains) == 1
 display(show.table(["data", "network", "vanilla", "SAGE minus vanilla", "SAGE minus the best rival"], gains,
                    "Reported, % and points"))
-runs = [r for r in records.every(records.RESULTS) if r["recipe"]["epochs"] == 30]
-reached = {(r["method"]["name"], str(r["parameters"].get("options") or ""), r["parameters"]["seed"]): r["final"]["accuracy"]
-           for r in runs}
-plain = {seed: a for (name, _, seed), a in reached.items() if name == "vanilla"}
-minus = {}
-for (name, text, seed), a in reached.items():
-    if name == "sage":
-        minus[text.strip("{}").replace("'", "") or "its own options", seed] = a - plain[seed]
-assert len(plain) >= 2 and all(gap < 0 for (text, _), gap in minus.items() if text == "its own options")
-wider = [gap for (text, _), gap in minus.items() if "fraction" in text]
-assert max(wider) > 0 and max(wider) < max(plain.values()) - min(plain.values())
-show.table(["SAGE with", "seed", "points, minus vanilla of that seed"], [[*key, gap] for key, gap in sorted(minus.items())],
-           "Measured, CIFAR-10, the shortened recipe")
+rows = {"vanilla": ("vanilla", {}), "SAGE": ("sage", {}),
+        **{f"SAGE, fraction {f}": ("sage", {"fraction": f}) for f in (0.1, 0.5, 1.0)}}
+ours = summary.measured(records.every(records.RESULTS), "cifar10", "preactresnet18", rows)
+short = next(runs for kind, runs in ours.items() if "epochs 30 " in kind)
+minus = {name: summary.paired(runs, short["vanilla"], summary.final) for name, runs in short.items() if name != "vanilla"}
+plain, own = ([summary.final(r) for r in short[name]] for name in ("vanilla", "SAGE"))
+wider = max(minus[name].mean for name in minus if "fraction" in name)
+assert len(plain) >= 2 and len(own) >= 2 and max(own) < min(plain)
+assert 0 < wider < max(plain) - min(plain)
+show.table(["CIFAR-10, our short recipe", "%, mean ± deviation (seeds)", "minus vanilla of equal seeds"],
+           [[name, summary.spread(map(summary.final, runs)), minus.get(name, "")] for name, runs in short.items()], "Measured")
 
 # %% [markdown]
 # Our own records of a recipe a tenth as long, on a fifth of the images, with a network of a quarter of the width, point the other
