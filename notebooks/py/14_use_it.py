@@ -511,7 +511,7 @@ assert pictures or min(right) > 120 / len(seen.classes)  # guessing: 100 in so m
 # A dozen epochs on so few photos and one seed decide nothing about SAGE, and the next sections say why no gain is to be expected
 # here. Read the two numbers under the pictures as proof that the loop runs.
 
-# %% mystnb={"image": {"alt": "Six test photos in a row, each with the class that the network names, its confidence in percent, and the true class."}}
+# %% mystnb={"image": {"alt": "Six test photos in two rows, each with the class that the network names, its confidence in percent, and the true class."}}
 # NBVAL_IGNORE_OUTPUT
 saved = torch.load(weights, weights_only=True, map_location="cpu")
 again = photo_network(len(saved["classes"]), saved["side"]).eval()
@@ -521,8 +521,9 @@ with torch.no_grad():
     said = again(photo[None]).softmax(1)[0]
 torch.testing.assert_close(said, sure[0], rtol=0, atol=1e-3)
 six = torch.linspace(0, len(held) - 1, 6).long().tolist()
-show.grid([[(held[k][0] * 0.25 + 0.5).clamp(0, 1) for k in six]], size=1.6,
-          titles=[f"{seen.classes[sure[k].argmax()]}, {100 * sure[k].max():.0f} %\n(is: {seen.classes[truth[k]]})" for k in six])
+show.grid([[(held[k][0] * 0.25 + 0.5).clamp(0, 1) for k in row] for row in (six[:3], six[3:])], size=1.6,
+          titles=[[f"{seen.classes[sure[k].argmax()]}, {100 * sure[k].max():.0f} %\n(is: {seen.classes[truth[k]]})" for k in row]
+                  for row in (six[:3], six[3:])])
 print("of {} test photos: {:.0f} % right with SAGE, {:.0f} % without".format(len(held), *right))
 
 # %% [markdown]
