@@ -7,22 +7,37 @@ from pathlib import Path
 from sweeps import PLANS, TOP, alive, attempts, command, four_records, wait
 
 CLUSTER = """
-import sys, threading, time
+import contextlib, sys, threading, time
 from pathlib import Path
+
+import psutil
 from ray.cluster_utils import Cluster
 from sagelib import sweep
 
-plan, results, out = sys.argv[1:]
+plan, results, out = sys.argv[1], sys.argv[2], Path(sys.argv[3]).resolve()
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
 nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
 import ray
 ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
 
 
+def node_in_the_middle():
+    # the one above an attempt whose run has a checkpoint; how fast nodes start and runs end does not matter
+    for process in psutil.process_iter(["cmdline"]):
+        folder = Path((process.info["cmdline"] or [""])[-1])  # OUT/attempts/RUN-DIGITS/01-DIGITS
+        run = folder.parent.name.rsplit("-", 1)[0]
+        if out / "attempts" in folder.parents and list(out.glob(f"checkpoints/{run}-*.pt")):
+            above = {parent.pid for parent in process.parents()}
+            return next((node for node in nodes if node.all_processes["raylet"][0].process.pid in above), None)
+
+
 def kill_one_in_the_middle():
-    while len(list(Path(out).glob("checkpoints/*.pt"))) < 2:  # one on each node has come through an epoch
-        time.sleep(0.2)
-    cluster.remove_node(nodes[1], allow_graceful=False)  # SIGKILL of the node's processes
+    node = None
+    while node is None:
+        time.sleep(0.05)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            node = node_in_the_middle()
+    cluster.remove_node(node, allow_graceful=False)  # SIGKILL of the node's processes
     print("a node was killed", flush=True)
     time.sleep(2)
     cluster.add_node(num_cpus=1)
