@@ -51,14 +51,14 @@ sys.exit(1 if failed else 0)
 
 
 def test_a_cluster_of_two_nodes_loses_one_in_the_middle_and_no_run(plan, tmp_path):
-    file = plan(epochs=8)
+    file = plan(epochs=12)
     (tmp_path / "drive.py").write_text(CLUSTER)
     quiet = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "HOME": str(tmp_path)}
     driver = subprocess.run([sys.executable, str(tmp_path / "drive.py"), str(file), str(tmp_path / "results"),
                              str(tmp_path / "out")], capture_output=True, text=True, cwd=TOP, env=quiet, timeout=400)
     assert driver.returncode == 0, driver.stdout + driver.stderr
     assert "a node was killed" in driver.stdout and "[4/4 done, 0 running, 0 failed" in driver.stdout
-    assert all(len(r["curve"]) == 8 for r in four_records(tmp_path))
+    assert all(len(r["curve"]) == 12 for r in four_records(tmp_path))
     assert len(attempts(tmp_path)) == 5  # the one that was killed, once more
     wait(lambda: not alive(tmp_path), 30)
 
