@@ -7,7 +7,7 @@ import random
 import torch
 
 from ._loop import carried, check_network, is_half, local, logits_of, soft_labels
-from ._settings import Settings
+from ._settings import Settings, looks_at_saliency
 from .methods._clean_pass import clean_pass
 from .methods._guided import Guided
 from .methods._method import Method
@@ -31,8 +31,10 @@ class DropIn(Settings):
     steps = (Method.backward, Guided.backward)  # methods with another step of their own do not fit
 
     def __init__(self, method, num_classes, *, label_smoothing=0.0, prob=1.0, saliency=None, seed=None):
-        if saliency is not None and not hasattr(method, "mix_by"):
-            raise ValueError(f"{type(method).__name__} looks at no saliency: leave out saliency=")
+        if not isinstance(method, Method):
+            raise ValueError(f"method is {method!r}; give a method itself, such as catalog.load(methods, 'cutmix')")
+        if saliency is not None:
+            looks_at_saliency(method)
         if type(method).backward not in self.steps:
             raise ValueError(f"{type(method).__name__} has a step of its own: call its backward(net, x, y)"
                              + (", or use sagelib.ManifoldMixup" if hasattr(method, "stages") else ""))

@@ -11,6 +11,12 @@ OWN = {  # options that every drop-in has: what is allowed, and how that is said
 }
 
 
+def looks_at_saliency(method):
+    """ValueError for a method that has no use for maps."""
+    if not hasattr(method, "mix_by"):
+        raise ValueError(f"{type(method).__name__} looks at no saliency: leave out saliency=")
+
+
 class Settings:
     """An object with a `method`, whose options it has as attributes; `prob` and `loss` are its own."""
 
@@ -26,6 +32,8 @@ class Settings:
             shown = f"a {type(value).__name__}" if name == "saliency" else repr(value)
             raise ValueError(f"{name} is {shown}; it must be {OWN[name][1]}")
         value = int(value) if name == "num_classes" else value
+        if method is not None and name == "saliency" and value is not None:
+            looks_at_saliency(method)
         if method is not None and name == "seed":
             method.generator = method.host = None  # the next batch makes new ones
         if name == "bn" and value is None:  # "batch" in a call, the method's own in `loss`

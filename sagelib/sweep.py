@@ -27,8 +27,7 @@ def run(plan, size="paper", *, root="data", results=records.RESULTS, out="runs/s
     `address`, with `threads` cores and `gpus` of a GPU each. KeyboardInterrupt stops the attempts and is passed on.
     """
     say = say or functools.partial(print, flush=True)
-    title, cells = _plan.read(plan, size)
-    cells = [c for c in cells if all(str(c.parameters.get(k)) == v for k, v in only)]
+    title, cells = chosen(plan, size, only)
     todo = [c for c in cells if not done(c, results)]
     say(f"{title}, size {size}: {len(cells)} cells, {len(cells) - len(todo)} done, {len(todo)} to run")
     if not todo:
@@ -40,6 +39,19 @@ def run(plan, size="paper", *, root="data", results=records.RESULTS, out="runs/s
             from ._ray import run_cells
             return run_cells(todo, settings, out, view, threads, **cluster)
         return run_local(todo, settings, out, view, jobs or max(1, (os.cpu_count() or 1) // threads), threads)
+
+
+def chosen(plan, size, only=()):
+    """The plan's title, and its cells with these (parameter, value as a word) alone; ValueError if there is none."""
+    title, cells = _plan.read(plan, size)
+    found = [c for c in cells if all(str(c.parameters.get(name)) == word for name, word in only)]
+    if not cells:
+        raise ValueError(f"{plan} has no cells at size {size}")
+    if not found:
+        has = {name: sorted({str(c.parameters.get(name)) for c in cells}) for name, _ in only}
+        raise ValueError(f"no cell of the plan has {', '.join('='.join(pair) for pair in only)}; of its {len(cells)} "
+                         f"cells, size {size}, " + "; ".join(f"{k} is {' or '.join(v)}" for k, v in has.items()))
+    return title, found
 
 
 class alone:
@@ -81,6 +93,9 @@ def main(words=None):
     asked = ask.parse_args(words)
     for kind in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C, also where a shell had it ignored, and a scheduler's way
         signal.signal(kind, signal.default_int_handler)
+    for pair in asked.only:
+        if "=" not in pair:
+            ask.error(f"--only takes NAME=VALUE, such as method=sage, not {pair!r}")
     only = [tuple(pair.split("=", 1)) for pair in asked.only]
     try:
         if asked.dry_run:
@@ -100,8 +115,8 @@ def main(words=None):
 
 def show(plan, size, results, only):
     """What would run, with estimated hours."""
-    title, cells = _plan.read(plan, size)
-    todo = [c for c in cells if all(str(c.parameters.get(k)) == v for k, v in only) and not done(c, results)]
+    title, cells = chosen(plan, size, only)
+    todo = [c for c in cells if not done(c, results)]
     for cell in todo:
         print(f"{hours(cell):8.2f}  {cell.name}  {cell.parameters}")
     print(f"{sum(map(hours, todo)):8.2f}  GPU hours on a T4, estimated from the paper's Table 6, for {len(todo)} of "

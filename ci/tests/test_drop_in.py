@@ -203,6 +203,8 @@ def test_the_seed_settles_all_draws_and_copies_go_on_alike(tiny, images):
     (lambda: Mixup(num_classes=10, prob=1.2), "prob is 1.2"), (lambda: CutMix(10, loss="mse"), "loss is 'mse'"),
     (lambda: CutMix(num_classes=10, label_smoothing=1), "label_smoothing is 1"),
     (lambda: Mixup(num_classes=10, saliency=len), "Mixup looks at no saliency"),
+    (lambda: setattr(Mixup(num_classes=10), "saliency", len), "Mixup looks at no saliency"),
+    (lambda: DropIn("sage", 10), "method is 'sage'; give a method itself, such as catalog.load"),
     (lambda: SAGE(nn.Linear(1, 1)), "num_classes is Linear"), (lambda: SAGE(10, seed="a"), "seed is 'a'"),
     (lambda: SAGE(10, saliency=torch.ones(6, 8, 9)), "saliency is a Tensor; it must be a function"),
     (lambda: SAGE(10, loss=nn.CrossEntropyLoss), r"give an instance: CrossEntropyLoss\(\)"),

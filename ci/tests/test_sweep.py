@@ -1,6 +1,7 @@
 """Sweeps: plans read into cells, and runs that lose nothing however they are stopped. Real notebooks, real signals."""
 import json
 import os
+import re
 import signal
 import subprocess
 
@@ -69,6 +70,16 @@ def test_unknown_sizes_and_missing_plans(plan, tmp_path):
         _plan.read(plan(), "big")
     with pytest.raises(FileNotFoundError, match=r"no plan .*nowhere"):
         _plan.read(tmp_path / "nowhere.yml", "small")
+
+
+@pytest.mark.parametrize("only, message", [
+    ("method=sage", "no cell of the plan has method=sage; of its 4 cells, size small, method is mixup or vanilla"),
+    ("sed=0", "no cell of the plan has sed=0; .* sed is None"), ("sage", "--only takes NAME=VALUE, .* not 'sage'")])
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["run", "dry"])
+def test_a_choice_of_cells_that_leaves_none_is_refused(only, message, dry, plan, tmp_path):
+    ended = swept(plan(), tmp_path, "--only", only, *dry)
+    assert ended.returncode == 2 and re.search(message, ended.stderr) and not ended.stdout, ended.stderr
+    assert not (tmp_path / "out").exists()
 
 
 # runs
