@@ -1,6 +1,14 @@
-/* What scrolls sideways on a narrow screen can be reached with the keyboard: tables, formulas, code. */
+/* Formulas shrink to a narrow column, down to 0.55 of their size. What scrolls sideways even so can be reached with the keyboard:
+   tables, formulas, code. */
 (function () {
   "use strict";
+  function fit() {
+    for (const box of document.querySelectorAll(".bd-article mjx-container[display]")) {
+      box.style.zoom = "";
+      if (box.scrollWidth > box.clientWidth) box.style.zoom = Math.max(0.55, 0.98 * box.clientWidth / box.scrollWidth);
+    }
+    reach();
+  }
   function reach() {
     for (const box of document.querySelectorAll(".bd-article table, .bd-article mjx-container, .bd-article pre")) {
       const needs = box.scrollWidth > box.clientWidth;
@@ -14,12 +22,12 @@
     }
   }
   document.addEventListener("DOMContentLoaded", reach);
-  window.addEventListener("resize", reach);
+  window.addEventListener("resize", fit);
   document.addEventListener("toggle", reach, true); // what was closed had no width
   document.addEventListener("click", () => setTimeout(reach, 0));
   window.addEventListener("load", () => {
     const ready = window.MathJax && window.MathJax.startup && window.MathJax.startup.promise;
-    if (ready) ready.then(reach);
+    if (ready) ready.then(fit);
     else reach();
   });
 })();

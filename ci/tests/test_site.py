@@ -80,6 +80,16 @@ def violations(page):
     return [(v["id"], v["nodes"][0]["html"]) for v in found["violations"] + unseen]
 
 
+def cut_formulas(page):
+    """How many formulas are wider than their column, once they are set."""
+    page.evaluate("window.MathJax && MathJax.startup.promise.then(() => 0)")
+    return page.locator(".bd-article mjx-container").evaluate_all("""all => all.filter(box => {
+        const column = box.closest('p, li, td, .math, .bd-article'), formula = box.firstElementChild;
+        return box.hasAttribute('display') ? box.scrollWidth > box.clientWidth + 1
+            : !box.closest('table') && formula.getBoundingClientRect().right > column.getBoundingClientRect().right + 1;
+    }).length""")
+
+
 def test_there_is_a_site():
     assert len(PAGES) >= 10, f"no site under {SITE}: ci/test builds it"
     assert {"index.html", "book/index.html", "notebooks/05_algorithm_1.html"} <= set(PAGES)
@@ -100,7 +110,8 @@ def test_page(name, browser, address):
             return all.filter(i => !i.naturalWidth).map(i => i.src); }""")
         assert not broken
         assert str(Path(__file__).parents[2]) not in page.content()  # a machine's path
-        page.evaluate("window.MathJax && MathJax.startup.promise.then(() => 0)")
+        assert cut_formulas(page) == 0
+        assert not page.locator("mjx-container[style*='zoom']").count()  # none has to shrink where there is room
         waiting = page.locator(".math").count()
         assert page.locator("mjx-container").count() >= waiting and page.locator("mjx-merror").count() == 0
         text = page.locator("body").inner_text()
@@ -117,6 +128,7 @@ def test_a_phone_scrolls_down_only(name, browser, address):
     try:
         assert not wrong
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert cut_formulas(page) == 0
         assert not violations(page)
         # with WCAG 1.4.12's text spacing, or on a machine with wide fonts
         page.evaluate("document.body.appendChild(document.createElement('style')).textContent = "

@@ -68,7 +68,10 @@ y[0]
 # for each image $(x_1, y_1)$:
 #
 # $$
-# x' = \lambda\, x_1 + (1 - \lambda)\, x_2, \qquad y' = \lambda\, y_1 + (1 - \lambda)\, y_2
+# \begin{aligned}
+# x' &= \lambda\, x_1 + (1 - \lambda)\, x_2 \\
+# y' &= \lambda\, y_1 + (1 - \lambda)\, y_2
+# \end{aligned}
 # $$ (eq-mixup)
 #
 # The partner is another image of the same batch: a random order of the batch says who meets whom. In loops:
@@ -115,7 +118,11 @@ plt.show()
 # $M$ that is 0 inside the box and 1 outside,
 #
 # $$
-# x' = M \odot x_1 + (1 - M) \odot x_2, \qquad y' = \gamma\, y_1 + (1 - \gamma)\, y_2, \qquad \gamma = \tfrac{1}{hw} \sum_{i,j} M_{ij}
+# \begin{aligned}
+# x' &= M \odot x_1 + (1 - M) \odot x_2 \\
+# \gamma &= \tfrac{1}{hw} \textstyle\sum_{i,j} M_{ij} \\
+# y' &= \gamma\, y_1 + (1 - \gamma)\, y_2
+# \end{aligned}
 # $$ (eq-cutmix)
 #
 # Keep this form in mind. SAGE is {eq}`eq-cutmix` with a better mask, and Mixup is {eq}`eq-cutmix` with a mask that has the

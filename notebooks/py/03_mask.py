@@ -63,7 +63,10 @@ x, s = x.detach(), normalise(raw)
 # by pixel, and the image is mixed with it {cite:p}`ma2022sage`:
 #
 # $$
-# M = \frac{\tilde s_1}{\tilde s_1 + \tilde s_2 + \zeta}, \qquad x' = M \odot x_1 + (1 - M) \odot x_2
+# \begin{aligned}
+# M &= \frac{\tilde s_1}{\tilde s_1 + \tilde s_2 + \zeta} \\[0.4em]
+# x' &= M \odot x_1 + (1 - M) \odot x_2
+# \end{aligned}
 # $$ (eq-mask)
 #
 # $M$ is 1 where only the first image has anything to say, 0 where only the second has, and one half where both have as

@@ -262,7 +262,7 @@ show.table(["search", "visible share of the worse-off object"], [[name, value] f
 # %% [markdown]
 # ### Exercise 4.1
 #
-# Show that at every pixel $\max(a, b) \ge (a^2 + b^2)/(a + b) \ge (a + b)/2$. What do the two bounds mean for $v$?
+# Show that at every pixel $(a^2 + b^2)/(a + b)$ lies between $(a + b)/2$ and $\max(a, b)$. What do the two bounds mean for $v$?
 
 # %% tags=["hide-cell"]
 kept_here = (p**2 + q**2) / (p + q)

@@ -117,7 +117,10 @@ show.grid([pictures[:5], pictures[5:]], titles=[names[:5], names[5:]], size=1.0)
 # second stage of the network gives, $g_k(x)$, and blends there:
 #
 # $$
-# \tilde g_k = \lambda\, g_k(x) + (1 - \lambda)\, g_k(x_\pi), \qquad \tilde y = \lambda\, y + (1 - \lambda)\, y_\pi
+# \begin{aligned}
+# \tilde g_k &= \lambda\, g_k(x) + (1 - \lambda)\, g_k(x_\pi) \\
+# \tilde y &= \lambda\, y + (1 - \lambda)\, y_\pi
+# \end{aligned}
 # $$ (eq-manifold)
 #
 # There is no picture of that. The library needs no change to the network either: it hooks what `net.stages` pass on. The slow
@@ -169,8 +172,10 @@ if sample.masks is not None:
 # of the partner, by minimising
 #
 # $$
-# E(l) = \sum_i \Big[(1 - l_i)\, \bar s_2(i) + l_i\, \bar s_1(i) - \tfrac{\eta}{n^2} \log p_\lambda(l_i)\Big]
-#        + \sum_{i \sim j} w_{ij}\, (l_i - l_j)^2
+# \begin{aligned}
+# E(l) = {} & \sum_i \big[(1 - l_i)\, \bar s_2(i) + l_i\, \bar s_1(i)\big] \\
+#        & - \tfrac{\eta}{n^2} \sum_i \log p_\lambda(l_i) + \sum_{i \sim j} w_{ij}\, (l_i - l_j)^2
+# \end{aligned}
 # $$ (eq-puzzle)
 #
 # A block loses the saliency it does not show; the prior $p_\lambda$ is binomial; neighbours pay for unlike labels, less so

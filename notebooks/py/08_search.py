@@ -111,7 +111,8 @@ torch.testing.assert_close(by_masks(5), v[:5])
 # %% [markdown]
 # ## No mask
 #
-# At one pixel the mix keeps $(p^2 + q^2)/(p + q) = p + q - 2/(1/p + 1/q)$, as [chapter 4](04_rearrangement.ipynb) showed.
+# At one pixel the mix keeps $(p^2 + q^2)/(p + q)$, which is $p + q - 2/(1/p + 1/q)$, as [chapter 4](04_rearrangement.ipynb)
+# showed.
 # The reciprocals $1/p$ and $1/q$ are computed once for all shifts. What is left for each shift is an addition, a reciprocal
 # and a sum.
 #

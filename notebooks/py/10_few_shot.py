@@ -85,8 +85,10 @@ for episode in drawn[:50]:
 #
 # ```{math}
 # :label: eq-prototype
-# p_n = \frac{1}{K} \sum_{k=1}^{K} f(x_{nk}), \qquad
-# \hat n(x) = \operatorname*{argmax}_n \; \frac{\langle f(x), p_n \rangle}{\lVert f(x) \rVert \, \lVert p_n \rVert}.
+# \begin{aligned}
+# p_n &= \frac{1}{K} \sum_{k=1}^{K} f(x_{nk}) \\
+# \hat n(x) &= \operatorname*{argmax}_n \; \frac{\langle f(x), p_n \rangle}{\lVert f(x) \rVert \, \lVert p_n \rVert}
+# \end{aligned}
 # ```
 #
 # That is the cosine, the default of the few-shot code that the paper follows {cite:p}`dvornik2019`. Prototypical networks take

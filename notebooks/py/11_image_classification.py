@@ -106,9 +106,10 @@ show.table(["method", "seed", "final, %", "median of the last 10, %", "best on t
 #
 # ```{math}
 # :label: eq-spread
-# \bar a = \frac1n \sum_k a_k, \qquad
-# s = \sqrt{\frac{1}{n-1} \sum_k (a_k - \bar a)^2}, \qquad
-# \bar a \pm t_{n-1} \, \frac{s}{\sqrt n} .
+# \begin{gathered}
+# \bar a = \frac1n \sum_k a_k, \qquad s = \sqrt{\frac{1}{n-1} \sum_k (a_k - \bar a)^2} \\[0.4em]
+# \bar a \pm t_{n-1} \, \frac{s}{\sqrt n}
+# \end{gathered}
 # ```
 #
 # $t_{n-1}$ is the 97.5 % point of Student's distribution. It replaces the familiar 1.96 because $s$ itself is a guess, and a wild

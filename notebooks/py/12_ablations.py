@@ -74,9 +74,11 @@ every, still = offsets(32, 32), torch.zeros(1, 2, dtype=torch.long)
 #
 # ```{math}
 # :label: eq-without
-# \text{SAGE: } M = \frac{\tilde s_1}{\tilde s_1 + \mathcal T(\tilde s_2, \tau^*)}, \qquad
-# \text{w/o OR: } \tau^* = 0, \qquad
-# \text{w/o SM: } M = 1 - \mathcal T(\mathbf 1, \tau^*).
+# \begin{aligned}
+# \text{SAGE: } & M = \frac{\tilde s_1}{\tilde s_1 + \mathcal T(\tilde s_2, \tau^*)} \\
+# \text{w/o OR: } & \tau^* = 0 \\
+# \text{w/o SM: } & M = 1 - \mathcal T(\mathbf 1, \tau^*)
+# \end{aligned}
 # ```
 #
 # $\tilde s_1$ and $\tilde s_2$ are the two smoothed maps, each summing to its weight, $\lambda$ and $1-\lambda$. $\mathbf 1$ is a map of ones, so that

@@ -86,8 +86,10 @@ assert n == out.numel() * w[0].numel()
 #
 # ```{math}
 # :label: eq-step-cost
-# \frac{\text{SAGE}}{\text{vanilla}} = \frac{(F + D + W) + (F + D + W)}{F + D + W} = 2, \qquad
-# \frac{\text{SAGE without reuse}}{\text{vanilla}} = \frac{(F + D) + (F + D + W)}{F + D + W} = \frac{5}{3}.
+# \begin{aligned}
+# \frac{\text{SAGE}}{\text{vanilla}} &= \frac{(F + D + W) + (F + D + W)}{F + D + W} = 2 \\[0.4em]
+# \frac{\text{without reuse}}{\text{vanilla}} &= \frac{(F + D) + (F + D + W)}{F + D + W} = \frac{5}{3}
+# \end{aligned}
 # ```
 #
 # One small thing is missing: the first layer needs no gradient by its input, unless saliency asks for it.

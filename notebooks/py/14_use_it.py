@@ -383,9 +383,10 @@ show.table(["loop", "loss, first quarter of the steps", "last quarter"], [[name,
 # %% [markdown]
 # ## Several processes
 #
-# Bind the wrapped network. For saliency each process looks through its own copy (SyncBatchNorm asks the others, as ever). The
-# gradients of `loss`, clean and mixed, are exchanged once, when `.backward()` runs; where gradients are accumulated, `no_sync()`
-# stands around `loss` and its `.backward()`. Give each process its own seed, or all draw the same $\lambda$.
+# Bind what DistributedDataParallel (DDP) gives, not the network inside. For saliency each process looks through its own copy
+# (SyncBatchNorm asks the others, as ever). The gradients of `loss`, clean and mixed, are exchanged once, when `.backward()`
+# runs; where gradients are accumulated, `no_sync()` stands around `loss` and its `.backward()`. Give each process its own
+# seed, or all draw the same $\lambda$.
 #
 # A complete script, run by `torchrun` on two processes, two batches to a step:
 
@@ -634,9 +635,9 @@ show.table(["CIFAR-10, our short recipe", "%, mean ± deviation (seeds)", "minus
 # | "needs the network" | not bound | `.bind(model)` |
 # | "must give logits" | the bound network is a backbone, or `num_classes` is not its own | bind the classifier |
 # | "passes no gradient to the images" | a part of the network runs under `no_grad` | freeze by `requires_grad=False` |
-# | much slower than twice a step | many shifts on large images; DistributedDataParallel over a network that is not compiled inside | lower `fraction`; compile, then wrap |
+# | much slower than twice a step | many shifts on large images; DDP over a network that is not compiled inside | lower `fraction`; compile, then wrap |
 # | float16: reuse has no effect | the clean gradient of the weights underflows | give `loss` the `scaler` (Lightning: `self.trainer.precision_plugin.scaler`; Hugging Face: `self.accelerator.scaler`), or use bfloat16 |
-# | FSDP or DeepSpeed ZeRO-3: errors about shapes, or weights that are not there | each process holds a part of the weights only | DistributedDataParallel; the network is not found through others |
+# | FSDP or DeepSpeed ZeRO-3: errors about shapes, or weights that are not there | each process holds a part of the weights only | DDP; the network is not found through others |
 # | "marked ready only once" | a layer skipped at random, with `find_unused_parameters=True` | `reuse=0` |
 # | "use_reentrant=True ... is incompatible with .grad()" | activation checkpointing of the old kind | `use_reentrant=False` |
 # | Manifold Mixup warns that nothing was run | the network was compiled and run before `bind` | bind first |
