@@ -161,6 +161,9 @@ show.grid([test.pixels(z[:3]) for z in (x[:6], x[pair], mixed.x, pasted.x)],
 #
 # There is a natural mistake in CutMix: to use the $\lambda$ that was drawn as the weight of the label. It is wrong whenever
 # the box was cut off at the border, and then the label promises pixels that are not in the picture.
+#
+# (`NBVAL_IGNORE_OUTPUT`, here and in other cells, is a note to our tests, which run all cells and compare the outputs with those
+# on this page: this one's may differ in the last digits from machine to machine.)
 
 # %%
 # NBVAL_IGNORE_OUTPUT
@@ -214,7 +217,7 @@ plt.show()
 
 # %% [markdown]
 # **What to see.** With Mixup the points lie on the diagonal: every pixel fades alike, so an object fades exactly as its
-# label says. With CutMix a label may promise half an object that is nearly hidden, or fade one that is untouched. Four
+# label says. With CutMix a label may promise seven tenths of an object that is nearly hidden, or fade one that is untouched. Four
 # batches make four vertical lines, because one box serves a whole batch.
 
 # %%

@@ -158,7 +158,7 @@ axis.plot(sample[:, 1], sample[:, 0], "x", color="white", ms=5, label="1 % sampl
 axis.plot(0, 0, "s", mfc="none", color="white", label="no shift")
 axis.plot(best[1], best[0], "o", mfc="none", color="red", ms=9, mew=2, label="best")
 axis.set(xlabel="columns to the right", ylabel="rows down")
-axis.legend(fontsize=8, loc="lower right", facecolor="#444444", labelcolor="white")
+axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=3, facecolor="#444444", labelcolor="white")
 plt.colorbar(drawn, label="total saliency v")
 plt.show()
 
@@ -230,7 +230,7 @@ axes[1].legend(fontsize=8, loc="upper right")
 plt.show()
 
 # %% [markdown]
-# **What to see.** The full search gives each pair its own shift. The 1 % search sends a hundred pairs to a few, those
+# **What to see.** The full search gives most pairs a shift of their own. The 1 % search sends a hundred pairs to a few, those
 # that happen to lie near the centre, because a shift far out loses too much of the second image to win.
 #
 # So the 1 % search is not a slightly worse search: it is a different thing, a random shift common to many pairs with
@@ -287,5 +287,5 @@ torch.testing.assert_close(values, torch.full_like(values, 0.5))
 
 # %% tags=["hide-cell"]
 values = total_saliency(0.2 * flat, 0.8 * flat, offsets(8, 8))[0]
-assert offsets(8, 8)[values.argmax()].tolist() == [0, 0]  # a pixel of b alone is worth more than one of a alone
+assert offsets(8, 8)[values.argmax()].tolist() == [0, 0]  # shared, a pixel keeps 0.2² + 0.8²; of a alone, 0.2
 torch.testing.assert_close(values.max(), torch.tensor((0.2**2 + 0.8**2) / 1.0))

@@ -100,9 +100,9 @@ logits, y = torch.randn(3, 10, generator=torch.Generator().manual_seed(0)), one_
 torch.testing.assert_close(bce(logits, y), slow_bce(logits, y))
 
 # %% [markdown]
-# Its gradient is smaller than that of cross-entropy, by about the number of classes $C$. A learning rate of 0.2 with this loss is
-# therefore like 0.02 with cross-entropy on ten classes, and like 0.002 on a hundred. Whoever takes the number 0.2 from the paper
-# and cross-entropy from habit trains with another recipe.
+# Its gradient is smaller than that of cross-entropy by a factor of about $C$, the number of classes, where the network's output is
+# uniform, as at the start. A learning rate of 0.2 with this loss is therefore like 0.02 with cross-entropy on ten classes, and
+# like 0.002 on a hundred. Whoever takes the number 0.2 from the paper and cross-entropy from habit trains with another recipe.
 
 # %%
 ratio = {}

@@ -17,8 +17,9 @@
 # %% [markdown]
 # # The rivals
 #
-# A method is only as good as what it is compared with. The paper compares SAGE with six ways to mix images, and each of them
-# is here as its authors' code has it: mixed with the same $\lambda$, on the same two images, side by side.
+# A method is only as good as what it is compared with. The paper compares SAGE with six ways to mix images. Each of them is
+# here after its authors' code, with that code's defects mended, on the same two images, side by side, and with the same
+# $\lambda$ where it takes one (SAGE scales it by $u = 0.6$).
 #
 # At the end of this chapter you know what each method does in one sentence, what it costs, what its label means, and how
 # much of the two objects it leaves visible.
@@ -37,6 +38,7 @@ epochs = 12
 import time
 
 import torch
+from IPython.display import display
 
 from sagelib import catalog, datasets, methods, models, show
 from sagelib.batches import Batches
@@ -109,7 +111,7 @@ show.grid([pictures[:5], pictures[5:]], titles=[names[:5], names[5:]], size=1.0)
 # %% [markdown]
 # **What to see.** Mixup shows two ghosts. CutMix and SaliencyMix paste a box; the second aims it. Puzzle Mix and Co-Mixup are
 # assembled from blocks, some of them half of each. GuidedMixup and SAGE blend pixel by pixel; SAGE alone has moved the second
-# image first.
+# image as a whole.
 #
 # ## Manifold Mixup: the same blend, deeper in the network
 #
@@ -272,30 +274,35 @@ show.table(["method", "passes to mix", "needs", "the label is"], rows)
 # ## How much of each object survives
 #
 # Two more channels ride along with the pictures: the object of image 1 and that of image 2. Whatever a method does to the
-# pixels, it does to them. What is left of the objects in the mixed image can then simply be summed up. (The extra channels
+# pixels, it does to them. What is left of the objects in the mixed image can then simply be summed up. A label near one half
+# leaves more of both to see, whatever the method; so each stands beside Mixup with *its* labels. (The extra channels
 # are invisible to the seams of Puzzle Mix; `gamma` makes up for their part in the mean.)
 
 # %% mystnb={"image": {"alt": "Bars: the visible share of the worse-off object for Mixup, CutMix, SaliencyMix, Puzzle Mix, Co-Mixup, GuidedMixup and SAGE."}} tags=["hide-input"]
 if sample.masks is not None:
-    g, worse = torch.Generator().manual_seed(seed), {}
+    g, worse, even = torch.Generator().manual_seed(seed), {}, {}
     for k in range(0, 100, 2):
         both, objects = slice(k, k + 2), sample.masks[k:k + 2].float()
         riders = torch.zeros(2, 2, 32, 32)
         riders[0, 0], riders[1, 1] = objects[0, 0], objects[1, 0]
         lam = torch.rand((), generator=g).item()
-        made = mixes(torch.cat([x[both], riders], 1), y[both], s[both], torch.tensor([1, 0]), lam, g, pixels[both],
+        made = mixes(torch.cat([x[both], riders], 1), torch.eye(2), s[both], torch.tensor([1, 0]), lam, g, pixels[both],
                      std=[*train.std, 0, 0], gamma=0.5 * 5 / 3)
         for name, m in made.items():
             left = m.x[0, 3:].sum((1, 2)) / objects.sum((1, 2, 3))
             worse.setdefault(name, []).append(left.min().item())
-    survival = {name: sum(values) / len(values) for name, values in worse.items()}
-    assert set(sorted(survival, key=survival.get)[-2:]) == {"sage", "comixup"}
+            even.setdefault(name, []).append(m.y[0].min().item())  # what Mixup leaves of it with this label
+    survival, same = ({name: sum(v) / len(v) for name, v in found.items()} for found in (worse, even))
+    assert set(sorted(survival, key=survival.get)[-2:]) == {"sage", "comixup"} and abs(same["mixup"] - survival["mixup"]) < 1e-5
+    assert all(survival[m] > same[m] + 0.05 for m in ("sage", "comixup", "puzzlemix")) and max(survival[m] - same[m] for m in ("cutmix", "guidedmixup")) < 0.05
     show.bars(survival, "visible share of the\nworse-off object", limit=(0, 1), size=(6.6, 3.1))
+    display(show.table(["method", "worse-off object visible", "Mixup with the same labels", "difference"],
+                       [[m, survival[m], same[m], f"{survival[m] - same[m]:+.2f}"] for m in survival]))
 
 # %% [markdown]
-# **What to see.** Boxes, aimed or not, often cover one object whole. Methods that weigh saliency keep about twice as much.
-# SAGE may put one object beside the other; Co-Mixup, which moves nothing, comes close with two inputs by handing out
-# cells. This is a property of pictures, on synthetic images; whether it makes a better classifier is for the benchmark to
+# **What to see.** Boxes, aimed or not, often cover one object whole. GuidedMixup keeps a half of each because its labels
+# are even, not because of where it blends. Puzzle Mix, Co-Mixup and SAGE keep more than their labels explain, by about as much:
+# SAGE may put one object beside the other; the others, with two inputs, hand out blocks. This is a property of pictures, on synthetic images; whether it makes a better classifier is for the benchmark to
 # say.
 #
 # ## What the mixing costs
@@ -327,7 +334,7 @@ assert all(min(t) > 0 for t in spent.values())
 show.table(["method", "ms a batch, median of 3"], [[name, sorted(t)[1]] for name, t in spent.items()])
 
 # %% [markdown]
-# Puzzle Mix is the mean over its four grids. On a GPU all of this runs there: the minimum cut and the labelling as one kernel
+# Puzzle Mix is the mean over its four grids. On a GPU all of this is to run there (no record of it yet): the minimum cut and the labelling as one kernel
 # each, a program for each picture or partition. Other devices than a CPU or an NVIDIA GPU hand these two to the host.
 #
 # ## What would break it

@@ -21,8 +21,8 @@
 # of them, at random, and the authors' code takes its time even for that. Must the search cost anything at all?
 #
 # This chapter takes {eq}`eq-total` from three nested loops to the form that the library uses, one step of algebra at a time.
-# Every form gives the same numbers, which an `assert` checks. At the end a search through *all* shifts costs no more than a
-# loop over the images takes for one in a hundred, and we look at what that one in a hundred really chooses.
+# Every form gives the same numbers, which an `assert` checks. At the end a search through *all* shifts costs less than a loop
+# built as the authors' takes for one in a hundred, and we look at what that one in a hundred really chooses.
 
 # %% tags=["parameters"]
 seed = 0
@@ -233,12 +233,12 @@ axis.set(xlabel="milliseconds for 100 pairs", xlim=(1, 4 * max(spent.values())))
 plt.show()
 
 # %% [markdown]
-# **What to see.** The step from loops to whole maps is the language. The steps after it are algebra, and they bring as much
-# again, the more the more shifts are searched.
+# **What to see.** The step from loops to whole maps is the language. The steps after it are algebra, and they bring
+# another factor of ten or so, and more where all shifts are searched.
 #
 # These are one machine's numbers. The book's own come from records, made by [the experiment](experiments/search_time.ipynb) with
 # the search *and* the mixing on both sides, against a loop over images that is built as the authors' code is, on a canvas of
-# three frames by three:
+# three frames by three, and against a kinder loop that stays inside one frame:
 
 # %% tags=["hide-input"]
 record = records.timings(records.RESULTS, "search_time")[-1]

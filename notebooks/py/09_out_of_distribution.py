@@ -184,7 +184,8 @@ show.table(["network", "budget in", "clean", "noise", "FGSM", "FGM"],
 #
 # FGSM trusts the gradient at one point. Projected gradient descent, PGD {cite:p}`madry2018`, starts from a random point of the
 # ball of radius $\epsilon$ about the picture, takes small steps of length $\alpha$, looks again after each, and is pulled back
-# into the ball, and between black and white, whenever it leaves:
+# into the ball, and between black and white, whenever it leaves. (The loop below starts at the picture itself, to be compared;
+# `evaluate_pgd` starts at random.)
 #
 # ```{math}
 # :label: eq-pgd

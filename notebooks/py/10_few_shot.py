@@ -20,8 +20,9 @@
 # A good representation serves pictures of things it was never trained on. Few-shot classification puts that to the test: a
 # network learns to tell some classes apart, and is then asked about *other* classes, each shown by one or five labelled pictures.
 #
-# In the paper's Table 2 {cite:p}`ma2022sage` SAGE comes first at this, on mini-ImageNet. The paper does not say how the network
-# was trained, nor how many labelled pictures each new class has. Here are the definitions by hand, a small experiment on painted shapes, and the
+# In the paper's Table 2 {cite:p}`ma2022sage` SAGE comes first at this, on mini-ImageNet. The paper refers to the setup of earlier work
+# {cite:p}`dvornik2019`, whose code has no ResNet12, and says neither how the network was trained nor how many labelled pictures each
+# new class has. Here are the definitions by hand, a small experiment on painted shapes, and the
 # table beside what our records measured.
 
 # %% tags=["parameters"]

@@ -288,7 +288,8 @@ plt.show()
 #
 # SAGE's flat line assumes a search that runs where the passes do and never waits for the host, as `sagelib`'s does. The authors' loop
 # asks the host some two hundred times a step; on a fast device its line would rise too. Its few milliseconds are below the scatter
-# of the hours, so we draw none. In `sagelib` the solvers of the other two run on an NVIDIA GPU as well.
+# of the hours, so we draw none. In `sagelib` the solvers of the other two have
+# kernels for an NVIDIA GPU as well, which no record has timed yet.
 #
 # ## Where the time of a SAGE step goes
 #

@@ -21,7 +21,8 @@
 # arithmetic or the experiment that shows it, what the library does by default, and how to get the other.
 #
 # "The code" is `SamsungLabs/SAGE` at commit `00ce751`, which contains that of Puzzle Mix, Co-Mixup and SaliencyMix. The rule
-# for defaults: what explains the paper's tables.
+# for defaults: for the loss, $\eta$ and the order of a step, what explains the paper's tables; for the norm of Equation 1, the
+# paper; and what is a defect of the code is mended.
 
 # %% tags=["parameters"]
 seed = 0
