@@ -6,11 +6,12 @@ import random
 
 import torch
 
-from ._loop import carried, check_network, is_half, local, logits_of, soft_labels
+from ._loop import carried, check_network, local, logits_of, soft_labels
 from ._settings import Settings, looks_at_saliency
 from .methods._clean_pass import clean_pass
 from .methods._guided import Guided
 from .methods._method import Method
+from .saliency import at_least_float32
 
 
 class DropIn(Settings):
@@ -40,7 +41,11 @@ class DropIn(Settings):
                              + (", or use sagelib.ManifoldMixup" if hasattr(method, "stages") else ""))
         self.num_classes, self.label_smoothing, self.prob = num_classes, label_smoothing, prob
         self.saliency, self.seed, self.enabled, self.model, self.last = saliency, seed, True, None, None
+        self._drawn_in = 0  # the process, by its worker's seed, that the generators were made in
         self.method = copy.copy(method)
+
+    def __setstate__(self, state):  # of a copy, which has options of its own
+        self.__dict__.update(state, method=copy.copy(state["method"]))
 
     def bind(self, model):
         """Look through this network from now on; returns self.
@@ -88,7 +93,7 @@ class DropIn(Settings):
             scale = _underflow(x) if scaler is None else scaler.scale(torch.ones((), device=x.device))
             with self._passing("train") as inner:
                 clean, grad = carried(inner, x, lambda out: weight * self._clean_loss(out, y), scale)
-            s = self.method.seen(_there(grad))
+            s = self.method.seen(_there(grad, scale))
         mixed = self._mix(x, y, s)
         return mixed_weight * self._criterion(net(mixed.x), mixed.y) + clean
 
@@ -100,9 +105,12 @@ class DropIn(Settings):
 
     def _mixes(self, x):
         self.last, method = None, self.method
-        if self.seed is not None and (method.generator is None or method.generator.device != x.device):
-            worker = torch.utils.data.get_worker_info()  # of a loader: each has its own seed, another in each epoch
-            method.seed(self.seed + (worker.seed if worker else 0), x.device)
+        worker = torch.utils.data.get_worker_info()  # of a loader: each has its own seed, another in each epoch
+        here = worker.seed if worker else 0
+        if self.seed is not None and (method.generator is None or method.generator.device != x.device
+                                      or self._drawn_in != here):
+            method.seed((self.seed + here) % 2**63, x.device)
+            self._drawn_in = here
         return self.enabled and (self.prob == 1 or (method.host or random).random() < self.prob)
 
     def _mix(self, x, y, s=None):
@@ -126,13 +134,13 @@ class DropIn(Settings):
             raise ValueError(f"saliency= gave maps {tuple(s.shape)}; it must give {(len(x), *x.shape[2:])}")
         if s.is_cpu and not (s.isfinite().all() and s.min() >= 0):  # elsewhere it would have to wait for the device
             raise ValueError("saliency= gave maps that are negative somewhere, or not finite: take abs() or clamp(0)")
-        return s.to(x.device).float()
+        return s.detach().to(x.device).float()
 
     def _look(self, x, y):
         size = _underflow(x)
         with self._passing("batch") as net:
             grad = clean_pass(net, x, lambda out: size * self._clean_loss(out, y), keep=False)[1]
-        return self.method.seen(_there(grad))
+        return self.method.seen(_there(grad, size))
 
     @contextlib.contextmanager
     def _passing(self, bn):
@@ -162,12 +170,14 @@ def _scalar(loss):
 
 
 def _underflow(x):
-    """What to scale the clean pass by: maps have no scale, and half precision underflows."""
-    return torch.full((), 128.0 * len(x) if is_half(x) else 1.0, device=x.device)
+    """What to scale the clean pass by: float16, which a network may choose inside, underflows.
+    A power of two, which changes no digit elsewhere."""
+    return torch.full((), 2.0 ** (6 + len(x).bit_length()), device=x.device)
 
 
-def _there(grad):
+def _there(grad, scale):
+    """The gradient by the images without the scale; a RuntimeError where there is none."""
     if grad is None:
         raise RuntimeError("the network passes no gradient to the images: take out no_grad() or detach(), and freeze "
                            "layers by requires_grad=False")
-    return grad
+    return at_least_float32(grad) / scale

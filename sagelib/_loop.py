@@ -6,9 +6,11 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 
 def local(model):
-    """The network inside DistributedDataParallel or DataParallel: a pass through it exchanges no gradient."""
+    """The network inside DistributedDataParallel, DataParallel or Lightning Fabric: a pass through it exchanges no
+    gradient."""
     inner = getattr(model, "_orig_mod", model)
-    return local(inner.module) if isinstance(inner, (DistributedDataParallel, DataParallel)) else model
+    wrapped = isinstance(inner, (DistributedDataParallel, DataParallel)) or type(inner).__name__ == "_FabricModule"
+    return local(inner.module) if wrapped else model
 
 
 def check_network(model, prob):
@@ -16,18 +18,15 @@ def check_network(model, prob):
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"bind takes the network, an nn.Module that is called with the images alone, not a "
                         f"{type(model).__name__}: wrap it in one")
+    if any(isinstance(m, torch.jit.ScriptModule) and any("running_mean" in name for name, _ in m.named_buffers())
+           for m in model.modules()):
+        raise ValueError("the BatchNorm of a scripted network cannot be held still: train it as it was before "
+                         "torch.jit.script, or use torch.compile")
     several = torch.distributed.is_available() and torch.distributed.is_initialized() and (
         torch.distributed.get_world_size() > 1)
     if several and 0 < prob < 1 and any(isinstance(m, torch.nn.SyncBatchNorm) for m in model.modules()):
         raise ValueError(f"prob is {prob}: each process would decide for itself, and SyncBatchNorm would wait for "
                          "those that do not mix; it must be 0 or 1")
-
-
-def is_half(x):
-    """Whether a pass over these images is in float16, whose gradients underflow."""
-    kind = x.device.type
-    return x.dtype == torch.float16 or (
-        torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16)
 
 
 def logits_of(out, classes):
@@ -56,11 +55,13 @@ def soft_labels(x, target, classes, smoothing=0.0):
         raise ValueError(f"images must be normalised floats (B, C, H, W), not {x.dtype} {tuple(x.shape)}")
     if target.device != x.device:
         raise ValueError(f"images are on {x.device}, targets on {target.device}: move the batch to one device first")
-    if target.shape == (len(x),) and target.dtype in (torch.int64, torch.int32, torch.int16, torch.uint8):
+    whole = not (target.is_floating_point() or target.is_complex() or target.dtype == torch.bool)
+    if target.shape == (len(x),) and whole:
+        target = target.long()
         if target.is_cpu and not 0 <= int(target.min()) <= int(target.max()) < classes:
             raise ValueError(f"class numbers must be from 0 to {classes - 1}, not {int(target.min())} to "
                              f"{int(target.max())}")
-        return x.detach(), F.one_hot(target.long(), classes).float() * (1 - smoothing) + smoothing / classes
+        return x.detach(), F.one_hot(target, classes).float() * (1 - smoothing) + smoothing / classes
     if target.shape != (len(x), classes) or not target.is_floating_point():
         raise ValueError(f"targets must be class numbers ({len(x)},) or soft labels ({len(x)}, {classes}), floats; "
                          f"they are {target.dtype} {tuple(target.shape)}")
@@ -75,13 +76,28 @@ def carried(net, x, loss_of, scale=None):
     0-d tensor, is a GradScaler's: the pass is scaled by it, the weights' gradient is scaled back. A hook on a weight
     sees the clean gradient by itself, and the sum.
     """
-    z, weights = x.detach().requires_grad_(), [p for p in net.parameters() if p.requires_grad]
+    z = x.detach().requires_grad_()
     with torch.enable_grad():
-        loss = loss_of(net(z))
+        loss = loss_of(net(z.clone()))  # a network may write on what it is given
+        weights = [leaf for leaf in leaves(loss) if leaf is not z]  # of the network, of the loss, of what they call
         scale = torch.ones_like(loss) if scale is None else scale
         grad, *gradients = torch.autograd.grad(scale * loss, [z, *weights], allow_unused=True)
     used = [k for k, g in enumerate(gradients) if g is not None]  # others must not look used: DDP would wait for them
     return _Carry.apply(loss.detach(), scale, [gradients[k] for k in used], *(weights[k] for k in used)), grad
+
+
+def leaves(loss):
+    """The tensors that a loss was computed from and that collect a gradient, each once."""
+    seen, todo, found = set(), [loss.grad_fn], []
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found.append(node.variable)
+        todo += [before for before, _ in node.next_functions]
+    return found
 
 
 class _Carry(torch.autograd.Function):
@@ -93,7 +109,9 @@ class _Carry(torch.autograd.Function):
         return loss.clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, out):
+        if torch.is_grad_enabled():
+            raise RuntimeError("a second derivative (create_graph=True) of mix.loss would lack the clean batch's part: "
+                               "set reuse=0, or clean=0 for Co-Mixup")
         scale, *gradients = ctx.saved_tensors
         return None, None, None, *((out / scale).to(g) * g for g in gradients)

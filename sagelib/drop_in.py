@@ -133,15 +133,22 @@ class ManifoldMixup(_Named):
                              "DistributedDataParallel")
         super().bind(model)
         net = getattr(local(model), "_orig_mod", local(model))
+        stages = [stages] if isinstance(stages, (str, torch.nn.Module)) else stages
         found = [net.get_submodule(s) if isinstance(s, str) else s for s in stages or getattr(net, "stages", ())]
+        if not {id(s) for s in found} <= {id(m) for m in net.modules()}:
+            raise ValueError("a stage must be a module of the network, or its name")
         if len(found) < self.method.stages:
             raise ValueError(f"Manifold Mixup after {self.method.stages} stages needs as many; this network has "
                              f"{len(found)}: bind(model, stages=[...]) takes names, such as "
                              f"{[name for name, _ in net.named_children()]}")
         self.unbind()
-        self.model, self._stages = model, found[:self.method.stages]
+        self.model, self._stages = model, found
         self._hooks = [stage.register_forward_hook(self._hook()) for stage in self._stages]
         return self
+
+    def __setstate__(self, state):  # of a copy: hooks of its own, in its own network
+        super().__setstate__(state)
+        self._hooks = [stage.register_forward_hook(self._hook()) for stage in self.__dict__.get("_stages", ())]
 
     def unbind(self):
         """Take the hooks out of the network again, as before it is pickled whole."""
@@ -157,7 +164,17 @@ class ManifoldMixup(_Named):
             self._next = None
         return super()._mixes(x)
 
+    def loss(self, x, target, scaler=None):
+        loss = super().loss(x, target, scaler)
+        if self._next is not None:
+            self._next = None
+            raise RuntimeError("Manifold Mixup mixes inside a network in training mode, and this one was not, or had "
+                               "been compiled and run before bind: call net.train()")
+        return loss
+
     def _mix(self, x, y, s=None):
+        if self.method.stages > len(self._stages):
+            raise ValueError(f"stages is {self.method.stages}, and bind was told {len(self._stages)}: bind again")
         mixed = self.method.mix(x, y)
         place = self.method.draw_choice(range(1 + self.method.stages))
         if place:
@@ -167,10 +184,14 @@ class ManifoldMixup(_Named):
         return mixed
 
     def _hook(self):
+        net = getattr(local(self.model), "_orig_mod", local(self.model))
+
         @torch.compiler.disable
         def mix_here(stage, _, out):  # a closure: a copy of the network takes it along as it is, and is never mixed
-            if self._next is None or self._next[0] is not stage or not stage.training:
+            if self._next is None or self._next[0] is not stage or not net.training:
                 return out
             (_, pair, share), self._next = self._next, None
+            if isinstance(out, tuple):
+                return manifold_mixup.blend(out[0], pair, share), *out[1:]
             return manifold_mixup.blend(out, pair, share)
         return mix_here

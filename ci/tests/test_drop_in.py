@@ -421,7 +421,7 @@ def test_half_precision(kind, half, tiny, images):
     with torch.autocast("cpu", half):
         mix = kind(num_classes=10, seed=0).bind(net)
         mixed, y = mix(x, t)
-        together = torch.corrcoef(torch.stack([maps.flatten(), mix.last.saliency.flatten()]))[0, 1]
+        together = torch.corrcoef(torch.stack([maps.flatten(), mix.last.saliency.flatten()]).double())[0, 1]
         assert together > 0.98 and (mix.last.saliency.amax((1, 2, 3)) > 0).all()
         assert mixed.dtype == x.dtype and y.dtype == torch.float32
     reference = copy.deepcopy(net)

@@ -16,7 +16,7 @@ def clean_pass(net, x, loss_of, weight=1.0, keep=True, scale=lambda loss: loss):
     """
     x = x.detach().requires_grad_()
     with torch.enable_grad():
-        loss = weight * loss_of(net(x))
+        loss = weight * loss_of(net(x.clone()))  # a network may write on what it is given
         if keep:
             scale(loss).backward()
             return loss.detach(), x.grad

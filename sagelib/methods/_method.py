@@ -5,6 +5,7 @@ gradient of the network. Images are (B, C, H, W) floats, labels (B, K) with rows
 """
 import dataclasses
 import math
+import numbers
 import random
 from dataclasses import dataclass
 
@@ -63,6 +64,9 @@ class Method:
 
     def __post_init__(self):
         for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, numbers.Real) and type(value) not in (bool, int, float):  # such as NumPy's
+                setattr(self, f.name, int(value) if isinstance(value, numbers.Integral) else float(value))
             _check_field(type(self).__name__, f, getattr(self, f.name))
 
     def seed(self, seed, device="cpu"):
@@ -189,4 +193,4 @@ def _check_field(owner, f, value):
 
 
 def _is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
