@@ -122,12 +122,14 @@ class Markdown:
 def table(header, rows, caption=None):
     """A table: names of the columns, and rows of anything; floats get two decimals, columns of numbers stand right.
 
-    `caption`: a sentence above it.
+    A column that is empty in every row is left out. `caption`: a sentence above it.
     """
     def cell(v):
         return f"{v:.2f}" if isinstance(v, float) else str(v)
 
     rows = [list(row) for row in rows]
+    kept = [k for k in range(len(header)) if not rows or any(cell(row[k]) for row in rows if k < len(row))]
+    header, *rows = ([line[k] for k in kept if k < len(line)] for line in [header, *rows])
     numbers = [any(isinstance(row[k], (int, float)) for row in rows if k < len(row)) for k in range(len(header))]
     lines = [header, ["--:" if right and k else "---" for k, right in enumerate(numbers)], *rows]
     above = f"*{caption}*\n\n" if caption else ""

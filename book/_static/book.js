@@ -1,5 +1,5 @@
 /* Formulas shrink to a narrow column, down to 0.55 of their size. What scrolls sideways even so can be reached with the keyboard:
-   tables, formulas, code. */
+   tables, formulas, code; and fades out at the right until its end is reached. */
 (function () {
   "use strict";
   function fit() {
@@ -19,10 +19,15 @@
         box.removeAttribute("tabindex");
         delete box.dataset.reach;
       }
+      end(box);
     }
+  }
+  function end(box) {
+    if ("reach" in box.dataset) box.toggleAttribute("data-end", box.scrollLeft + box.clientWidth >= box.scrollWidth - 2);
   }
   document.addEventListener("DOMContentLoaded", reach);
   window.addEventListener("resize", fit);
+  document.addEventListener("scroll", (event) => event.target.dataset && end(event.target), true);
   document.addEventListener("toggle", reach, true); // what was closed had no width
   document.addEventListener("click", () => setTimeout(reach, 0));
   window.addEventListener("load", () => {

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from sagelib import summary
+from sagelib import show, summary
 
 
 def record(method="sage", seed=0, kind="paper", settings="paper", **options):
@@ -134,3 +134,9 @@ def test_p_values_are_those_of_the_t_test():
     for values in ([0.3, 0.1, 0.4, -0.05], [1.0, 1.1], [-2.0, -2.1, -1.7]):
         assert summary.spread(values).p == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
     assert (summary.spread([3.0]).p, summary.spread([2.0, 2.0]).p, summary.spread([0.0, 0.0]).p) == (1.0, 0.0, 1.0)
+
+
+def test_a_table_leaves_out_columns_in_which_nothing_stands():
+    found = show.table(["name", "gap", "value"], [["a", "", 2.0], ["b", "", 3]], "C").text
+    assert found == "*C*\n\n| name | value |\n| --- | --: |\n| a | 2.00 |\n| b | 3 |"
+    assert show.table(["name", "gap"], [["a", ""], ["b", 0]]).text.endswith("| b | 0 |")

@@ -92,16 +92,17 @@ def place(kinds):
 
 
 def claim_row(claim):
-    """says, place, as printed, as measured, verdict, chapter"""
+    """says, verdict, as printed, as measured, place, chapter"""
     chapter = f"[{titles[claim['chapter']]}]({claim['chapter']}.ipynb)"
     if "found" in claim:
-        return [claim["says"], claim["place"], claim["found"], "", "see the chapter", chapter]
+        return [claim["says"], "see the chapter", claim["found"], "", claim["place"], chapter]
     holds, of = scorecard.as_printed(claim, wide)
     count = scorecard.as_measured(claim, wide, found, quantities, clock)
     there, ran = place(count["kinds"]), f"{count['leaning']} of {count['run']} lean this way ({of - count['run']} not run); " + (
         f"decided: {count['for']} for, {count['against']} against")
-    return [claim["says"], claim["place"], "holds" if holds == of else f"holds in {holds} of {of}", ran if count["run"] else "",
-            ", ".join(filter(None, [scorecard.word(count, claim.get("share", 1)), there])), chapter]
+    verdict = ", ".join(filter(None, [scorecard.word(count, claim.get("share", 1)), there]))
+    return [claim["says"], verdict, "holds" if holds == of else f"holds in {holds} of {of}", ran if count["run"] else "",
+            claim["place"], chapter]
 
 
 wide = scorecard.with_means(cells)
@@ -145,7 +146,7 @@ verdicts, printed, answers = (collections.Counter(words) for words in (
     (row[5] for row in cell_rows),
     ("said in words" if row[4] == "see the chapter" else "holds in all comparisons" if row[2] == "holds"
      else "holds in none" if row[2].startswith("holds in 0") else "holds in some" for row in claim_rows),
-    (row[4] for row in claim_rows)))
+    (row[1] for row in claim_rows)))
 assert sum(verdicts.values()) == 131 and sum(printed.values()) == sum(answers.values()) == len(claims)
 display(show.table(["verdict on a cell", "cells"], [*verdicts.most_common()]),
         show.table(["a claim, as printed", "claims"], [*printed.most_common()]),
@@ -158,7 +159,7 @@ display(show.table(["verdict on a cell", "cells"], [*verdicts.most_common()]),
 # ## The claims
 
 # %% tags=["hide-input", "scorecard"]
-show.table(["claim", "place", "as printed", "as measured", "verdict", "chapter"], claim_rows)
+show.table(["claim", "verdict", "as printed", "as measured", "place", "chapter"], claim_rows)
 
 # %% [markdown]
 # ## The tables, cell by cell
