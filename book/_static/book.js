@@ -10,13 +10,13 @@
     reach();
   }
   function reach() {
-    for (const box of document.querySelectorAll(".bd-article table, .bd-article mjx-container, .bd-article pre")) {
+    for (const box of document.querySelectorAll(".bd-article :is(table, mjx-container, pre, .scorecard-frame)")) {
       const needs = box.scrollWidth > box.clientWidth;
-      if (needs && !box.hasAttribute("tabindex")) {
+      if (needs && !("reach" in box.dataset)) {
+        box.dataset.reach = box.hasAttribute("tabindex") ? "before" : "by us";
         box.setAttribute("tabindex", "0");
-        box.dataset.reach = "";
       } else if (!needs && "reach" in box.dataset) {
-        box.removeAttribute("tabindex");
+        if (box.dataset.reach === "by us") box.removeAttribute("tabindex");
         delete box.dataset.reach;
       }
       end(box);

@@ -404,7 +404,7 @@ for eta in (0.5, 0.7, 1.0):
     g, clean, augmented = (torch.cat([p.flatten() for p in each]) for each in (step, plain, mixed))
     rows.append([eta, round(1 - eta, 1), float(g.norm() / augmented.norm()), float(torch.cosine_similarity(g, clean, 0))])
 assert rows[0][3] > rows[1][3] > rows[2][3] and rows[0][2] < 0.95
-show.table(["eta", "reuse", "length, of the mixed gradient's", "cosine with the clean gradient"], rows, "One step of a small network")
+show.table(["eta", "reuse", "length, over the mixed gradient's", "cosine with the clean gradient"], rows, "One step of a small network")
 
 # %% [markdown]
 # **What to see.** $\eta$ turns the step and here changes its length too, at one learning rate for all rows. And $\eta = 1$ is

@@ -269,7 +269,7 @@ assert falls("Lightning")
 # ## Hugging Face
 #
 # A `Trainer` computes its loss in one method; override that. Two lines are easily missed. `model` is the network as the trainer
-# has wrapped it: one that was bound outside would leave each process to itself. And the loss is a mean over its batch, which the
+# has wrapped it; one that was bound before is not wrapped, and the processes would exchange no gradients. And the loss is a mean over its batch, which the
 # trainer must divide when it accumulates gradients.
 
 # %%
@@ -588,8 +588,7 @@ show.table(["CIFAR-10, our short recipe", "%, mean ± deviation (seeds)", "minus
 
 # %% [markdown]
 # Our own records of a recipe a tenth as long, on a fifth of the images, with a network of a quarter of the width, point the other
-# way: with its own options SAGE stayed below vanilla in each run. With a larger `fraction` single runs came out just above the
-# vanilla run of their seed, by less than the vanilla runs differ among themselves
+# way: with its own options SAGE stayed below vanilla in each run. AAA14
 # ([chapter 11](11_image_classification.ipynb), [chapter 12](12_ablations.ipynb)). That does not contradict the paper, whose
 # runs are ten times as long; nor does it confirm it.
 #
@@ -635,9 +634,11 @@ show.table(["CIFAR-10, our short recipe", "%, mean ± deviation (seeds)", "minus
 # | "needs the network" | not bound | `.bind(model)` |
 # | "must give logits" | the bound network is a backbone, or `num_classes` is not its own | bind the classifier |
 # | "passes no gradient to the images" | a part of the network runs under `no_grad` | freeze by `requires_grad=False` |
-# | much slower than twice a step | many shifts on large images; DDP over a network that is not compiled inside | lower `fraction`; compile, then wrap |
+# | much slower than twice a step | many shifts on large images; DDP around a network that is not compiled | lower `fraction`; compile, then wrap |
 # | float16: reuse has no effect | the clean gradient of the weights underflows | give `loss` the `scaler` (Lightning: `self.trainer.precision_plugin.scaler`; Hugging Face: `self.accelerator.scaler`), or use bfloat16 |
-# | FSDP or DeepSpeed ZeRO-3: errors about shapes, or weights that are not there | each process holds a part of the weights only | DDP; the network is not found through others |
+# | "backward through the graph a second time" | weights computed outside `forward` (`parametrize.cached()`, a hypernetwork) | `reuse=0`, or the call |
+# | Lightning Fabric | `mix` looks at the network inside what `fabric.setup` gives, in full precision | bind what `setup` gives; call under `fabric.autocast()`; `fabric.backward(mix.loss(x, y))` |
+# | FSDP or DeepSpeed ZeRO-3: errors about shapes, or weights that are not there | each process holds a part of the weights only | use DDP; SAGE does not reach the network through other wrappers |
 # | "marked ready only once" | a layer skipped at random, with `find_unused_parameters=True` | `reuse=0` |
 # | "use_reentrant=True ... is incompatible with .grad()" | activation checkpointing of the old kind | `use_reentrant=False` |
 # | Manifold Mixup warns that nothing was run | the network was compiled and run before `bind` | bind first |
