@@ -500,12 +500,14 @@ rows = {key[1]: how for key, how in VERSIONS.items() if key[0] in ("components",
 mine = summary.measured(records.every(records.RESULTS), "cifar10", "preactresnet18", rows)
 short = next(runs for kind, runs in mine.items() if "epochs 30 " in kind)
 gaps = {label: summary.paired(runs, short["sage"], summary.final) for label, runs in short.items() if label != "sage"}
-assert set(gaps) == set(rows) - {"sage"} and all(gap.sign == 0 for gap in gaps.values() if gap.n == 1)
-assert min(gaps["vanilla"].mean, gaps["100 %"].mean, gaps["without saliency-guided mixup"].mean) > 0
+assert set(gaps) == set(rows) - {"sage"} and {label for label, gap in gaps.items() if gap.n == 1} <= {"100 %"}
+assert {label for label, gap in gaps.items() if gap.sign} == {"vanilla", "10 %"} and min(gaps["vanilla"].mean, gaps["10 %"].mean) > 1
+assert {label for label, gap in gaps.items() if gap.mean < 0} == {"without saliency-guided mixup"}
 
 # %% [markdown]
-# **What to see.** Our short runs do not repeat the paper's order. In them vanilla is ahead of SAGE, and so are a search of all
-# shifts and the version without saliency-guided mixing. A version with one seed decides nothing, as the `assert` checks. And
+# **What to see.** Our short runs do not repeat the paper's order. SAGE is below every version but the one without
+# saliency-guided mixing, whose two seeds lie on either side of it. Two of these differences are decided, at 95 % each: vanilla and a
+# search of 10 % of the shifts are above it by more than a point. The others are not, and a version with one seed decides nothing. And
 # after a tenth of the epochs whatever learns faster is ahead, which says little about where it ends.
 #
 # ## Exercises

@@ -580,16 +580,16 @@ ours = summary.measured(records.every(records.RESULTS), "cifar10", "preactresnet
 short = next(runs for kind, runs in ours.items() if "epochs 30 " in kind)
 minus = {name: summary.paired(runs, short["vanilla"], summary.final) for name, runs in short.items() if name != "vanilla"}
 plain, own = ([summary.final(r) for r in short[name]] for name in ("vanilla", "SAGE"))
-wider = max(minus[name].mean for name in minus if "fraction" in name)
+wider = {f: minus[f"SAGE, fraction {f}"].mean for f in (0.1, 0.5, 1.0)}
 assert len(plain) >= 2 and len(own) >= 2 and max(own) < min(plain)
-assert 0 < wider < max(plain) - min(plain)
+assert all(0 < wider[f] < max(plain) - min(plain) for f in (0.1, 1.0)) and wider[0.5] < -0.8
 show.table(["CIFAR-10, our short recipe", "%, mean ± deviation (seeds)", "minus vanilla of equal seeds"],
            [[name, summary.spread(map(summary.final, runs)), minus.get(name, "")] for name, runs in short.items()], "Measured")
 
 # %% [markdown]
 # Our own records of a recipe a tenth as long, on a fifth of the images, with a network of a quarter of the width, point the other
-# way: with its own options SAGE stayed below vanilla in each run. AAA14
-# ([chapter 11](11_image_classification.ipynb), [chapter 12](12_ablations.ipynb)). That does not contradict the paper, whose
+# way: with its own options SAGE stayed below vanilla in each run. Of the searches of more shifts, those of 10 and of 100 % came out
+# about where vanilla did, that of 50 % a point below ([chapter 11](11_image_classification.ipynb), [chapter 12](12_ablations.ipynb)). That does not contradict the paper, whose
 # runs are ten times as long; nor does it confirm it.
 #
 # What to conclude for your own data is our judgement, not a measurement:
