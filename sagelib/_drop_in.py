@@ -51,7 +51,8 @@ class DropIn(Settings):
         """Look through this network from now on; returns self.
 
         An nn.Module that is called with the images alone and gives logits (B, K), a tuple that begins with them, or
-        something that has `logits`; wrap one that takes more. Plain, compiled, or in DistributedDataParallel; not in
+        something that has `logits`; wrap one that takes more. Plain, compiled, in DistributedDataParallel, or set up by
+        Lightning Fabric (then a call goes under `fabric.autocast()`, and the loss to `fabric.backward`); not in
         FSDP or ZeRO-3, whose weights are elsewhere.
 
         A network that takes or gives something else goes in a wrapper:

@@ -138,6 +138,21 @@ def test_a_phone_scrolls_down_only(name, browser, address):
         page.close()
 
 
+@pytest.mark.parametrize("name, box", [("12_ablations", "table"), ("05_algorithm_1", "pre"),
+                                       ("scorecard", ".scorecard-frame")])
+def test_what_goes_on_sideways_fades_until_its_end_is_there(name, box, browser, address):
+    page, wrong = opened(browser, address, f"notebooks/{name}.html", width=390)
+    try:
+        found = page.locator(f".bd-article {box}[data-reach]:visible").first
+        assert "gradient" in found.evaluate("box => getComputedStyle(box).maskImage") and not wrong
+        found.evaluate("box => { box.scrollLeft = box.scrollWidth; }")
+        page.wait_for_function("box => getComputedStyle(box).maskImage === 'none'", arg=found.element_handle())
+        found.evaluate("box => { box.scrollLeft = 0; }")
+        page.wait_for_function("box => getComputedStyle(box).maskImage !== 'none'", arg=found.element_handle())
+    finally:
+        page.close()
+
+
 def column(table, k):
     read = "(rows, k) => rows.map(row => row.cells[k].textContent.trim())"
     return table.locator("tbody tr:visible").evaluate_all(read, k)
