@@ -1,4 +1,5 @@
-"""The picture of the landing page and the README: what SAGE does, on two built-in images. `python book/picture.py`."""
+"""The picture of the landing page and the README: what SAGE does, on two built-in images, in a row
+and in two rows. `python book/picture.py`."""
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -43,15 +44,22 @@ def draw(test, x, y, s):
               (s[i], "saliency 1"), (s[j], "saliency 2"),
               (v.view(63, 63), "total saliency\nof every shift"), (mask(a, shift(b, best)), "mask"),
               (test.pixels(mixed.x[0]), f"mix: label\n{mixed.share[0]:.2f} of 1, {1 - mixed.share[0]:.2f} of 2")]
-    figure, axes = plt.subplots(1, len(panels), figsize=(13, 2.5), layout="constrained")
-    for axis, (z, title) in zip(axes, panels, strict=True):
+    for name, rows, size in (("sage.png", 1, (13, 2.5)), ("sage_narrow.png", 2, (6, 3.9))):  # the second for a phone
+        figure, axes = plt.subplots(rows, -(-len(panels) // rows), figsize=size, layout="constrained")
+        for axis in axes.flat[len(panels):]:
+            axis.remove()
+        put(axes.flat, panels, best)
+        figure.savefig(Path(__file__).with_name(name), dpi=100, facecolor="white")
+
+
+def put(axes, panels, best):
+    for axis, (z, title) in zip(axes, panels, strict=False):
         kind = {"mask": "mask"}.get(title, "value" if "shift" in title else "saliency")
         show.picture(axis, z, kind)
         axis.set_title(title, fontsize=13)
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
     axes[4].plot(best[1] + 31, best[0] + 31, "o", ms=9, mfc="none", mec="red", mew=2)
-    figure.savefig(Path(__file__).with_name("sage.png"), dpi=100, facecolor="white")
 
 
 if __name__ == "__main__":
