@@ -302,8 +302,8 @@ if sample.masks is not None:
 # %% [markdown]
 # **What to see.** Boxes, aimed or not, often cover one object whole. GuidedMixup keeps a half of each because its labels
 # are even, not because of where it blends. Puzzle Mix, Co-Mixup and SAGE keep more than their labels explain, by about as much:
-# SAGE may put one object beside the other; the others, with two inputs, hand out blocks. This is a property of pictures, on synthetic images; whether it makes a better classifier is for the benchmark to
-# say.
+# SAGE may put one object beside the other; the others, with two inputs, hand out blocks. This is a property of pictures, on
+# synthetic images; whether it makes a better classifier is for the benchmark to say.
 #
 # ## What the mixing costs
 #
@@ -334,8 +334,8 @@ assert all(min(t) > 0 for t in spent.values())
 show.table(["method", "ms a batch, median of 3"], [[name, sorted(t)[1]] for name, t in spent.items()])
 
 # %% [markdown]
-# Puzzle Mix is the mean over its four grids. On a GPU all of this is to run there (no record of it yet): the minimum cut and the labelling as one kernel
-# each, a program for each picture or partition. Other devices than a CPU or an NVIDIA GPU hand these two to the host.
+# Puzzle Mix is the mean over its four grids. On a GPU all of this is to run there (no record of it yet): the minimum cut
+# and the labelling as one kernel each, a program for each picture or partition. Other devices than a CPU or an NVIDIA GPU hand these two to the host.
 #
 # ## What would break it
 #

@@ -269,8 +269,8 @@ assert falls("Lightning")
 # ## Hugging Face
 #
 # A `Trainer` computes its loss in one method; override that. Two lines are easily missed. `model` is the network as the trainer
-# has wrapped it; one that was bound before is not wrapped, and the processes would exchange no gradients. And the loss is a mean over its batch, which the
-# trainer must divide when it accumulates gradients.
+# has wrapped it; one that was bound before is not wrapped, and the processes would exchange no
+# gradients. And the loss is a mean over its batch, which the trainer must divide when it accumulates gradients.
 
 # %%
 import transformers
@@ -589,8 +589,8 @@ show.table(["CIFAR-10, our short recipe", "%, mean ± deviation (seeds)", "minus
 # %% [markdown]
 # Our own records of a recipe a tenth as long, on a fifth of the images, with a network of a quarter of the width, point the other
 # way: with its own options SAGE stayed below vanilla in each run. Of the searches of more shifts, those of 10 and of 100 % came out
-# about where vanilla did, that of 50 % a point below ([chapter 11](11_image_classification.ipynb), [chapter 12](12_ablations.ipynb)). That does not contradict the paper, whose
-# runs are ten times as long; nor does it confirm it.
+# about where vanilla did, that of 50 % a point below ([chapter 11](11_image_classification.ipynb), [chapter 12](12_ablations.ipynb)). That does
+# not contradict the paper, whose runs are ten times as long; nor does it confirm it.
 #
 # What to conclude for your own data is our judgement, not a measurement:
 #
