@@ -8,10 +8,9 @@ import torch
 
 from ._loop import carried, check_network, local, logits_of, soft_labels
 from ._settings import Settings, looks_at_saliency
-from .methods._clean_pass import clean_pass
+from .methods._clean_pass import clean_pass, unscaled
 from .methods._guided import Guided
 from .methods._method import Method
-from .saliency import at_least_float32
 
 
 class DropIn(Settings):
@@ -181,4 +180,4 @@ def _there(grad, scale):
     if grad is None:
         raise RuntimeError("the network passes no gradient to the images: take out no_grad() or detach(), and freeze "
                            "layers by requires_grad=False")
-    return at_least_float32(grad) / scale
+    return unscaled(grad, scale)

@@ -7,6 +7,8 @@ import contextlib
 
 import torch
 
+from ..saliency import at_least_float32
+
 
 def clean_pass(net, x, loss_of, weight=1.0, keep=True, scale=lambda loss: loss):
     """weight * loss_of(net(x)) and its gradient by x (B, C, H, W): (loss, gradient), both detached.
@@ -21,6 +23,11 @@ def clean_pass(net, x, loss_of, weight=1.0, keep=True, scale=lambda loss: loss):
             scale(loss).backward()
             return loss.detach(), x.grad
         return loss.detach(), torch.autograd.grad(scale(loss), x, allow_unused=True)[0]
+
+
+def unscaled(grad, scale):
+    """A gradient (B, C, H, W) of scale * loss -> that of the loss, float32 or float64."""
+    return at_least_float32(grad) / scale
 
 
 def image_gradient(net, x, loss_of):
