@@ -13,6 +13,12 @@ def local(model):
     return local(inner.module) if wrapped else model
 
 
+def uncompiled(model):
+    """`local`, and out of torch.compile: the modules that hooks stand in."""
+    net = local(model)
+    return getattr(net, "_orig_mod", net)
+
+
 def check_network(model, prob):
     """One clear error for what cannot be looked through."""
     if not isinstance(model, torch.nn.Module):

@@ -14,7 +14,7 @@ import warnings
 import torch
 
 from ._drop_in import DropIn
-from ._loop import local
+from ._loop import uncompiled
 from .methods import comixup, cutmix, manifold_mixup, mixup, puzzlemix, sage, saliencymix
 from .methods._method import Mixed
 
@@ -132,7 +132,7 @@ class ManifoldMixup(_Named):
             raise ValueError("Manifold Mixup does not reach the copies that DataParallel makes: use "
                              "DistributedDataParallel")
         super().bind(model)
-        net = getattr(local(model), "_orig_mod", local(model))
+        net = uncompiled(model)
         stages = [stages] if isinstance(stages, (str, torch.nn.Module)) else stages
         found = [net.get_submodule(s) if isinstance(s, str) else s for s in stages or getattr(net, "stages", ())]
         if not {id(s) for s in found} <= {id(m) for m in net.modules()}:
@@ -143,12 +143,16 @@ class ManifoldMixup(_Named):
                              f"{[name for name, _ in net.named_children()]}")
         self.unbind()
         self.model, self._stages = model, found
-        self._hooks = [stage.register_forward_hook(self._hook()) for stage in self._stages]
+        self._set_hooks()
         return self
+
+    def _set_hooks(self):
+        self._hooks = [stage.register_forward_hook(self._hook()) for stage in self._stages]
 
     def __setstate__(self, state):  # of a copy: hooks of its own, in its own network
         super().__setstate__(state)
-        self._hooks = [stage.register_forward_hook(self._hook()) for stage in self.__dict__.get("_stages", ())]
+        if self.model is not None:
+            self._set_hooks()
 
     def unbind(self):
         """Take the hooks out of the network again, as before it is pickled whole."""
@@ -184,8 +188,7 @@ class ManifoldMixup(_Named):
         return mixed
 
     def _hook(self):
-        net = getattr(local(self.model), "_orig_mod", local(self.model))
-
+        net = uncompiled(self.model)
         @torch.compiler.disable
         def mix_here(stage, _, out):  # a closure: a copy of the network takes it along as it is, and is never mixed
             if self._next is None or self._next[0] is not stage or not net.training:

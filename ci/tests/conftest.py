@@ -32,6 +32,13 @@ def tiny():
 
 
 @pytest.fixture
+def images():
+    """Six images, not square, and their class numbers."""
+    g = torch.Generator().manual_seed(0)
+    return torch.randn(6, 3, 14, 18, generator=g), torch.randint(10, (6,), generator=g)
+
+
+@pytest.fixture
 def vectors():
     """What the authors' code computed on given draws: name -> dict of tensors."""
     from pathlib import Path

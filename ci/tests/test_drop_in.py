@@ -25,12 +25,6 @@ LOOK = (SAGE, PuzzleMix, CoMixup)
 every = pytest.mark.parametrize("kind", ALL, ids=lambda c: c.__name__)
 
 
-@pytest.fixture
-def images():
-    g = torch.Generator().manual_seed(0)
-    return torch.randn(6, 3, 14, 18, generator=g), torch.randint(10, (6,), generator=g)
-
-
 def state(net):
     buffers = {k: v.clone() for k, v in net.state_dict().items()}
     parameters = {k: (p.requires_grad, None if p.grad is None else p.grad.clone()) for k, p in net.named_parameters()}

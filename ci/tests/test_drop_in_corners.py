@@ -17,12 +17,6 @@ LOOK = (SAGE, PuzzleMix, CoMixup)
 looking = pytest.mark.parametrize("kind", LOOK, ids=lambda c: c.__name__)
 
 
-@pytest.fixture
-def images():
-    g = torch.Generator().manual_seed(0)
-    return torch.randn(6, 3, 14, 18, generator=g), torch.randint(10, (6,), generator=g)
-
-
 class Around(nn.Module):
     """A network with something before it."""
 
