@@ -1,4 +1,5 @@
-"""The paper's numbers in book/reported against its tables as printed, and the list of its claims in book/claims.yml."""
+"""The paper's numbers in book/reported against its tables as printed; the lists of its claims (book/claims.yml) and of
+its disagreements with the authors' code (book/disagreements.yml)."""
 import re
 from pathlib import Path
 
@@ -101,3 +102,34 @@ def test_a_margin_follows_from_its_reason(claim):
 def all_hold(claim):
     holds, of = scorecard.as_printed(claim, CELLS)
     return holds == of
+
+
+DISAGREEMENTS = yaml.safe_load((TOP / "book/disagreements.yml").read_text())
+KNOWN = """
+    norm definition discarded mean-loss batchnorm-mode batchnorm-statistics eta eta-one
+    order gaussian zeta lambda-floor empty-map shifts candidates fill lambda upper-lambda partner prob-mix names
+    loss optimiser crop schedule program-defaults reported-number validation networks network-names
+    data-loading comixup-prior comixup-rate comixup-threshold comixup-seeds solvers cutmix-always saliencymix-detector
+    saliencymix-box
+    ablations budgets fgsm robustbench ranks few-shot-network few-shot-recipe hours
+    one-per-cent figure-5a no-method references""".split()
+
+
+def test_every_known_disagreement_is_listed_once():
+    assert [entry["key"] for entry in DISAGREEMENTS] == KNOWN
+
+
+@pytest.mark.parametrize("entry", DISAGREEMENTS, ids=lambda entry: entry["key"])
+def test_a_disagreement_names_both_places_and_the_default(entry):
+    assert set(entry) - {"options"} == {"key", "group", "title", "paper", "code", "tables", "here", "other"}
+    assert all(entry[k].strip() for k in set(entry) - {"options"})
+    assert re.search(r"Abstract|[Ss]ection|[Aa]ppendix|Table|Figure|Equation|Algorithm|papers?:", entry["paper"])
+    assert re.search(r"\w\.py:\d+|README|no code|\.py\b", entry["code"])
+
+
+def test_the_appendix_explains_the_disagreements_in_the_order_of_its_tables():
+    text = (TOP / "notebooks/py/appendix_paper_and_code.py").read_text()
+    headings = re.findall(r"^# (##+) (.+)$", text, re.M)
+    sections = [name for mark, name in headings if mark == "###" or name in {entry["group"] for entry in DISAGREEMENTS}]
+    listed = [name for entry in DISAGREEMENTS for name in (entry["group"], entry["title"])]
+    assert sections == list(dict.fromkeys(listed))
