@@ -50,7 +50,7 @@ from sagelib.rearrange import offsets
 from sagelib.saliency import normalise, saliency, smooth
 from sagelib.train import Recipe, fit
 
-listed = yaml.safe_load((records.RESULTS.parent / "disagreements.yml").read_text())
+listed = yaml.safe_load((records.REPORTED.parent / "disagreements.yml").read_text())
 
 # %% [markdown]
 # ## All disagreements
