@@ -158,11 +158,13 @@ def install(folder, wanted):
 
 
 def doing(log):
-    """What pip is doing, from the last line of its log."""
+    """What pip is doing, from its log and from what is there of the packages."""
     lines = log.read_text(errors="replace").strip().splitlines() or ["starting"]
-    if lines[-1].startswith("Installing collected packages"):
-        return f"unpacking {lines[-1].count(',') + 1} packages, of which PyTorch's are the largest"
-    return " ".join(lines[-1].split()[:3])
+    unpacking = [line.count(",") + 1 for line in lines if line.startswith("Installing collected")]
+    if not unpacking:
+        return " ".join(lines[-1].split()[:2])
+    there = len(list((log.parent / SITE).glob("*.dist-info")))
+    return f"unpacking: {there} of {unpacking[-1]} packages are there (PyTorch's are the largest)"
 
 
 def link(top, packages):
