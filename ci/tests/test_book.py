@@ -199,7 +199,7 @@ def test_a_method_opens_with_its_source_and_where_it_differs(path):
 @pytest.mark.parametrize("path", sorted((TOP / "sagelib").rglob("*.py")), ids=lambda p: str(p.relative_to(TOP)))
 def test_public_things_have_docstrings_and_files_are_short(path):
     tree = ast.parse(path.read_text())
-    assert ast.get_docstring(tree) and len(path.read_text().splitlines()) <= 200
+    assert ast.get_docstring(tree) and len(path.read_text().splitlines()) <= 400  # one idea a file
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
             assert ast.get_docstring(node), node.name
