@@ -4,6 +4,7 @@ second table. A file that is added or moved shows up in both; neither page is ed
 The order of the files is that of their first mention on the map, which is the paper's order; then the alphabet's.
 """
 import ast
+import functools
 import re
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -44,7 +45,10 @@ class Module:
 
     file = property(lambda self: self.path.relative_to(self.library).as_posix())
     folder = property(lambda self: self.path.relative_to(self.library).parent.as_posix())  # "." for the top
-    tree = property(lambda self: ast.parse(self.path.read_text(encoding="utf-8")))
+
+    @functools.cached_property
+    def tree(self):
+        return ast.parse(self.path.read_text(encoding="utf-8"))
 
     @property
     def public(self):
