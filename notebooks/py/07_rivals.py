@@ -253,6 +253,7 @@ assert sorted(seen) == list(range(100)) and at == 0  # each image once, and back
 # stands in each method's file.
 
 # %%
+# NBVAL_IGNORE_OUTPUT
 def passes(name):
     count = []
     hook = net.register_forward_hook(lambda *_: count.append(1))
