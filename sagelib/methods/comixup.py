@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from .._modes import batch_statistics
 from ..losses import cross_entropy
 from ..saliency import normalise
 from ._assign import assign
-from ._clean_pass import batch_statistics
 from ._guided import Guided
 from ._method import Mixed, check_pairs, check_saliency, choice, number, whole
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from .._modes import evaluation_mode
 from . import cutout, randaugment
-from ._clean_pass import evaluating
 from ._guided import Guided
 from ._method import Mixed, check_pairs, choice, number, per_channel, whole
 from .cutmix import outside
@@ -65,7 +65,7 @@ class KeepAugment(Guided):
         return (logits.float() * y).sum()
 
     def passing(self, net, bn=None):
-        return evaluating(net)
+        return evaluation_mode(net)
 
     def seen(self, grad):
         return grad.float().abs().amax(1, keepdim=True)
