@@ -214,7 +214,7 @@ def test_wrong_options_are_one_clear_error(wrong, message):
 def test_wrong_batches_are_one_clear_error(tiny, images):
     x, t = images
     mix = SAGE(num_classes=10).bind(tiny())
-    for batch, message in (((x, t + 5), "from 0 to 9, not"), ((x, t[:5]), "class numbers \\(6,\\)"),
+    for batch, message in (((x, t + 5), "from 0 to 9, not"), ((x, t[:5]), "class indices \\(6,\\)"),
                            ((x, torch.rand(6, 9)), "soft labels \\(6, 10\\)"), ((x, t > 3), "torch.bool"),
                            ((x.byte(), t), "normalised floats"), ((x[0], t), "normalised floats"),
                            ((x[:0], t[:0]), "normalised floats")):

@@ -102,7 +102,7 @@ class CoMixup(Guided):
         return self.clean, 1.0
 
     def clean_loss(self, logits, y):
-        return (2 / y.shape[1] if self.loss == "bce" else 1) * cross_entropy(logits, y)
+        return (2 / max(2, y.shape[1]) if self.loss == "bce" else 1) * cross_entropy(logits, y)
 
     def passing(self, net, bn=None):
         return batch_statistics(net) if (bn or self.bn) == "batch" else contextlib.nullcontext()

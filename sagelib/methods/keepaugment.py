@@ -62,6 +62,7 @@ class KeepAugment(Guided):
     std: float | tuple = per_channel(1.0, 0)
 
     def clean_loss(self, logits, y):
+        y = y - 0.5 if y.shape[1] == 1 else y  # one logit z stands for -z/2 and z/2
         return (logits.float() * y).sum()
 
     def passing(self, net, bn=None):
