@@ -202,7 +202,8 @@ def test_pages_are_written_from_whatever_files_there_are(pages, tmp_path):
 
 ALLOWED = {  # who may import whom inside sagelib; a name stands for the file or the folder
     "saliency": set(), "mask": {"saliency"}, "rearrange": {"saliency", "mask", "_search"},
-    "evaluate": set(), "calibration": set(), "fewshot": {"batches"}, "robustness": {"_constants", "_autoattack"},
+    "_modes": set(), "evaluate": {"_modes"}, "calibration": set(), "fewshot": {"batches", "_modes"},
+    "robustness": {"_constants", "_autoattack", "_modes"},
     "corruptions": {"_blurs", "_weather"}, "_blurs": set(), "_weather": {"_blurs"}, "_autoattack": set(),
     "records": {"_stamp", "_paper_recipe"}, "_stamp": set(), "_paper_recipe": set(), "weights": set(),
     "show": set(), "statistics": set(),
@@ -219,7 +220,7 @@ ALLOWED = {  # who may import whom inside sagelib; a name stands for the file or
     "batches": {"losses"}, "losses": {"saliency"}, "timing": set(), "__init__": {"drop_in"},
     "drop_in": {"_drop_in", "_loop", "methods"}, "_drop_in": {"_loop", "_settings", "methods"}, "_loop": set(),
     "_settings": set(),
-    "methods": {"methods", "losses", "_constants", "saliency", "mask", "rearrange"},
+    "methods": {"methods", "losses", "_constants", "_modes", "saliency", "mask", "rearrange"},
 }
 
 

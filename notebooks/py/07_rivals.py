@@ -331,7 +331,6 @@ for _ in range(3):
         job()
         spent.setdefault(name, []).append(1000 * (time.perf_counter() - begin) / (4 if name == "puzzlemix" else 1))
 torch.set_num_threads(threads)
-assert all(min(t) > 0 for t in spent.values())
 show.table(["method", "ms a batch, median of 3"], [[name, sorted(t)[1]] for name, t in spent.items()])
 
 # %% [markdown]
