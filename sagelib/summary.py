@@ -123,16 +123,18 @@ def in_words(family, ours, baseline, quantity=ACCURACY):
               "the paper.")
     gaps = family.differences
     if not gaps:
-        missing = f"{baseline} has not been run with it" if baseline not in ours else (
-            f"no other row has a seed in common with {baseline}")
-        return f"{recipe} There is no difference to decide, since {missing}."
+        why = "no other row has a seed in common with it" if baseline in ours else "it has not been run"
+        return f"There is no difference to {baseline}, since {why}. {recipe}"
     few = [label for label, gap in gaps.items() if gap.n < LEAST_SEEDS]
-    which = "All differences rest" if len(few) == len(gaps) else f"{', '.join(few)}: these differences rest"
-    seeds = f" {which} on fewer than {LEAST_SEEDS} seeds, which decide nothing." if few else ""
+    rest = "The difference rests" if len(gaps) == 1 else "All differences rest"
+    if len(few) < len(gaps):
+        rest = f"For {', '.join(few)} they rest"
+    seeds = f" {rest} on fewer than {LEAST_SEEDS} seeds, which decide nothing." if few else ""
     known = all(quantity.correct(r) is not None for rs in ours.values() for r in rs)
-    images = "is computed image by image" if known else (
-        "is an upper limit where a record does not say which test images are right")
-    return f"*{family.rule}* {family.sentence}{seeds} The error of the test set {images}. {recipe}"
+    images = "The error of the test set is computed image by image." if known else (
+        "Not every record says which test images are right; there the error of the test set is that of different "
+        "images, which is too large.")
+    return f"*{family.rule}* {family.sentence}{seeds} {images} {recipe}"
 
 
 def as_csv(header, rows):
