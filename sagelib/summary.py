@@ -113,6 +113,11 @@ def evidence(family, label):
     return ["" if gap.std is None else gap.std / gap.n**0.5, gap.test_error, family.word(label)]
 
 
+def machines(ours):
+    """The hardware that runs were trained on, in words, for `ours`: label -> records."""
+    return " and ".join(sorted({r["hardware"]["gpu"] or "a CPU" for rs in ours.values() for r in rs}))
+
+
 def in_words(family, ours, baseline, quantity=ACCURACY):
     """What a family of `against` decides, how sure that is, and what its recipe can say of the paper: sentences for the
     text below a table. "" without records."""

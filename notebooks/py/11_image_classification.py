@@ -71,16 +71,10 @@ recipes = [(place, kind, runs)
 most_runs = max(recipes, key=lambda recipe: sum(map(len, recipe[2].values())), default=("", "", {}))
 main_place, main_kind, main_runs = most_runs  # the recipe that the next figures show
 
-
-def machines(runs):
-    """The hardware that the runs of a table were trained on, in words."""
-    used = {r["hardware"]["gpu"] or "a CPU" for rs in runs.values() for r in rs}
-    return " and ".join(sorted(used))
-
-
 if main_runs:
     display(show.table(["data, network", "recipe", "methods", "runs", "trained on"], [
-        [TITLES[place], kind, len(runs), sum(map(len, runs.values())), machines(runs)]
+        [TITLES[place], kind, len(runs), sum(map(len, runs.values())),
+         summary.machines(runs)]
         for place, kind, runs in recipes]))
     example = next(iter(main_runs.values()))[0]
     display(show.table(["part of the record", "what it says"], [
@@ -89,7 +83,7 @@ if main_runs:
         ["parameters of the network", example["model"]["parameters"]],
         ["epochs in the curve", len(example["curve"])],
         ["seconds per epoch", example["seconds"]["epoch"]],
-        ["torch", example["versions"]["torch"]], ["trained on", machines({"": [example]})],
+        ["torch", example["versions"]["torch"]], ["trained on", summary.machines({"": [example]})],
         ["file", records.path(example, "book/results")]]))
 else:
     display(show.Markdown("No run of Table 1 has a record yet: **not run**."))
@@ -583,7 +577,7 @@ for place, numbers in reported.items():
     for kind, runs in (measured[place] or {"": {}}).items():
         family = summary.against(runs, "vanilla", "methods", TITLES[place])
         rows = [[*row, *summary.evidence(family, row[0])] for row in summary.compare(numbers, runs)]
-        caption = f"Recipe: {kind}. Trained on {machines(runs)}." if runs else "Not run."
+        caption = f"Recipe: {kind}. Trained on {summary.machines(runs)}." if runs else "Not run."
         display(show.table(header, rows, f"{TITLES[place]}. {caption}"))
         if runs:
             display(show.Markdown(summary.in_words(family, runs, "vanilla")))
