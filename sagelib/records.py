@@ -3,14 +3,18 @@
 A record is written under a temporary name and renamed; one that is there is never replaced. `record.schema.json`
 beside this file says what a record holds.
 """
+import base64
 import csv
 import fcntl
+import functools
 import hashlib
 import json
 import os
 import statistics
 from datetime import UTC, datetime
 from pathlib import Path
+
+import numpy as np
 
 from ._paper_recipe import recipe_kind
 from ._stamp import commit, hardware, versions
@@ -123,7 +127,7 @@ def add_evaluation(file, *, what, results, parameters, device="cpu"):
     folder = os.open(file.parent, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
-        record = read(file)
+        record = _parsed(file)
         done = record.get("evaluations", [])
         if any(e["what"] == what and e["parameters"] == parameters for e in done):
             raise ValueError(f"{file} has the evaluation {what!r} with these parameters; a result is never replaced")
@@ -144,8 +148,28 @@ def evaluation(record, what, **parameters):
     return found[-1] if found else None
 
 
+def correct_images(record):
+    """Which test images the trained network gets right, a bool array (N,) in the test set's order; None where the
+    record does not say."""
+    packed = record.get("final", {}).get("correct")
+    if packed is None:
+        return None
+    bits = np.frombuffer(base64.b64decode(packed), np.uint8)
+    return np.unpackbits(bits, count=record["dataset"]["test"]).astype(bool)
+
+
 def read(file):
-    """One record, checked. ValueError names the file that does not parse or is no record."""
+    """One record, checked. ValueError names the file that does not parse or is no record.
+
+    The kind of a training run's recipe is derived anew, so that all records are told apart by one rule.
+    """
+    record = _parsed(file)
+    if record["kind"] not in ("timing", "few_shot"):
+        record["kind"] = recipe_kind(*(record[k] for k in ("dataset", "model", "method", "recipe")))
+    return record
+
+
+def _parsed(file):
     try:
         record = json.loads(Path(file).read_text())
         validate(record)
@@ -180,6 +204,13 @@ def _number(text):
         return text
 
 
+@functools.cache
+def _validator(kind):
+    import jsonschema
+
+    return jsonschema.Draft202012Validator(json.loads(SCHEMAS[kind].read_text()))
+
+
 def validate(record):
     """ValueError with the place and the reason where a record is not what the schema says."""
     try:
@@ -187,8 +218,7 @@ def validate(record):
     except ImportError as error:
         raise ImportError("records need jsonschema: pip install 'sagelib[book]'") from error
     kind = record.get("kind") if isinstance(record, dict) else None
-    schema = json.loads(SCHEMAS[kind if kind in ("timing", "few_shot") else "record"].read_text())
-    found = jsonschema.Draft202012Validator(schema).iter_errors(record)
+    found = _validator(kind if kind in ("timing", "few_shot") else "record").iter_errors(record)
     worst = jsonschema.exceptions.best_match(found)
     if worst is not None:
         raise ValueError(f"at {'/'.join(map(str, worst.absolute_path)) or 'the top'}: {worst.message}")

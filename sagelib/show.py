@@ -4,6 +4,7 @@ import inspect
 import matplotlib.pyplot as plt
 import torch
 
+STALE = "no longer agrees with the tables above"  # what ci/book looks for in the chapters it ran
 MAPS = {"saliency": dict(cmap="magma", vmin=0), "mask": dict(cmap="coolwarm_r", vmin=0, vmax=1),
         "value": dict(cmap="viridis")}
 COLOURS = {"vanilla": "#5b6470", "mixup": "#0072b2", "cutmix": "#d55e00", "manifold_mixup": "#332288",
@@ -139,3 +140,10 @@ def table(header, rows, caption=None):
 def source(*things):
     """The library's own lines for functions or classes."""
     return Markdown("```python\n" + "\n\n\n".join(inspect.getsource(thing).rstrip() for thing in things) + "\n```")
+
+
+def written_for(holds, paragraph):
+    """Guard of a paragraph that was written for certain records: shows nothing where it still `holds`, else a note that
+    names the paragraph to rewrite. New records never stop a chapter."""
+    note = f"> **Newer records.** The paragraph “{paragraph}” was written before the newest records, and {STALE}."
+    return None if holds else Markdown(note)

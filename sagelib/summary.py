@@ -1,10 +1,16 @@
-"""Many records -> the numbers of a table: which runs belong together, the mean and spread over their seeds, the
-difference to vanilla, what was measured beside what was reported, and the table as CSV or LaTeX."""
+"""Many records -> the numbers of a table: which runs belong together, mean and standard deviation over their seeds,
+what was measured beside what was reported, and the table as CSV or LaTeX.
+
+Whether a difference is decided is a matter of `sagelib.statistics`.
+"""
 import csv
 import io
 import json
 import statistics
 from dataclasses import dataclass
+
+from .quantities import ACCURACY
+from .statistics import LEAST_SEEDS, Family, difference
 
 
 @dataclass(frozen=True)
@@ -21,20 +27,6 @@ class Spread:
         if self.std is None:
             return None
         return float(_student().ppf(0.975, self.n - 1)) * self.std / self.n**0.5
-
-    @property
-    def p(self):
-        """Two-sided p-value of a mean of 0 by Student's t-test; 1 for a single value, which decides nothing."""
-        if self.std is None:
-            return 1.0
-        if self.std == 0:
-            return float(self.mean == 0)
-        return 2 * float(_student().sf(abs(self.mean) / self.std * self.n**0.5, self.n - 1))
-
-    @property
-    def sign(self):
-        """1 where the whole 95 % t-interval lies above 0, -1 where it lies below, 0 where that is not decided."""
-        return 0 if self.p >= 0.05 else 1 if self.mean > 0 else -1
 
     def __str__(self):
         return format(self)
@@ -53,44 +45,26 @@ def _student():
 
 
 def spread(values):
-    """Numbers, one a seed -> their Spread; ValueError without any."""
+    """Numbers, one per seed -> their Spread; ValueError without any."""
     values = list(values)
     if not values:
         raise ValueError("there is nothing to average: no record has this number")
     return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
 
-def paired(records, baseline, value):
-    """The Spread of value(record) - value(its twin in the baseline), over the seeds that both have; None if there is
-    no such seed. Two records of one seed on one side are an error: they are no pair."""
-    sides = [{}, {}]
-    for side, found in zip(sides, (records, baseline), strict=True):
-        for record in found:
-            if record["seed"] in side:
-                raise ValueError(f"two records of {record['method']['name']} with seed {record['seed']}: they are of "
-                                 "different recipes, and no pair")
-            side[record["seed"]] = value(record)
-    ours, theirs = sides
-    shared = sorted(ours.keys() & theirs.keys())
-    return spread(ours[seed] - theirs[seed] for seed in shared) if shared else None
+final = ACCURACY.value  # test accuracy after the last epoch, percent: what the tables compare
 
 
-def final(record):
-    """Test accuracy after the last epoch, percent: what the tables compare."""
-    return record["final"]["accuracy"]
-
-
-def measured(records, dataset, model, rows):
+def runs_by_row(records, dataset, model, rows):
     """What was measured for the rows of a table, by recipe: kind -> label -> the row's records by seed.
 
     rows: label -> (method, options), as in a plan. The paper's recipe comes first, then that with most records. Of two
-    records of one seed, which differ in how they were computed (precision, memory layout), the one finished first
-    counts.
+    records of one seed, which differ in memory layout alone, the one that finished first counts.
     """
     def run(r):
         return r["dataset"]["name"], r["model"]["name"], r["method"]["name"], r["parameters"].get("options") or {}
 
-    here = [r for r in records if r["method"]["settings"] == "paper"]
+    here = [r for r in records if tuned(r)]
     here.sort(key=lambda r: (r["seed"], r.get("finished", "")))
     found = {label: [r for r in here if run(r) == (dataset, model, *row)] for label, row in rows.items()}
     tables = {kind: {} for kind in by_kind(r for rs in found.values() for r in rs)}
@@ -100,22 +74,72 @@ def measured(records, dataset, model, rows):
     return {kind: {label: list(seeds.values()) for label, seeds in table.items()} for kind, table in tables.items()}
 
 
-def compare(said, ours, baseline="vanilla", value=final):
+def compare(said, ours, baseline="vanilla", quantity=ACCURACY):
     """Rows of a table: label, reported, measured, their difference, and the paired difference to the baseline.
 
-    said: label -> the paper's number; ours: label -> records of one recipe, as `measured` gives them. What was not run
-    says so; a shortened recipe is not subtracted from the paper's number.
+    said: label -> the paper's number; ours: label -> records of one recipe, as `runs_by_row` gives them. A row without
+    records says "not run". A recipe that is not the paper's is not subtracted from the paper's number.
     """
     rows = []
     for label, number in said.items():
         if label not in ours:
             rows.append([label, number, "not run", "", ""])
             continue
-        here = spread(map(value, ours[label]))
-        pairs = paired(ours[label], ours.get(baseline, []), value) if label != baseline else None
-        difference = f"{here.mean - number:+.2f}" if ours[label][0]["kind"] == "paper" else ""
-        rows.append([label, number, here, difference, f"{pairs:+.2f}" if pairs else ""])
+        here = spread(map(quantity.value, ours[label]))
+        pairs = difference(ours[label], ours.get(baseline, []), quantity) if label != baseline else None
+        gap = f"{here.mean - number:+.2f}" if ours[label][0]["kind"] == "paper" else ""
+        rows.append([label, number, here, gap, str(pairs) if pairs else ""])
     return rows
+
+
+def against(ours, baseline, what, where, quantity=ACCURACY):
+    """The Family of the differences to a baseline over equal seeds, for `ours`: label -> records of one recipe.
+
+    Its name is made of `what` the rows are, in the plural, and of `where` they were measured: "the 7 methods against
+    vanilla, CIFAR-10".
+    """
+    sides = {label: (rs, ours.get(baseline, [])) for label, rs in ours.items() if label != baseline}
+    gaps = {label: gap for label, pair in sides.items() if (gap := difference(*pair, quantity))}
+    rows = f"{len(gaps)} {what}" if len(gaps) != 1 else f"{what.removesuffix('s')} {next(iter(gaps))}"
+    return Family(f"the {rows} against {baseline}, {where}", gaps)
+
+
+def evidence(family, label):
+    """Three cells for a row of a table: the standard error of its mean difference by the seeds, that by the test set,
+    and whether the difference is decided; empty where there is none."""
+    gap = family.differences.get(label)
+    if gap is None:
+        return ["", "", ""]
+    return ["" if gap.std is None else gap.std / gap.n**0.5, gap.test_error, family.word(label)]
+
+
+def machines(ours):
+    """The hardware that runs were trained on, in words, for `ours`: label -> records."""
+    return " and ".join(sorted({r["hardware"]["gpu"] or "a CPU" for rs in ours.values() for r in rs}))
+
+
+def in_words(family, ours, baseline, quantity=ACCURACY):
+    """What a family of `against` decides, how sure that is, and what its recipe can say of the paper: sentences for the
+    text below a table. "" without records."""
+    if not ours:
+        return ""
+    recipe = ("The recipe is the paper's." if next(iter(ours.values()))[0]["kind"] == "paper" else
+              "The recipe is not the paper's: its numbers compare with each other, and neither support nor contradict "
+              "the paper.")
+    gaps = family.differences
+    if not gaps:
+        why = "no other row has a seed in common with it" if baseline in ours else "it has not been run"
+        return f"There is no difference to {baseline}, since {why}. {recipe}"
+    few = [label for label, gap in gaps.items() if gap.n < LEAST_SEEDS]
+    rest = "The difference rests" if len(gaps) == 1 else "All differences rest"
+    if len(few) < len(gaps):
+        rest = f"For {', '.join(few)} they rest"
+    seeds = f" {rest} on fewer than {LEAST_SEEDS} seeds, which decide nothing." if few else ""
+    known = all(quantity.correct(r) is not None for rs in ours.values() for r in rs)
+    images = "The error of the test set is computed image by image." if known else (
+        "Not every record says which test images are right; there the error of the test set is that of different "
+        "images, which is too large.")
+    return f"*{family.rule}* {family.sentence}{seeds} {images} {recipe}"
 
 
 def as_csv(header, rows):
@@ -147,8 +171,13 @@ def as_latex(header, rows):
 
 
 def as_tuned(records):
-    """The records whose method ran with the paper's settings and no option of its own: what the tables compare."""
-    return [r for r in records if r["method"]["settings"] == "paper" and not r["parameters"].get("options")]
+    """The records whose method ran with the paper's settings and no option changed: what the tables compare."""
+    return [r for r in records if tuned(r) and not r["parameters"].get("options")]
+
+
+def tuned(record):
+    """Whether the method was asked to run with the paper's settings, where the paper states any."""
+    return record["parameters"].get("settings", record["method"]["settings"]) == "paper"
 
 
 def by_kind(records):
