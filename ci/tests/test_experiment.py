@@ -6,6 +6,7 @@ import contextlib
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import papermill
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
@@ -162,6 +163,9 @@ def test_robustness_goes_into_the_record_of_its_network_once(tmp_path):
     assert added["parameters"]["images"] == added["parameters"]["pgd_images"] == 50
     with pytest.raises(REFUSED, match="holds this evaluation already"):
         evaluate()
+    np.save(tmp_path / "labels.npy", np.tile(np.arange(100, dtype=np.uint8), 50))
+    with pytest.raises(REFUSED, match=r"labels\.npy has class indices from 0 to 99, this test set has 10 classes"):
+        evaluate(published=str(tmp_path))
     better = {**record, "final": {**record["final"], "accuracy": record["final"]["accuracy"] + 5}}
     other = records.write(better, tmp_path / "others")
     with pytest.raises(REFUSED, match="do not belong together"):
