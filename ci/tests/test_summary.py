@@ -136,7 +136,7 @@ def test_what_a_family_decides_in_words():
     mixed = {"sage": run("sage", (90.0, 90.5, 90.2)), "mixup": run("mixup", (80.0, 81.0))}
     family, text = words({"vanilla": vanilla, **mixed})
     assert family.name == "the 2 methods against vanilla, CIFAR-10"
-    assert "Higher: sage; not decided: mixup. For mixup they rest on fewer than 3 seeds" in text
+    assert "Higher: sage; not decided: mixup. The difference for mixup rests on fewer than 3 seeds" in text
     assert summary.evidence(family, "sage")[2] == "higher" and summary.evidence(family, "cutmix") == ["", "", ""]
     seeds, images, word = summary.evidence(family, "mixup")
     assert seeds == pytest.approx(np.std([0.0, 0.6], ddof=1) / 2**0.5) and word == "not decided"
