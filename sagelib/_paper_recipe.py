@@ -3,6 +3,7 @@
 PAPER = dict(epochs=300, lr=0.2, momentum=0.9, nesterov=True, weight_decay=1e-4, milestones=[1 / 3, 2 / 3], decay=0.1,
              batch=100, padding=2, flip=True, loss="bce", train_images=50_000, precision="fp32", compile=False,
              schedule="steps", settings="paper")
+DATASETS = ("cifar10", "cifar100")  # that appendix B states a recipe and the methods' settings for
 LR = {("cifar10", "comixup"): 0.12}  # with 0.2 the paper saw it diverge
 WIDTH = {"preactresnet18": 64, "wrn16_8": 8, "resnext29_4_24": 24}
 SAYS = {"train_images": "training images", "settings": "method settings", "compile": "compiled"}
@@ -23,7 +24,7 @@ def recipe_kind(dataset, model, method, recipe):
     changed = {k: f"{SAYS.get(k, k)} {_text(has.get(k))} (paper {_text(v)})" for k, v in asked.items()
                if has.get(k) != v}
     words = list(changed.values())
-    if dataset["name"] not in ("cifar10", "cifar100"):
+    if dataset["name"] not in DATASETS:
         words.append(f"data set {dataset['name']}, not one of the paper's")
     if not words:
         return "paper"
@@ -37,3 +38,9 @@ def _text(value):
     if isinstance(value, list):
         return " and ".join(map(_text, value))
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def learning_rate(dataset, method, settings="paper"):
+    """Initial learning rate of a method on a data set (names): with the paper's settings, what its appendix B states;
+    else that of all other methods."""
+    return LR.get((dataset, method), PAPER["lr"]) if settings == "paper" else PAPER["lr"]

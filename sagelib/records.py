@@ -119,9 +119,8 @@ def write(record, root):
 def add_evaluation(file, *, what, results, parameters, device="cpu", network=None):
     """Add an evaluation of the trained network, a dict of results, to its record in `file`; returns the record.
 
-    `network`: where another network of the same run was evaluated, trained again elsewhere, what `retrained` says of
-    it. ValueError if there is an evaluation of that name with these parameters: a result is not replaced. Two
-    processes may add at once.
+    `network`: what `weights.retrained` says of a network that the same run gave elsewhere. ValueError if there is an
+    evaluation of that name with these parameters: a result is not replaced. Two processes may add at once.
     """
     file = Path(file)
     with _files.locked(file.parent):
@@ -133,18 +132,6 @@ def add_evaluation(file, *, what, results, parameters, device="cpu", network=Non
                                          **({"network": network} if network else {})}]
         _files.replace(file, as_json(record))
     return record
-
-
-def retrained(record, trained):
-    """What an evaluation says of its network: nothing (None) if the record `trained`, which came with the weights,
-    has the curve of `record`; else where and when it was trained again, and its final accuracy."""
-    def curve(r):
-        return [{k: v for k, v in entry.items() if k != "seconds"} for entry in r["curve"]]
-
-    if curve(record) == curve(trained):
-        return None
-    return {"final": {k: trained["final"][k] for k in ("accuracy", "loss")},
-            **{k: trained[k] for k in ("hardware", "versions", "commit", "finished")}}
 
 
 def evaluation(record, what, **parameters):
