@@ -42,23 +42,27 @@ def prepare(cell, settings, out):
 def attempt(folder):
     """Do what FOLDER/attempt.json asks for; returns the published record's path.
 
-    Where the record is there and its weights are not, and an evaluation needs them, the network is trained again: the
-    record stands, and the evaluation says that it is about another network (`records.retrained`).
+    Where an evaluation needs the network of a record and its weights are not here, the run is trained again. The record
+    stands, and the evaluation says if it is about a network with another curve (`weights.retrained`).
     """
     folder = Path(folder)
     asked = json.loads((folder / "attempt.json").read_text())
-    cell, results = Cell(**asked["cell"]), Path(asked["results"])
-    common = {"networks": _networks(asked["out"]), **{k: asked[k] for k in ("root", "device") if asked.get(k)}}
-    recover(cell, asked["out"], results)
-    what, record = _left(cell, _published(cell.notebook, results), asked["out"])
-    published = records.path(record, results) if record else None
+    cell, results, out = Cell(**asked["cell"]), Path(asked["results"]), asked["out"]
+    common = {k: asked[k] for k in ("root", "device") if asked.get(k)}
+    what, record = _left(cell, _published(cell.notebook, results), out)
+    if what == TRAIN and recover(cell, out, results):
+        what, record = _left(cell, _published(cell.notebook, results), out)
     if what in (TRAIN, RETRAIN):
         execute(cell.notebook, folder, {**cell.parameters, **common, "results": str(folder / "results"),
-                                        "checkpoints": f"{asked['out']}/checkpoints", "progress": False})
+                                        "checkpoints": f"{out}/checkpoints", "networks": _networks(out, record),
+                                        "progress": False})
+    if what == TRAIN:
         made, = (folder / "results").rglob("*.json")
-        published = publish(made, results)
-    if not cell.evaluated(records.read(published)):
-        execute(cell.then, folder, {**cell.then_parameters, **common, "record": str(published)})
+        record = records.read(publish(made, results))
+    published = records.path(record, results)
+    if not cell.evaluated(record):
+        execute(cell.then, folder, {**cell.then_parameters, **common, "record": str(published),
+                                    "networks": _networks(out), "weights_file": str(_weights(record, out))})
         keep_notebook(folder / f"{cell.then}.ipynb", published.with_stem(f"{published.stem}-{cell.then}"))
     return published
 
@@ -76,7 +80,7 @@ def _left(cell, every, out):
     Of several records the one that is evaluated as asked comes first, then one whose weights are here.
     """
     def ready(record):
-        return cell.evaluated(record), records.path(record, _networks(out)).with_suffix(".pt").exists()
+        return cell.evaluated(record), _weights(record, out) is not None
 
     record = max(filter(cell.matches, every), key=ready, default=None)
     if record is None:
@@ -96,26 +100,33 @@ def _attempts(cell, out):
     return Path(out).resolve() / "attempts" / cell.name
 
 
-def _networks(out):
-    return f"{Path(out).resolve()}/networks"
+def _networks(out, record=None):
+    """The folder of networks; for those of a record that are trained again, one of its own inside: the library may have
+    got options since, and then they have another run's name."""
+    return f"{Path(out).resolve()}/networks" + (f"/again-{record['run']}" if record else "")
 
 
-def unpublished(cell, out, results):
-    """The records of a cell that earlier attempts finished and did not publish, since they were killed: files."""
+def _weights(record, out):
+    """The file of a record's network, of the first training or of a later one; None if there is none here."""
+    first = records.path(record, _networks(out)).with_suffix(".pt")
+    return first if first.exists() else next(iter(Path(_networks(out, record)).rglob("*.pt")), None)
+
+
+def unpublished(cell, out):
+    """Files of records of a cell that earlier attempts finished: they were killed before they could publish them."""
     found = []
     for made in sorted(_attempts(cell, out).glob("*/results/**/*.json")):
         try:
-            record = records.read(made)
+            if cell.matches(records.read(made)):
+                found.append(made)
         except ValueError:  # damaged: the run is done again
             continue
-        if not records.path(record, results).exists():
-            found.append(made)
     return found
 
 
 def recover(cell, out, results):
-    """Publish what earlier attempts at a cell finished; returns the places."""
-    return [publish(made, results) for made in unpublished(cell, out, results)]
+    """Publish what an earlier attempt at a cell without a record finished; returns the places."""
+    return [publish(made, results) for made in unpublished(cell, out)]
 
 
 def execute(notebook, folder, parameters):

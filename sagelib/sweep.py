@@ -35,7 +35,7 @@ def run(plan, size="paper", *, root="data", results=records.RESULTS, out="runs/s
     title, cells = chosen(plan, size, only)
     left = remaining(cells, results, out)
     with alone(out, say) if left else contextlib.nullcontext():
-        finished = [place for cell, _ in left for place in recover(cell, out, results)]
+        finished = [place for cell, what in left if what == TRAIN for place in recover(cell, out, results)]
         if finished:
             say(f"published: {len(finished)} that an earlier attempt had finished")
             left = remaining(cells, results, out)
@@ -133,10 +133,9 @@ def show(plan, size, results, only, out):
     title, cells = chosen(plan, size, only)
     left = remaining(cells, results, out)
     for cell, what in left:
-        finished = unpublished(cell, out, results)
-        note = "" if what == TRAIN else f"  ({what})"
-        print(f"{hours(cell):8.2f}  {cell.name}  {cell.parameters}"
-              + ("  (an earlier attempt finished: it is published)" if finished else note))
+        if what == TRAIN and unpublished(cell, out):
+            what = "an earlier attempt finished: it is published"
+        print(f"{hours(cell):8.2f}  {cell.name}  {cell.parameters}{'' if what == TRAIN else f'  ({what})'}")
     print(f"{sum(hours(cell) for cell, _ in left):8.2f}  GPU hours on a T4, estimated from the paper's Table 6, for "
           f"{len(left)} of {len(cells)} cells: {title}, size {size}")
     return 0
