@@ -222,8 +222,6 @@ sides = {"three loops, 1 %": (lambda: by_loops(1), 1), "masks, 1 %": (lambda: by
          "table, all": (lambda: _search.table(*flat, every), pairs)}
 seconds = timing.interleaved({name: side for name, (side, _) in sides.items()}, rounds=3)
 spent = {name: 1000 * pairs / sides[name][1] * timing.spread(found)["median"] for name, found in seconds.items()}
-assert spent["three loops, 1 %"] > 10 * spent["masks, 1 %"] > 30 * spent["slices, 1 %"]
-assert spent["masks, all"] > 30 * spent["table, all"]
 _, axis = plt.subplots(figsize=(6.4, 2.8), layout="constrained")
 drawn = axis.barh(list(spent), list(spent.values()), log=True,
                   color=["#c98a00" if name.endswith("1 %") else show.COLOURS["sage"] for name in spent])
@@ -347,7 +345,7 @@ bound = a.sum((1, 2, 3))[:, None] + _search.visible(b[:, 0], every)
 unmoved = total_saliency(a, b, torch.zeros(1, 2, dtype=torch.long))
 assert (all_of_them <= bound + 1e-5).all() and (bound >= all_of_them.amax(1, keepdim=True) - 1e-5).any(1).all()
 left = (bound >= unmoved).float().mean()
-assert 0 < left < 1  # the rest cannot win: exact, and on a CPU it would pay for large images
+assert left < 0.3  # the rest cannot win: exact, and on a CPU it would pay for large images
 
 # %% [markdown]
 # ### Exercise 8.2
@@ -369,7 +367,6 @@ assert (single - exact).abs().max() > 1000 * (double - exact).abs().max()
 # `shift(b, tau)` of a batch moves every map by its own shift. Why does the search not simply call it once for each candidate?
 
 # %% tags=["hide-cell"]
-slow = timing.interleaved({"shift": lambda: torch.stack([shift(b, t).sum((1, 2, 3)) for t in some], 1),
-                           "look-ups": lambda: _search.visible(b[:, 0], some)}, rounds=3)
-# it would copy every map for every candidate; slices are views, and the visible mass is four look-ups
-assert timing.ratio(slow["shift"], slow["look-ups"])["median"] > 2
+copied = torch.stack([shift(b, t).sum((1, 2, 3)) for t in some], 1)  # (pairs, candidates), after copying every map
+torch.testing.assert_close(_search.visible(b[:, 0], some), copied)
+# The copies hold 1,024 numbers for each candidate and pair. Slices are views, and the visible mass needs four look-ups.

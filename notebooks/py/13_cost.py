@@ -71,7 +71,8 @@ for o, i, j in itertools.product(range(3), range(6), range(5)):  # each number i
         by_weights[o, c, down, right] += wide[c, i + down, j + right] * up[o, i, j]
         n += 1
 
-x.requires_grad_(), w.requires_grad_()
+x.requires_grad_()
+w.requires_grad_()
 theirs = F.conv2d(x[None], w, padding=1)[0]
 theirs.backward(up)
 torch.testing.assert_close(theirs, out)
