@@ -115,21 +115,23 @@ def fill(packages, installer, wanted):
         shutil.rmtree(left, ignore_errors=True)
     part = packages.with_name(f"{packages.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        venv.create(part, with_pip=True, symlinks=True)
         installer(part, wanted)
         (part / READY).write_text("\n".join(wanted) + "\n")
+        old = part.with_name(f"{packages.name}.{uuid.uuid4().hex[:8]}.part")
         if packages.exists():
-            packages.rename(part.with_name(f"{packages.name}.{uuid.uuid4().hex[:8]}.part"))
+            packages.rename(old)
         part.rename(packages)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
 def install(folder, wanted):
-    """Install the requirements into the environment in `folder`, and say what is happening."""
-    free = shutil.disk_usage(folder).free / 1e9
+    """A new environment in `folder` with the requirements; says what is happening."""
+    free = shutil.disk_usage(folder.parent).free / 1e9
     if free < 16:
         raise RuntimeError(f"{free:.0f} GB are free in {folder.parent}; the installation needs 16")
+    venv.create(folder, with_pip=True, symlinks=True)
     print(
         "installing what the project needs, once for all checkouts: about 7 GB, 3 GB of downloads;\n"
         "2 minutes on a fast machine, a quarter of an hour on a slow one",
@@ -156,11 +158,13 @@ def install(folder, wanted):
 
 
 def doing(log):
-    """What pip is doing, from the last line of its log."""
+    """What pip is doing, from its log and from what is there of the packages."""
     lines = log.read_text(errors="replace").strip().splitlines() or ["starting"]
-    if lines[-1].startswith("Installing collected packages"):
-        return f"unpacking {lines[-1].count(',') + 1} packages, of which PyTorch's are the largest"
-    return " ".join(lines[-1].split()[:3])
+    unpacking = [line.count(",") + 1 for line in lines if line.startswith("Installing collected")]
+    if not unpacking:
+        return " ".join(lines[-1].split()[:2])
+    there = len(list((log.parent / SITE).glob("*.dist-info")))
+    return f"unpacking: {there} of {unpacking[-1]} packages are there (PyTorch's are the largest)"
 
 
 def link(top, packages):
