@@ -323,13 +323,14 @@ for name, each in nets.items():
     scored[name] = calibration.scores(logits, labels)
     assert abs(scored[name]["ece"] - slow_ece(confidence, correct)) < 1e-6
     rows.append([name, 100 * scored[name]["ece"], scored[name]["nll"], 100 * float(confidence.mean()), 100 * float(correct.mean())])
-assert rows[1][3] < rows[1][4]
+assert all(confidence < accuracy for *_, confidence, accuracy in rows)
 display(show.table(["network", "ECE, %", "NLL, nats", "mean confidence, %", "accuracy, %"], rows))
 show.reliability(scored["sage"]["bins"], "trained with SAGE, on shapes")
 
 # %% [markdown]
-# **What to see.** Where a bar is above its line, the network is right more often than it is sure: it is underconfident.
-# Training on mixed images, whose labels are never certain, teaches a network to be less sure, also on whole images.
+# **What to see.** Where a bar is above its line, the network is right more often than it is sure: it is underconfident. On
+# average both networks are. The short training is a likely reason for both. For SAGE there is another: the labels of mixed
+# images are never certain, so the network never learns to be.
 #
 # ## Tables 4 and 5, as printed
 #
@@ -418,8 +419,9 @@ for k, (_, title) in TABLES.items():
 # %% [markdown]
 # ### How much of the clean accuracy is left?
 #
-# Networks of different recipes already differ on clean images. The share of the clean accuracy that is left under a
-# perturbation takes this into account. Compare the columns of one table to see how much depends on the convention.
+# Networks that differ on clean images can lose the same share of their accuracy. So divide the accuracy under a perturbation by
+# the clean accuracy, for the printed numbers and for ours. Compare the columns of one table to see how much the convention
+# decides.
 
 # %% tags=["records", "nbval-ignore-output", "hide-input"]
 clean = {row["dataset"]: row for row in records.reported(1) if row["model"] == "preactresnet18"}
@@ -428,7 +430,8 @@ clean = {row["dataset"]: row for row in records.reported(1) if row["model"] == "
 def share_left(rs, convention, p):
     """What is left of the clean accuracy under one perturbation, percent: the mean over seeds."""
     found = [records.evaluation(r, "robustness", **BUDGET, images=10_000) for r in rs]
-    return statistics.fmean(100 * e["perturbed"][convention][p] / e["clean"] for e in found)
+    before = [e.get("clean", ACCURACY.value(r)) for e, r in zip(found, rs, strict=True)]
+    return statistics.fmean(100 * e["perturbed"][convention][p] / b for e, b in zip(found, before, strict=True))
 
 
 def shares(k, p, runs):
@@ -443,11 +446,12 @@ for k, kind, runs in [table for table in tables if {*table[2]} & {*METHODS}]:
         part = shares(k, p, runs)
         apart = {c.name: statistics.fmean(abs(row[3 + n] - row[2]) for row in part) for n, c in enumerate(CONVENTIONS)}
         rows += [*part, [p, "*mean distance*", "", *apart.values()]]
-        best = " and ".join(name for name, points in apart.items() if points < min(apart.values()) + 0.05)
-        nearest.append(f"{p}: {best}, {min(apart.values()):.1f} points (default: {apart[DEFAULT]:.1f} points)")
+        best = [name for name, points in apart.items() if points < min(apart.values()) + 0.05]
+        words = f"*{'* and *'.join(best)}*" if len(best) < len(apart) else "all conventions equally"
+        nearest.append(f"under {p} {words} ({min(apart.values()):.1f} points; the default: {apart[DEFAULT]:.1f})")
     display(show.table(["perturbation", "method", "printed", *apart], rows,
                        f"Share of the clean accuracy that is left, %. {recipe_of(k, kind, runs)}"),
-            show.Markdown(f"Nearest to the printed shares, by the mean distance over the methods: {'; '.join(nearest)}."))
+            show.Markdown(f"Nearest to the printed shares, by the mean distance: {'; '.join(nearest)}."))
 
 # %% [markdown]
 # **What to see.** A small distance is a hint at the paper's convention, not a proof. Unless the recipe is the paper's, a
@@ -459,12 +463,12 @@ for k, kind, runs in [table for table in tables if {*table[2]} & {*METHODS}]:
 #
 # A method makes this trade if it gains accuracy on clean images and loses accuracy on perturbed ones. So we compare each method
 # with vanilla twice, seed by seed: on clean images, and by the mean of the three perturbations under the default convention.
-# All these differences are decided together, by the rule below each table. The columns of the other conventions are there for
-# comparison; nothing is decided by them.
+# All these differences are decided together, by the rule in the caption. The columns of the other conventions are there for
+# comparison; nothing is decided by them. [The scorecard](scorecard.ipynb) asks the same records about each of the paper's claims.
 
 # %% tags=["records", "nbval-ignore-output", "hide-input"]
-OUTCOMES = {1: "gains accuracy on clean images and on perturbed ones", -1: "gains accuracy on clean images and loses it on perturbed ones",
-            0: "gains accuracy on clean images; whether it gains or loses on perturbed ones is not decided"}
+OUTCOMES = {1: "gain accuracy on clean and on perturbed images", -1: "gain on clean images and lose on perturbed ones, the trade",
+            0: "gain on clean images, undecided on perturbed ones"}
 
 
 def against_vanilla(k, kind, runs):
@@ -478,13 +482,15 @@ def against_vanilla(k, kind, runs):
                     {f"{m} ({word})": gap[side] for m, gap in gaps.items() for word, side in (("clean", "clean"), ("perturbed", DEFAULT))})
     rows = [[m, gap["clean"], family.word(f"{m} (clean)"), gap[DEFAULT], family.word(f"{m} (perturbed)"),
              *(gap[c.name] for c in CONVENTIONS[1:])] for m, gap in gaps.items()]
-    trades = [f"{m} {OUTCOMES[family.signs[f'{m} (perturbed)']]}" for m in gaps if family.signs[f"{m} (clean)"] == 1]
-    verdict = f"With this recipe {'; '.join(trades)}." if trades else (
+    gained = {m: family.signs[f"{m} (perturbed)"] for m in gaps if family.signs[f"{m} (clean)"] == 1}
+    groups = [f"{words}: {', '.join(m for m in gained if gained[m] == sign)}" for sign, words in OUTCOMES.items()
+              if sign in gained.values()]
+    trade = f"With this recipe these methods {'; these '.join(groups)}." if groups else (
         "With this recipe no method is decided to be above vanilla on clean images. Its records therefore do not test the trade.")
     note = "" if kind == "paper" else " The recipe is not the paper's, so this neither supports nor contradicts the paper."
     return [show.table(["method − vanilla", "clean", "decided", f"perturbed: {DEFAULT}", "decided", *(c.name for c in CONVENTIONS[1:])],
                        rows, f"Accuracy, percentage points. {recipe_of(k, kind, runs)} {family.rule}"),
-            show.Markdown(f"{family.sentence} {verdict}{note}")]
+            show.Markdown(f"{family.sentence} {trade}{note}")]
 
 
 for table in tables:
@@ -495,7 +501,7 @@ for table in tables:
 #
 # These plots show the accuracy on clean images to the right and the mean accuracy on perturbed images upwards; the dashed lines
 # go through vanilla. To the right of and above their crossing is what the paper promises: more accuracy and more robustness.
-# First come the paper's numbers, then those of each recipe of ours with which vanilla and another method were run.
+# For each data set, the paper's numbers come first. Each recipe of ours follows with which vanilla and another method were run.
 
 # %% tags=["records", "nbval-ignore-output", "hide-input"] mystnb={"image": {"alt": "Scatter plots of clean accuracy against mean accuracy under perturbations, a mark for each method: as printed for CIFAR-10 and CIFAR-100, and as measured, for each recipe with several methods."}}
 AXES = "accuracy, clean, %", "mean accuracy, perturbed, %"
@@ -528,10 +534,10 @@ for k, figure in ((4, "Figure 6"), (5, "Figure 5a")):
 
 # %% tags=["records", "nbval-ignore-output", "hide-input"]
 def beyond(record):
-    """column -> number of a record's evaluation; without what it lacks."""
+    """column -> number of a record's evaluation, None for what it lacks."""
     e = records.evaluation(record, "robustness", **BUDGET, images=10_000)
     pgd, calibrated = e.get("pgd") or {}, e.get("calibration") or {}
-    return {"clean": e["clean"], "mean corruption accuracy": e.get("mean_corruption_accuracy"), "PGD, l∞": pgd.get("linf"),
+    return {"clean": e.get("clean"), "mean corruption accuracy": e.get("mean_corruption_accuracy"), "PGD, l∞": pgd.get("linf"),
             "PGD, l2": pgd.get("l2"), "ECE": 100 * calibrated["ece"] if "ece" in calibrated else None}
 
 

@@ -299,14 +299,14 @@ display_tables("mini_imagenet", "mini-ImageNet", printed)
 
 # %% [markdown]
 # CIFAR-FS asks the same question about the classes of CIFAR-100, and anyone can run it. The numbers of one table compare with
-# each other. They do not compare with those of another table or of the literature, whose networks are wider and trained longer.
+# each other. They do not compare with those of another table, nor with those of the literature unless the recipe is the same.
 
 # %% tags=["records", "nbval-ignore-output"]
 display_tables("cifar_fs", "CIFAR-FS")
 
 # %% [markdown]
-# **What to see.** Believe the sign of a difference only where it is decided. Then read the caption: a short training of a
-# narrow network answers another question than the paper's. Finally compare the columns: a method that is ahead with one shot
+# **What to see.** Believe the sign of a difference only where it is decided. Then read the caption: a short training, or a
+# narrow network, answers another question than the paper's. Finally compare the columns: a method that is ahead with one shot
 # and with five, by both distances, is a safer choice than one that is ahead in a single column.
 #
 # ## Exercises
