@@ -1,27 +1,59 @@
 """The recipe of the paper's tables (appendix B and the authors' code), and how another differs from it, in words."""
 
-PAPER = dict(epochs=300, lr=0.2, momentum=0.9, nesterov=True, weight_decay=1e-4, milestones=[1 / 3, 2 / 3], decay=0.1,
-             batch=100, padding=2, flip=True, loss="bce", train_images=50_000, precision="fp32", compile=False,
-             schedule="steps", settings="paper")
+PAPER = dict(
+    epochs=300,
+    lr=0.2,
+    momentum=0.9,
+    nesterov=True,
+    weight_decay=1e-4,
+    milestones=[1 / 3, 2 / 3],
+    decay=0.1,
+    batch=100,
+    padding=2,
+    flip=True,
+    loss="bce",
+    train_images=50_000,
+    precision="fp32",
+    compile=False,
+    schedule="steps",
+    settings="paper",
+)
 LR = {("cifar10", "comixup"): 0.12}  # with 0.2 the paper saw it diverge
 WIDTH = {"preactresnet18": 64, "wrn16_8": 8, "resnext29_4_24": 24}
 SAYS = {"train_images": "training images", "settings": "method settings", "compile": "compiled"}
-LESS = ("epochs", "train_images", "width")  # what makes a recipe shorter or longer, first things first
+LESS = (
+    "epochs",
+    "train_images",
+    "width",
+)  # what makes a recipe shorter or longer, first things first
 
 
 def recipe_kind(dataset, model, method, recipe):
-    """"paper" for the paper's recipe on a whole data set at full width. Else "shortened: …", "longer: …" or, where
+    """ "paper" for the paper's recipe on a whole data set at full width. Else "shortened: …", "longer: …" or, where
     neither epochs nor images nor width differ, "changed: …", with every difference in words.
 
     The dicts are those of a record. Precision, schedule, milestones, compilation and the method's settings count.
     """
-    asked = {**PAPER, "lr": LR.get((dataset["name"], method["name"]), PAPER["lr"]),
-             "width": WIDTH.get(model["name"], model["width"])}
-    has = {"schedule": PAPER["schedule"], "compile": False, **recipe, "loss": method["loss"], "width": model["width"],
-           "settings": method["settings"], "train_images": dataset["train"]}
+    asked = {
+        **PAPER,
+        "lr": LR.get((dataset["name"], method["name"]), PAPER["lr"]),
+        "width": WIDTH.get(model["name"], model["width"]),
+    }
+    has = {
+        "schedule": PAPER["schedule"],
+        "compile": False,
+        **recipe,
+        "loss": method["loss"],
+        "width": model["width"],
+        "settings": method["settings"],
+        "train_images": dataset["train"],
+    }
     has["milestones"] = list(has.get("milestones", ()))
-    changed = {k: f"{SAYS.get(k, k)} {_text(has.get(k))} (paper {_text(v)})" for k, v in asked.items()
-               if has.get(k) != v}
+    changed = {
+        k: f"{SAYS.get(k, k)} {_text(has.get(k))} (paper {_text(v)})"
+        for k, v in asked.items()
+        if has.get(k) != v
+    }
     words = list(changed.values())
     if dataset["name"] not in ("cifar10", "cifar100"):
         words.append(f"data set {dataset['name']}, not one of the paper's")

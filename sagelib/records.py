@@ -6,6 +6,7 @@ beside this file says what a record holds.
 import base64
 import csv
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -203,6 +204,13 @@ def _number(text):
         return text
 
 
+@functools.cache
+def _validator(kind):
+    import jsonschema
+
+    return jsonschema.Draft202012Validator(json.loads(SCHEMAS[kind].read_text()))
+
+
 def validate(record):
     """ValueError with the place and the reason where a record is not what the schema says."""
     try:
@@ -210,8 +218,7 @@ def validate(record):
     except ImportError as error:
         raise ImportError("records need jsonschema: pip install 'sagelib[book]'") from error
     kind = record.get("kind") if isinstance(record, dict) else None
-    schema = json.loads(SCHEMAS[kind if kind in ("timing", "few_shot") else "record"].read_text())
-    found = jsonschema.Draft202012Validator(schema).iter_errors(record)
+    found = _validator(kind if kind in ("timing", "few_shot") else "record").iter_errors(record)
     worst = jsonschema.exceptions.best_match(found)
     if worst is not None:
         raise ValueError(f"at {'/'.join(map(str, worst.absolute_path)) or 'the top'}: {worst.message}")

@@ -6,13 +6,14 @@ second is binomial. Where both records say which test images they get right, it 
 by image, since both networks see the same images; elsewhere the two errors are added as if they were independent,
 which is too large for networks that fail on the same images, and so never decides too early.
 """
+
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 LEAST_SEEDS = 3  # fewer decide nothing
-LEVEL = 0.05     # the chance that a whole family of comparisons holds one false decision
+LEVEL = 0.05  # the chance that a whole family of comparisons holds one false decision
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,11 @@ class Difference:
     @property
     def interval(self):
         """Half-width of the 95 % interval of the mean difference, on its own; None where nothing can be decided."""
-        return float(_student().ppf(1 - 0.05 / 2, self.freedom)) * self.standard_error if self.can_decide else None
+        return (
+            float(_student().ppf(1 - 0.05 / 2, self.freedom)) * self.standard_error
+            if self.can_decide
+            else None
+        )
 
     @property
     def p(self):
@@ -89,19 +94,23 @@ class Family:
     def signs(self):
         """label -> 1 where the difference is decided to be above 0, -1 below, 0 where it is not decided."""
         decided = holm([d.p for d in self.differences.values()])
-        return {label: yes * (1 if d.mean > 0 else -1)
-                for yes, (label, d) in zip(decided, self.differences.items(), strict=True)}
+        return {
+            label: yes * (1 if d.mean > 0 else -1)
+            for yes, (label, d) in zip(decided, self.differences.items(), strict=True)
+        }
 
     def word(self, label):
-        """"higher", "lower" or "not decided", for a table."""
+        """ "higher", "lower" or "not decided", for a table."""
         return {1: "higher", -1: "lower", 0: "not decided"}[self.signs[label]]
 
     @property
     def rule(self):
         """The rule in a sentence, for a caption."""
-        return (f"Decided together: {self.name} ({len(self.differences)} "
-                f"{'difference' if len(self.differences) == 1 else 'differences'}, Holm, {LEVEL:.0%} in all, "
-                f"at least {LEAST_SEEDS} seeds each).")
+        return (
+            f"Decided together: {self.name} ({len(self.differences)} "
+            f"{'difference' if len(self.differences) == 1 else 'differences'}, Holm, {LEVEL:.0%} in all, "
+            f"at least {LEAST_SEEDS} seeds each)."
+        )
 
     @property
     def sentence(self):
@@ -110,7 +119,9 @@ class Family:
         for sign, word in ((1, "higher"), (-1, "lower"), (0, "not decided")):
             labels = [label for label, s in self.signs.items() if s == sign]
             parts += [f"{word}: {', '.join(labels)}"] if labels else []
-        return ("; ".join(parts).capitalize() if parts else "There is no difference to decide") + "."
+        return (
+            "; ".join(parts).capitalize() if parts else "There is no difference to decide"
+        ) + "."
 
 
 def difference(ours, theirs, quantity):
@@ -160,8 +171,10 @@ def _by_seed(records):
     found = {}
     for record in records:
         if record["seed"] in found:
-            raise ValueError(f"two records of {record['method']['name']} with seed {record['seed']}: they are of "
-                             "different recipes, and no pair")
+            raise ValueError(
+                f"two records of {record['method']['name']} with seed {record['seed']}: they are of "
+                "different recipes, and no pair"
+            )
         found[record["seed"]] = record
     return found
 
@@ -170,15 +183,24 @@ def _test_error(pairs, quantity):
     """The test set's standard error of the mean difference over pairs of records: image by image where all know which
     images they get right, else as if the two sides saw different images."""
     right = [[quantity.correct(r) for r in pair] for pair in pairs]
-    if all(known is not None for pair in right for known in pair) and len({len(k) for p in right for k in p}) == 1:
-        gaps = np.mean([a.astype(float) - b for a, b in right], axis=0)  # (N,), each image's gap over the seeds
+    if (
+        all(known is not None for pair in right for known in pair)
+        and len({len(k) for p in right for k in p}) == 1
+    ):
+        gaps = np.mean(
+            [a.astype(float) - b for a, b in right], axis=0
+        )  # (N,), each image's gap over the seeds
         return 100 * float(np.std(gaps, ddof=1)) / len(gaps) ** 0.5
-    return float(np.mean([quantity.error(a) ** 2 + quantity.error(b) ** 2 for a, b in pairs])) ** 0.5
+    return (
+        float(np.mean([quantity.error(a) ** 2 + quantity.error(b) ** 2 for a, b in pairs])) ** 0.5
+    )
 
 
 def _student():
     try:
         from scipy.stats import t
     except ImportError as error:
-        raise ImportError("deciding a difference needs scipy: pip install 'sagelib[book]'") from error
+        raise ImportError(
+            "deciding a difference needs scipy: pip install 'sagelib[book]'"
+        ) from error
     return t

@@ -60,9 +60,30 @@ def test_only_the_papers_recipe_is_called_the_papers(parts):
     comixup = {**parts["method"], "name": "comixup"}
     gentle = {**parts, "method": comixup, "recipe": {**parts["recipe"], "lr": 0.12}}
     assert records.make(**gentle)["kind"] == "paper"  # appendix B: on CIFAR-10 it diverges with 0.2
-    assert records.make(**{**parts, "method": comixup})["kind"] == "shortened: lr 0.2 (paper 0.12)"
+    assert records.make(**{**parts, "method": comixup})["kind"] == "changed: lr 0.2 (paper 0.12)"
     other = records.make(**{**parts, "dataset": {**parts["dataset"], "name": "shapes"}})
     assert "not one of the paper's" in other["kind"]
+
+
+@pytest.mark.parametrize("change, kind", [
+    (dict(epochs=600), "longer: epochs 600 (paper 300)"),
+    (dict(precision="bf16"), "changed: precision bf16 (paper fp32)"),
+    (dict(epochs=100, precision="bf16", compile=True),
+     "shortened: epochs 100 (paper 300); precision bf16 (paper fp32); compiled True (paper False)"),
+    (dict(milestones=[0.5, 0.75]), "changed: milestones 0.5 and 0.75 (paper 0.333 and 0.667)"),
+    (dict(schedule="onecycle"), "changed: schedule onecycle (paper steps)"), (dict(channels_last=True), "paper")])
+def test_what_else_decides_a_result_is_named_and_longer_is_not_shortened(change, kind, parts):
+    assert records.make(**{**parts, "recipe": {**parts["recipe"], **change}})["kind"] == kind
+    assert records.make(**{**parts, "method": {**parts["method"], "settings": "default"}})["kind"] == (
+        "changed: method settings default (paper paper)")
+
+
+def test_a_record_of_an_older_rule_is_told_apart_by_todays(parts, tmp_path):
+    longer = records.make(**{**parts, "recipe": {**parts["recipe"], "epochs": 600}})
+    file = records.write({**longer, "kind": "shortened: epochs 600 (paper 300)"}, tmp_path)
+    assert records.read(file) == longer
+    records.add_evaluation(file, what="robustness", results={}, parameters={})
+    assert json.loads(file.read_text())["kind"] == "shortened: epochs 600 (paper 300)"  # the file stays as it was
 
 
 @pytest.mark.parametrize("spoil, place", [
