@@ -148,9 +148,10 @@ def timed_network(record):
 
 
 def at_full_width(record):
-    """Whether a record of step times timed its network at the paper's width; True for a network not in the paper."""
+    """Whether a record of step times timed its network at the paper's width; True for a network not in the paper, False
+    where the record names none."""
     name, width = timed_network(record)
-    return width == WIDTH.get(name, width)
+    return bool(name) and width == WIDTH.get(name, width)
 
 
 def setup(record):

@@ -107,6 +107,7 @@ def test_a_record_tells_which_network_was_really_timed(model, width, built, full
     newer = made("vanilla", **asked, network={"name": model, "width": 48})  # says what was built
     assert timing.timed_network(newer) == (model, 48)
     assert timing.at_full_width(newer) == (model == "resnet18")
+    assert not timing.at_full_width(made("vanilla", width=width))  # names no network
 
 
 def test_the_widths_taken_for_older_records_are_those_that_the_networks_are_built_at():
