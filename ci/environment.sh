@@ -1,26 +1,17 @@
 # shellcheck shell=bash
-# Sourced by ci/book and ci/test: a .venv with the project and all it needs, made when there is none.
+# Sourced by ci/book and ci/test: the environment (ci/environment.py), the browser, the site.
 say() { printf '\n== %s\n' "$*"; }
 fail() { printf '\nFAILED: %s\n' "$*" >&2; exit 1; }
 
 make_environment() {
-  if [ ! -x .venv/bin/python ]; then
-    local python
-    for python in python3.14 python3.13 python3.12 python3.11 python3 python; do
-      "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break
-      python=""
-    done
-    [ -n "$python" ] || fail "Python 3.11 or newer with venv is needed (on Debian: apt-get install python3 python3-venv)"
-    say "making .venv with $("$python" --version)"
-    "$python" -m venv .venv || fail "could not make .venv"
-  fi
-  local wanted
-  wanted=$(cat pyproject.toml environment.yml | cksum)
-  if [ "$(cat .venv/installed 2>/dev/null)" != "$wanted" ]; then
-    say "installing the project and what it needs (PyTorch is about 5 GB; a few minutes)"
-    .venv/bin/python -m pip install -q --disable-pip-version-check -e '.[book,test]' || fail "installation, see above"
-    echo "$wanted" > .venv/installed
-  fi
+  local python
+  for python in python3.14 python3.13 python3.12 python3.11 python3 python; do
+    "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break
+    python=""
+  done
+  [ -n "$python" ] || fail "Python 3.11 or newer with venv is needed (on Debian: apt-get install python3 python3-venv)"
+  say "the environment: .venv, on packages that all checkouts share"
+  "$python" ci/environment.py || fail "the environment, see above"
   PATH="$PWD/.venv/bin:$PATH"
   export PATH PYDEVD_DISABLE_FILE_VALIDATION=1 JUPYTER_PLATFORM_DIRS=1
 }

@@ -6,10 +6,18 @@ from fontTools import subset
 
 
 def setup(app):
+    app.connect("config-inited", count)
     app.connect("autodoc-process-docstring", as_written)
     app.connect("build-finished", finish)
     app.config.mathjax_path = "mathjax/startup.js"  # then the parts that _config.yml names, a third less than all of it
     return {"parallel_read_safe": True}
+
+
+def count(app, config):
+    """`{{ progress }}` on a page: how many of the paper's numbers have been reproduced, from the records."""
+    from sagelib import scorecard
+
+    config.myst_substitutions = {"progress": scorecard.progress_text(scorecard.book())}
 
 
 def as_written(app, what, name, obj, options, lines):

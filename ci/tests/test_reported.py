@@ -1,10 +1,14 @@
-"""The paper's numbers in book/reported against its tables as printed."""
+"""The paper's numbers in book/reported against its tables as printed; the lists of its claims (book/claims.yml) and of
+its disagreements with the authors' code (book/disagreements.yml)."""
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
-from sagelib import catalog, methods, models, records
+from sagelib import catalog, methods, models, records, scorecard
 
+TOP = Path(__file__).parents[2]
 TEXT = (Path(__file__).parent / "paper_tables.txt").read_text()
 PRINTED = [[cell.strip() for cell in line.split("|")] for line in TEXT.splitlines() if line.startswith("Table")]
 NAMES = {"Vanilla": "vanilla", "Mixup": "mixup", "CutMix": "cutmix", "Manifold": "manifold_mixup",
@@ -33,3 +37,99 @@ def test_every_number_is_the_papers(table):
 def test_the_rows_and_columns_are_names_that_users_type():
     for row in (*records.reported(1), *records.reported(2), *records.reported(6)):
         assert row["model"] in catalog.names(models) and set(row) - {"dataset", "model"} <= set(catalog.names(methods))
+
+
+CLAIMS = yaml.safe_load((TOP / "book/claims.yml").read_text())
+RULES = [claim for claim in CLAIMS if "found" not in claim]
+BOUNDED = [claim for claim in RULES if {"margin", "share"} & set(claim)]
+TUNED = {data: catalog.settings(methods, "sage", "paper", data, "preactresnet18") for data in ("cifar10", "cifar100")}
+CELLS = scorecard.with_means(scorecard.cells({k: records.reported(k) for k in range(1, 8)}, TUNED))
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim["says"][:60])
+def test_a_claim_says_where_it_is_made_and_where_the_book_looks_into_it(claim):
+    assert re.search(r"Abstract|[Ss]ection|[Aa]ppendix|Table|Figure", claim["place"])
+    assert (TOP / f"notebooks/{claim['chapter']}.ipynb").exists()
+    rule, bound = {"table", "rows", "better", "than"}, {"margin", "share"} & set(claim)
+    assert set(claim) - bound - {"margin_from"} == {"says", "place", "chapter"} | (rule & set(claim) or {"found"})
+    assert "found" not in claim or claim["found"].endswith(".")
+    assert bool(bound) == bool(claim.get("margin_from", "").strip())  # every bound has its reason
+
+
+@pytest.mark.parametrize("part", ["definition of saliency", "Co-Mixup diverges on CIFAR-10 with a learning rate of 0.2",
+                                  "diversity of the mixed images falls", "Puzzle Mix and Co-Mixup improve the clean"])
+def test_claims_without_a_table_of_their_own_are_listed(part):
+    assert sum(part in claim["says"] for claim in CLAIMS) == 1
+
+
+def test_words_of_what_was_found_do_not_outrun_their_evidence():
+    """Neither the built-in shapes nor a CPU nor one unrecorded measurement decides a claim."""
+    for found in (claim["found"] for claim in CLAIMS if "found" in claim):
+        assert not re.search(r"so it is|confirm|refute|prove|(?<!neither )support|is true", found, re.I)
+        if "CPU" in found and "H200" not in found:
+            assert re.search(r"On a GPU .* not been timed", found)
+        assert "H200" not in found or "no record" in found
+
+
+@pytest.mark.parametrize("claim", RULES, ids=lambda claim: claim["says"][:60])
+def test_a_rule_names_labels_of_its_table(claim):
+    labels = {c.label for c in CELLS if c.table == claim["table"] and re.search(claim["rows"], c.row)}
+    assert set(claim["better"]) <= labels
+    assert claim["than"] == "others" or set(claim["than"]) <= labels
+
+
+def resolution(percent):
+    """The margin of the header of claims.yml: what two means of three runs can resolve."""
+    return 1.96 * 0.1445 * (percent * (100 - percent) / (94 * 6)) ** 0.5 * (2 / 3) ** 0.5
+
+
+@pytest.mark.parametrize("claim", BOUNDED, ids=lambda claim: claim["says"][:60])
+def test_a_margin_follows_from_its_reason(claim):
+    kind, bound = claim["margin_from"].split()[0].strip(":"), claim.get("margin", 0)
+    if kind == "resolution":
+        percent = int(re.match(r"resolution at (\d+) %", claim["margin_from"])[1])
+        assert abs(bound) == round(resolution(percent), 2) and f"{abs(bound):g}" in claim["says"]
+        assert {c.dataset for pair in scorecard.pairs(claim, CELLS) for c in pair} == {
+            {96: "cifar10", 80: "cifar100"}[percent]}
+    else:
+        assert kind in ("our", "counted")
+    agrees = re.search(r"the printed numbers agree from (-?[\d.]+) on", claim["margin_from"])
+    if agrees:  # the least margin with which all comparisons hold, to the digits that are given
+        least, step = float(agrees[1]), 10.0 ** -len(agrees[1].split(".")[1])
+        assert all_hold({**claim, "margin": least + 1e-9}) and not all_hold({**claim, "margin": least - step})
+
+
+def all_hold(claim):
+    holds, of = scorecard.as_printed(claim, CELLS)
+    return holds == of
+
+
+DISAGREEMENTS = yaml.safe_load((TOP / "book/disagreements.yml").read_text())
+KNOWN = """
+    norm definition discarded mean-loss batchnorm-mode batchnorm-statistics eta eta-one
+    order gaussian zeta lambda-floor empty-map shifts candidates fill lambda upper-lambda partner prob-mix names
+    loss optimiser crop schedule program-defaults reported-number validation networks network-names
+    data-loading comixup-prior comixup-rate comixup-threshold comixup-seeds solvers cutmix-always saliencymix-detector
+    saliencymix-box
+    ablations budgets fgsm robustbench ranks few-shot-network few-shot-recipe hours
+    one-per-cent figure-5a no-method references""".split()
+
+
+def test_every_known_disagreement_is_listed_once():
+    assert [entry["key"] for entry in DISAGREEMENTS] == KNOWN
+
+
+@pytest.mark.parametrize("entry", DISAGREEMENTS, ids=lambda entry: entry["key"])
+def test_a_disagreement_names_both_places_and_the_default(entry):
+    assert set(entry) - {"options"} == {"key", "group", "title", "paper", "code", "tables", "here", "other"}
+    assert all(entry[k].strip() for k in set(entry) - {"options"})
+    assert re.search(r"Abstract|[Ss]ection|[Aa]ppendix|Table|Figure|Equation|Algorithm|papers?:", entry["paper"])
+    assert re.search(r"\w\.py:\d+|README|no code|\.py\b", entry["code"])
+
+
+def test_the_appendix_explains_the_disagreements_in_the_order_of_its_tables():
+    text = (TOP / "notebooks/py/appendix_paper_and_code.py").read_text()
+    headings = re.findall(r"^# (##+) (.+)$", text, re.M)
+    sections = [name for mark, name in headings if mark == "###" or name in {entry["group"] for entry in DISAGREEMENTS}]
+    listed = [name for entry in DISAGREEMENTS for name in (entry["group"], entry["title"])]
+    assert sections == list(dict.fromkeys(listed))
