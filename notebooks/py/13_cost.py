@@ -384,7 +384,7 @@ SETTINGS = ("precision", "channels_last", "compiled", "cuda_graph")
 at_settings = {}  # settings -> step -> milliseconds
 for step in timed:
     at_settings.setdefault(tuple(step[key] for key in SETTINGS), {})[step["step"]] = step["milliseconds"]
-rows = [[*settings, side, ms, ms / taken["vanilla"] if "vanilla" in taken else "no vanilla step timed"]
+rows = [[*settings, side, f"{ms:.3f}", ms / taken["vanilla"] if "vanilla" in taken else "no vanilla step timed"]
         for settings, taken in at_settings.items() for side, ms in taken.items()]
 display(show.table(["precision", "channels_last", "compiled", "CUDA graph", "step", "milliseconds", "over vanilla"], rows,
                    "Measured outside a record on one {gpu} with commit {commit}, torch {torch}: {network} at full width, "
