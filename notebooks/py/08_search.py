@@ -18,7 +18,7 @@
 # # An exact search of all shifts
 #
 # For each pair of images SAGE looks for the best of 3,969 shifts, at every step of training. The paper searches a random 1 % of
-# them, and even that is slow in the authors' code. How much does an exact search of all of them have to cost?
+# them, and the authors' code takes one image after another even for that. How much does an exact search of all have to cost?
 #
 # This chapter takes {eq}`eq-total` from three nested loops to the form that the library uses, one step of algebra at a time.
 # Every form gives the same numbers, which an `assert` checks. At the end we time the forms, see what a search of all shifts
@@ -243,7 +243,7 @@ show.table(["from", "to", "times as fast"], [[slow, fast, spent[slow] / spent[fa
 #
 # These are one machine's numbers. The book's own come from records, made by [the experiment](experiments/search_time.ipynb).
 # There each side searches *and* mixes. The library is timed against a loop over images that is built as the authors' code is,
-# on a canvas of three by three frames, and against a faster loop that stays inside one frame:
+# on a canvas of three by three frames, and against a loop that stays inside one frame:
 
 # %% tags=["hide-input", "records", "nbval-ignore-output"]
 SIDES = {"library": "the library", "canvas": "loop, canvas", "frame": "loop, frame"}
@@ -310,9 +310,9 @@ lines.append("- preactresnet18 of width 64 on one NVIDIA H200, bf16, compiled, m
 show.Markdown("\n".join(lines))
 
 # %% [markdown]
-# **What to see.** Whether an exhaustive search costs anything depends on the machine. One core of a CPU needs so long for the
-# two passes that a fast search disappears beside them. A GPU makes the passes short, and then the same search is a visible part
-# of the step. A number from the one says nothing about the other.
+# **What to see.** How much an exhaustive search costs depends on the machine. A slow device can need so long for the two passes
+# that a fast search disappears beside them. A fast device makes the passes short, and then the same search becomes visible. A
+# number from the one says nothing about the other.
 #
 # `reuse=0` saves one of the six parts of a step's arithmetic (a forward pass, a gradient with respect to the layers' inputs and
 # one with respect to the weights, each twice), because the clean pass then needs no gradient with respect to the weights.

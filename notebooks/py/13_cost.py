@@ -455,9 +455,10 @@ show.table(["data", "no other method is both faster and more accurate"], [[d, ",
 # ### As measured
 #
 # The same plot from our own records, for each recipe with records. Accuracy and cost must belong to the same network: the cost
-# is the step time of a network of *that width*, from the newest timing record of it. Where that width is not timed, we plot the
-# counted cost, which hardly depends on the width, and the axis says so. The count leaves out search and mixing, which weigh
-# more in a narrow network. We do not use the trainings' own seconds, since some runs shared their machine with other work.
+# is the step time of a network of *that width*, from the newest record that times these methods there. Without such a record
+# we plot the counted work, which hardly depends on the width, and the axis says so. The count leaves out search and mixing,
+# which weigh more in a narrow network. We do not use the trainings' own seconds, since some runs shared their machine with
+# other work.
 
 # %% tags=["records", "nbval-ignore-output"] mystnb={"image": {"alt": "Scatter plot of measured accuracy against the cost of a step over vanilla's, a mark for each method; the axis says whether the cost is measured or counted."}}
 def step_costs(width, names):
@@ -465,7 +466,7 @@ def step_costs(width, names):
     there = [r for r in timings if timing.timed_network(r) == ("preactresnet18", width)
              and set(names) <= timing.over_vanilla(r).keys()]
     if not there:
-        return f"passes over vanilla's, counted (width {width} is not timed)", COUNTED
+        return f"work over vanilla's, counted (no timing of these at width {width})", COUNTED
     ratios = timing.over_vanilla(there[-1])
     return f"step over vanilla's at width {width}, {timing.setup(there[-1])}", {m: r["median"] for m, r in ratios.items()}
 
