@@ -16,11 +16,12 @@ from .methods._method import Method
 class DropIn(Settings):
     """A method of the catalogue for a loop of one's own.
 
-    method: such as `catalog.load(methods, "cutmix")`; num_classes: of the labels. label_smoothing: of class numbers, in
-    [0, 1). prob: share of the batches that are mixed. saliency: a function of the images (B, C, H, W) that gives maps
-    (B, H, W) or (B, 1, H, W), at least 0, which take the place of the network's. seed: draw from generators of its
-    own, on the images' device, instead of PyTorch's; on several processes give each its own seed. A value out of range
-    is a ValueError that says what is allowed. The method's options can be read and changed as attributes.
+    method: such as `catalog.load(methods, "cutmix")`; num_classes: of the labels; 1: one logit for
+    two classes. label_smoothing: of class indices, in [0, 1). prob: share of the batches that are mixed. saliency: a
+    function of the images (B, C, H, W) that gives maps (B, H, W) or (B, 1, H, W), at least 0, which take the place of
+    the network's. seed: draw from generators of its own, on the images' device, instead of PyTorch's; on several
+    processes give each its own seed. A value out of range is a ValueError that says what is allowed. The method's
+    options can be read and changed as attributes.
 
     After a call `last` is its `Mixed`: x, y, and mask, tau, share, pair, saliency as far as the method has them; None
     where the batch was left alone. It is kept until the next call. `enabled = False` stops the mixing, as for the last
@@ -65,8 +66,9 @@ class DropIn(Settings):
         return self
 
     def __call__(self, x, target):
-        """Images (B, C, H, W), normalised floats, and class numbers (B,) or soft labels (B, K) -> images, soft labels.
+        """Images (B, C, H, W), normalised floats, and class indices (B,) or soft labels (B, K) -> images, soft labels.
 
+        With num_classes=1 the targets are 0 and 1, or between them, (B,) or (B, 1), and the labels (B, 1).
         The network keeps every .grad, every requires_grad, its modes and BatchNorm's running statistics. Layers with
         another state of their own (spectral norm) see one more forward, and dropout draws once more.
         """

@@ -35,6 +35,15 @@ def check_network(model, prob):
                          "those that do not mix; it must be 0 or 1")
 
 
+def check_loss(loss, classes):
+    """One clear error for a loss that is no function, or that says nothing about one logit."""
+    if isinstance(loss, type):
+        raise ValueError(f"loss is the class {loss.__name__}; give an instance: {loss.__name__}()")
+    if classes == 1 and (loss is F.cross_entropy or isinstance(loss, torch.nn.CrossEntropyLoss)):
+        raise ValueError("cross-entropy over one logit is always 0; for num_classes=1 give loss='cross_entropy' or "
+                         "BCEWithLogitsLoss(), or use two logits: num_classes=2")
+
+
 def logits_of(out, classes):
     """Logits (B, classes) of what a network gave: a tensor, the first of several, or something that has logits."""
     out = out["logits"] if isinstance(out, dict) and "logits" in out else getattr(out, "logits", out)
@@ -44,14 +53,15 @@ def logits_of(out, classes):
         raise ValueError(f"the network gives a {type(out).__name__}{keys}; it must give logits, or something that has "
                          "logits: bind a wrapper that does")
     if out.ndim != 2 or out.shape[1] != classes:
+        hint = "; one logit for two classes is num_classes=1" if out.ndim == 2 and out.shape[1] == 1 else ""
         raise ValueError(f"the network gives {tuple(out.shape)}; with num_classes={classes} it must give logits "
-                         f"(B, {classes})")
+                         f"(B, {classes}){hint}")
     return out
 
 
 def soft_labels(x, target, classes, smoothing=0.0):
-    """Images x (B, C, H, W), detached, and labels (B, classes), float32, from class numbers (B,) or soft targets
-    (B, classes)."""
+    """Images x (B, C, H, W), detached, and labels (B, classes), float32, from class indices (B,) or soft targets
+    (B, classes); with one class, the probability of class 1, from 0 and 1 or what lies between, (B,) or (B, 1)."""
     for name, z in (("images", x), ("targets", target)):
         if not isinstance(z, torch.Tensor):
             raise TypeError(f"{name} must be a tensor, not a {type(z).__name__}")
@@ -61,17 +71,31 @@ def soft_labels(x, target, classes, smoothing=0.0):
         raise ValueError(f"images must be normalised floats (B, C, H, W), not {x.dtype} {tuple(x.shape)}")
     if target.device != x.device:
         raise ValueError(f"images are on {x.device}, targets on {target.device}: move the batch to one device first")
+    if classes == 1:
+        return x.detach(), _probability(target, len(x), smoothing)
     whole = not (target.is_floating_point() or target.is_complex() or target.dtype == torch.bool)
     if target.shape == (len(x),) and whole:
         target = target.long()
         if target.is_cpu and not 0 <= int(target.min()) <= int(target.max()) < classes:
-            raise ValueError(f"class numbers must be from 0 to {classes - 1}, not {int(target.min())} to "
+            raise ValueError(f"class indices must be from 0 to {classes - 1}, not {int(target.min())} to "
                              f"{int(target.max())}")
         return x.detach(), F.one_hot(target, classes).float() * (1 - smoothing) + smoothing / classes
     if target.shape != (len(x), classes) or not target.is_floating_point():
-        raise ValueError(f"targets must be class numbers ({len(x)},) or soft labels ({len(x)}, {classes}), floats; "
+        raise ValueError(f"targets must be class indices ({len(x)},) or soft labels ({len(x)}, {classes}), floats; "
                          f"they are {target.dtype} {tuple(target.shape)}")
     return x.detach(), target.detach().float()
+
+
+def _probability(target, n, smoothing):
+    """Labels (n, 1), float32, of the two classes 0 and 1 that a network with one logit tells apart."""
+    if target.shape not in {(n,), (n, 1)} or target.is_complex():
+        raise ValueError("num_classes=1 is one logit for two classes: targets must be 0 and 1, "
+                         f"({n},) or ({n}, 1), not {target.dtype} {tuple(target.shape)}")
+    y = target.detach().float().reshape(n, 1)
+    if y.is_cpu and not ((y >= 0) & (y <= 1)).all():
+        raise ValueError(f"num_classes=1 is one logit for two classes: targets must be from 0 to 1, not {y.min():g} to "
+                         f"{y.max():g}; for class indices num_classes is the number of the network's logits")
+    return y if target.is_floating_point() else y * (1 - smoothing) + smoothing / 2
 
 
 def carried(net, x, loss_of, scale=None):

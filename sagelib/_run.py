@@ -57,7 +57,8 @@ class Run:
             self.lr.fill_(rate)
         else:
             self.optimizer.param_groups[0]["lr"] = rate
-        self.net.train()
+        if not self.net.training:  # in a network that trains, a layer in evaluation mode was frozen by the user
+            self.net.train()
         self.parts = self.batches.order().split(self.batches.size)
         self.losses = torch.empty(len(self.parts), device=self.device)
         self.started = time.perf_counter()

@@ -14,17 +14,19 @@ import warnings
 import torch
 
 from ._drop_in import DropIn
-from ._loop import uncompiled
+from ._loop import check_loss, uncompiled
 from .methods import comixup, cutmix, manifold_mixup, mixup, puzzlemix, sage, saliencymix
 from .methods._method import Mixed
 
 ALL = """
 
-    num_classes: of the labels. loss: "cross_entropy", "bce" (the paper's tables), or a function (logits, soft labels)
-    -> scalar. label_smoothing: of class numbers, in [0, 1). prob: share of the batches that are mixed. saliency: your
-    own maps, a function of the images (B, C, H, W) that gives (B, H, W) or (B, 1, H, W), at least 0, for a method that
-    looks at saliency. seed: draw from generators of its own. After a call `last` has what was done, a `Mixed`; with
-    `enabled = False` batches pass as they are. Options can be read and changed as attributes.
+    num_classes: of the labels; 1 for a network with one logit for two classes, whose targets are 0 and 1 and whose
+    labels (B, 1) are the probability of class 1. loss: "cross_entropy", "bce" (the paper's tables), or a function
+    (logits, soft labels) -> scalar; for one logit both names are binary cross-entropy. label_smoothing: of class
+    indices, in [0, 1). prob: share of the batches that are mixed. saliency: your own maps, a function of the images
+    (B, C, H, W) that gives (B, H, W) or (B, 1, H, W), at least 0, for a method that uses saliency. seed: draw from
+    generators of its own. After a call `last` has what was done, a `Mixed`; with `enabled = False` batches pass as
+    they are. Options can be read and changed as attributes.
     """
 
 
@@ -47,8 +49,7 @@ class _Named(DropIn):
         for name in options:
             if name not in self.DEFAULTS:
                 raise ValueError(f"{type(self).__name__} has no option {name!r}; it has: {', '.join(self.DEFAULTS)}")
-        if isinstance(loss, type):
-            raise ValueError(f"loss is the class {loss.__name__}; give an instance: {loss.__name__}()")
+        check_loss(loss, num_classes)
         self.bn = options.get("bn")
         options = {k: v for k, v in options.items() if k != "bn" or v is not None}
         prob = self.DEFAULTS["prob"] if prob is None else prob
@@ -89,8 +90,7 @@ class CutMix(_Named):
 class SaliencyMix(_Named):
     """SaliencyMix: a box around the partner's most salient point, or the peak of your own map. Needs no network.
 
-    mean, std: of the normalised images, to get back to pixels. prob: 0.5 as in its paper. The other options as in
-    `methods/saliencymix.py`.
+    mean, std: of the normalised images. prob: 0.5 as in its paper. The other options as in `methods/saliencymix.py`.
     """
 
     BUILD = saliencymix.SaliencyMix

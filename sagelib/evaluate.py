@@ -2,24 +2,23 @@
 import torch
 import torch.nn.functional as F
 
+from ._modes import evaluation_mode
+
 
 @torch.no_grad()
 def scores(net, batches):
     """Top-1 accuracy in percent and mean cross-entropy (nats) of `net`, in evaluation mode, over all batches.
 
-    `batches` gives (images, one-hot labels). The mode the network was in is put back. The two numbers
+    `batches` gives (images, one-hot labels). Each module gets its own mode back. The two numbers
     are read from the device once, at the end.
     """
-    mode, right, loss, count = net.training, 0, 0, 0
-    net.eval()
-    try:
+    right, loss, count = 0, 0, 0
+    with evaluation_mode(net):
         for x, y in batches:
             logits = net(x).float()
             right = right + (logits.argmax(1) == y.argmax(1)).sum()
             loss = loss + F.cross_entropy(logits, y, reduction="sum")
             count += len(x)
-    finally:
-        net.train(mode)
     if not count:
         raise ValueError("there is no batch to evaluate on")
     return {"accuracy": 100 * float(right) / count, "loss": float(loss) / count}

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ._modes import evaluation_mode
 from .batches import Batches
 
 DISTANCES = ("cosine", "euclidean")
@@ -79,15 +80,14 @@ def features(net, dataset, batch=100):
     linear = [module for module in net.modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise ValueError("few-shot needs a network that ends with a linear layer: what enters it are the features")
-    seen, mode = [], net.training
+    seen = []
     hook = linear[-1].register_forward_pre_hook(lambda _, given: seen.append(given[0].float()))
-    net.eval()
     try:
-        for x, _ in Batches(dataset, batch):
-            net(x)
+        with evaluation_mode(net):
+            for x, _ in Batches(dataset, batch):
+                net(x)
     finally:
         hook.remove()
-        net.train(mode)
     return torch.cat(seen)
 
 

@@ -1,4 +1,8 @@
-"""Losses for soft labels, and one-hot labels. The paper's tables: binary cross-entropy on the softmax."""
+"""Losses for soft labels, and one-hot labels. The paper's tables: binary cross-entropy on the softmax.
+
+One logit for two classes, logits and labels (B, 1), counts as the logits (-z/2, z/2): both losses are then binary
+cross-entropy of the logit z.
+"""
 import torch
 import torch.nn.functional as F
 
@@ -7,6 +11,8 @@ from .saliency import at_least_float32
 
 def bce(logits, y):
     """Binary cross-entropy on the softmax, mean over images and classes (the authors' code; logs stop at -100)."""
+    if _one_logit(logits, y):
+        return _binary(logits, y)
     kind = logits.device.type if torch.amp.is_autocast_available(logits.device.type) else "cpu"
     with torch.autocast(kind, enabled=False):
         p = at_least_float32(logits).softmax(1)
@@ -16,13 +22,28 @@ def bce(logits, y):
 
 def cross_entropy(logits, y):
     """Cross-entropy with soft labels, mean over images."""
+    if _one_logit(logits, y):
+        return _binary(logits, y)
     logits = at_least_float32(logits)
     return F.cross_entropy(logits, y.to(logits.dtype))
+
+
+def _one_logit(logits, y):
+    """Whether logits and labels are (B, 1); ValueError if their shapes differ."""
+    if logits.shape != y.shape:
+        raise ValueError(f"the network gives logits {tuple(logits.shape)}, the labels are "
+                         f"{tuple(y.shape)}: it must have as many outputs as there are classes")
+    return y.shape[1] == 1
+
+
+def _binary(logits, y):
+    logits = at_least_float32(logits)
+    return F.binary_cross_entropy_with_logits(logits, y.to(logits.dtype))
 
 
 LOSSES = {"bce": bce, "cross_entropy": cross_entropy}
 
 
 def one_hot(labels, classes):
-    """Class numbers (B,) -> labels (B, classes), float32."""
+    """Class indices (B,) -> labels (B, classes), float32."""
     return F.one_hot(labels, classes).float()

@@ -7,7 +7,6 @@ Resistant to Adversarial Attacks", ICLR 2018, https://arxiv.org/abs/1706.06083. 
 its budgets count, nor whether pictures are clamped, and no code was published. So a budget comes with its `Convention`
 here: pixels in [0, 1] or normalised values, clamped to real pictures or not.
 """
-import contextlib
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 
 from ._autoattack import autoattack
 from ._constants import by_channel
+from ._modes import evaluation_mode
 
 LINF, L2, VARIANCE = 8 / 255, 0.5, 0.01  # the paper's budgets
 PERTURBATIONS = ("gaussian", "fgsm", "fgm")
@@ -172,18 +172,6 @@ def evaluate_pgd(net, dataset, convention=CONVENTIONS[0], epsilon=LINF, step=2 /
             z = seen.images(images.float() / 255)
             right = right + _right(seen(pgd(seen, z, y, epsilon, step, steps, norm, generator)), y)
     return 100 * float(right) / len(dataset)
-
-
-@contextlib.contextmanager
-def evaluation_mode(net):
-    """A network in evaluation mode, inside `with`; its modules get their own modes back."""
-    modes = {module: module.training for module in net.modules()}
-    net.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 def _right(logits, y):

@@ -7,6 +7,7 @@ by image, since both networks see the same images; elsewhere the two errors are 
 which is too large for networks that fail on the same images, and so never decides too early.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -45,31 +46,38 @@ class Difference:
         return None if self.std is None else (self.std**2 / self.n + self.test_error**2) ** 0.5
 
     @property
-    def freedom(self):
-        """Degrees of freedom by Welch and Satterthwaite: n - 1, and more where the test set's error dominates."""
-        seeds = self.std**2 / self.n
-        return (self.n - 1) * (self.standard_error**2 / seeds) ** 2
-
-    @property
     def can_decide(self):
         """Whether there are enough seeds, and they differ: a standard deviation of zero says nothing of the next."""
         return self.n >= LEAST_SEEDS and self.std > 1e-6
 
+    def half_width(self, level):
+        """Half-width of the interval that misses the true mean difference with probability `level`.
+
+        Each error gives a half-width of its own: the seeds by Student's t with n - 1 degrees of freedom, the test set,
+        whose error is known, by the normal distribution. Their squares are added (Zou and Donner, 2008). Degrees of
+        freedom by Welch and Satterthwaite would not do: from three seeds s is at times far too small by chance, they
+        then count as many, and a family of seven equal methods holds a false decision in up to 18 % of cases.
+        """
+        t, normal = _quantiles()
+        seeds = t(self.n - 1, level / 2) * self.std / self.n**0.5
+        return float(np.hypot(seeds, normal(level / 2) * self.test_error))
+
     @property
     def interval(self):
         """Half-width of the 95 % interval of the mean difference, on its own; None where nothing can be decided."""
-        return (
-            float(_student().ppf(1 - 0.05 / 2, self.freedom)) * self.standard_error
-            if self.can_decide
-            else None
-        )
+        return self.half_width(0.05) if self.can_decide else None
 
     @property
     def p(self):
-        """Two-sided p-value of a true difference of 0; 1 where nothing can be decided."""
+        """Two-sided p-value of a true difference of 0: the level at which the interval just reaches 0, or 1e-300 where
+        it is smaller; 1 where nothing can be decided."""
         if not self.can_decide:
             return 1.0
-        return 2 * float(_student().sf(abs(self.mean) / self.standard_error, self.freedom))
+        low, high = math.log(1e-300), 0.0  # of the level's logarithm; the half-width falls from above |mean| to 0
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (low, middle) if self.half_width(math.exp(middle)) < abs(self.mean) else (middle, high)
+        return math.exp(high)
 
     def __format__(self, spec):
         mean = format(self.mean, spec or "+.2f")
@@ -196,11 +204,12 @@ def _test_error(pairs, quantity):
     )
 
 
-def _student():
+def _quantiles():
+    """Upper quantiles of Student's t, (degrees of freedom, tail) -> number, and of the normal distribution."""
     try:
-        from scipy.stats import t
+        from scipy.special import ndtri, stdtrit
     except ImportError as error:
         raise ImportError(
             "deciding a difference needs scipy: pip install 'sagelib[book]'"
         ) from error
-    return t
+    return lambda freedom, tail: -stdtrit(freedom, tail), lambda tail: -ndtri(tail)

@@ -10,7 +10,7 @@ import statistics
 from dataclasses import dataclass
 
 from .quantities import ACCURACY
-from .statistics import difference
+from .statistics import LEAST_SEEDS, Family, difference
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,56 @@ def compare(said, ours, baseline="vanilla", quantity=ACCURACY):
         gap = f"{here.mean - number:+.2f}" if ours[label][0]["kind"] == "paper" else ""
         rows.append([label, number, here, gap, str(pairs) if pairs else ""])
     return rows
+
+
+def against(ours, baseline, what, where, quantity=ACCURACY):
+    """The Family of the differences to a baseline over equal seeds, for `ours`: label -> records of one recipe.
+
+    Its name is made of `what` the rows are, in the plural, and of `where` they were measured: "the 7 methods against
+    vanilla, CIFAR-10".
+    """
+    sides = {label: (rs, ours.get(baseline, [])) for label, rs in ours.items() if label != baseline}
+    gaps = {label: gap for label, pair in sides.items() if (gap := difference(*pair, quantity))}
+    rows = f"{len(gaps)} {what}" if len(gaps) != 1 else f"{what.removesuffix('s')} {next(iter(gaps))}"
+    return Family(f"the {rows} against {baseline}, {where}", gaps)
+
+
+def evidence(family, label):
+    """Three cells for a row of a table: the standard error of its mean difference by the seeds, that by the test set,
+    and whether the difference is decided; empty where there is none."""
+    gap = family.differences.get(label)
+    if gap is None:
+        return ["", "", ""]
+    return ["" if gap.std is None else gap.std / gap.n**0.5, gap.test_error, family.word(label)]
+
+
+def machines(ours):
+    """The hardware that runs were trained on, in words, for `ours`: label -> records."""
+    return " and ".join(sorted({r["hardware"]["gpu"] or "a CPU" for rs in ours.values() for r in rs}))
+
+
+def in_words(family, ours, baseline, quantity=ACCURACY):
+    """What a family of `against` decides, how sure that is, and what its recipe can say of the paper: sentences for the
+    text below a table. "" without records."""
+    if not ours:
+        return ""
+    recipe = ("The recipe is the paper's." if next(iter(ours.values()))[0]["kind"] == "paper" else
+              "The recipe is not the paper's: its numbers compare with each other, and neither support nor contradict "
+              "the paper.")
+    gaps = family.differences
+    if not gaps:
+        why = "no other row has a seed in common with it" if baseline in ours else "it has not been run"
+        return f"There is no difference to {baseline}, since {why}. {recipe}"
+    few = [label for label, gap in gaps.items() if gap.n < LEAST_SEEDS]
+    rest = "The difference rests" if len(gaps) == 1 else "All differences rest"
+    if len(few) < len(gaps):
+        rest = f"For {', '.join(few)} they rest"
+    seeds = f" {rest} on fewer than {LEAST_SEEDS} seeds, which decide nothing." if few else ""
+    known = all(quantity.correct(r) is not None for rs in ours.values() for r in rs)
+    images = "The error of the test set is computed image by image." if known else (
+        "Not every record says which test images are right; there the error of the test set is that of different "
+        "images, which is too large.")
+    return f"*{family.rule}* {family.sentence}{seeds} {images} {recipe}"
 
 
 def as_csv(header, rows):

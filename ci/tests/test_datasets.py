@@ -22,7 +22,7 @@ def test_shapes_are_the_same_for_the_same_seed_and_balanced(shapes):
 
 @pytest.mark.parametrize("height, width", [(32, 32), (20, 36)])
 def test_shapes_masks_are_exact(height, width):
-    """Drawn once with and once without noise and contrast, the picture outside the object is the same background."""
+    """Drawn once with and once without noise and contrast, the image outside the object is the same background."""
     images, _, masks = shapes_module.make(30, 0.0, height, width, seed=4)
     assert masks.shape == (30, 1, height, width) and masks.dtype == torch.bool
     area = masks.float().mean((1, 2, 3))
@@ -76,7 +76,7 @@ def test_batches_without_a_generator_are_the_plain_images(shapes):
     assert torch.equal(x, shapes[1].normalised())
 
 
-def test_folder_reads_pictures_as_they_are(pictures):
+def test_folder_reads_images_as_they_are(pictures):
     from PIL import Image
     train, test = load(datasets, "folder", root=pictures)
     assert train.classes == ("cat", "dog") and train.images.shape == (6, 3, 12, 16) and len(test) == 4
@@ -87,7 +87,7 @@ def test_folder_reads_pictures_as_they_are(pictures):
     assert test.mean == train.mean
 
 
-def test_folder_takes_grey_and_transparent_pictures(pictures):
+def test_folder_takes_grey_and_opaque_images(pictures):
     from PIL import Image
     Image.new("L", (16, 12), 77).save(pictures / "train/cat/grey.png")
     Image.new("RGBA", (16, 12), (1, 2, 3, 255)).save(pictures / "train/cat/rgba.png")

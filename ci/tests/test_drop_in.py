@@ -143,7 +143,8 @@ def test_class_numbers_soft_labels_and_smoothing(images):
         mix = Mixup(num_classes=10, alpha=0)
         assert_close(mix(x, target)[1], expected)
     y = Mixup(num_classes=10, alpha=0, label_smoothing=0.1)(x, t)[1]
-    assert_close(y.max(1).values, torch.full((6,), 0.91)) and torch.equal(y.argmax(1), t)
+    assert_close(y.max(1).values, torch.full((6,), 0.91))
+    assert torch.equal(y.argmax(1), t)
     assert_close(Mixup(num_classes=10, alpha=0, label_smoothing=0.1)(x, soft)[1], soft)  # of class numbers alone
 
 
@@ -213,7 +214,7 @@ def test_wrong_options_are_one_clear_error(wrong, message):
 def test_wrong_batches_are_one_clear_error(tiny, images):
     x, t = images
     mix = SAGE(num_classes=10).bind(tiny())
-    for batch, message in (((x, t + 5), "from 0 to 9, not"), ((x, t[:5]), "class numbers \\(6,\\)"),
+    for batch, message in (((x, t + 5), "from 0 to 9, not"), ((x, t[:5]), "class indices \\(6,\\)"),
                            ((x, torch.rand(6, 9)), "soft labels \\(6, 10\\)"), ((x, t > 3), "torch.bool"),
                            ((x.byte(), t), "normalised floats"), ((x[0], t), "normalised floats"),
                            ((x[:0], t[:0]), "normalised floats")):
@@ -307,7 +308,8 @@ def test_per_image_every_pair_has_its_own_lambda_and_shifts(images):
     for i in range(6):
         both = torch.stack([torch.tensor(i), pair[i]])
         alone = sage.mix(x[both], y[both], smooth(s[both]), torch.tensor([1, 0]), lam[i], tau[i])
-        assert_close(found.x[i], alone.x[0]), assert_close(found.y[i], alone.y[0])
+        assert_close(found.x[i], alone.x[0])
+        assert_close(found.y[i], alone.y[0])
         assert torch.equal(found.tau[i], alone.tau[0])
 
 
@@ -337,7 +339,8 @@ def test_puzzle_mix_with_a_lambda_for_each_image_is_one_by_one():
     found = puzzlemix.mix(x, y, s, pair, lam, 4, puzzle.transport)
     for i in range(5):
         alone = puzzlemix.mix(x, y, s, pair, lam[i], 4, puzzle.transport)
-        assert_close(found.x[i], alone.x[i]), assert_close(found.y[i], alone.y[i])
+        assert_close(found.x[i], alone.x[i])
+        assert_close(found.y[i], alone.y[i])
 
 
 # Manifold Mixup, whose call tells the network where to mix
@@ -350,7 +353,8 @@ def test_manifold_mixup_mixes_in_the_next_forward_and_only_there(tiny, images):
         twin = copy.deepcopy(net)
         ManifoldMixup(num_classes=10).bind(twin).unbind()
         for hook in [k for stage in twin.stages for k in stage._forward_hooks]:
-            twin[2]._forward_hooks.pop(hook, None), twin[3]._forward_hooks.pop(hook, None)
+            twin[2]._forward_hooks.pop(hook, None)
+            twin[3]._forward_hooks.pop(hook, None)
         mixed, y = mix(x, t)
         inside = mix._next is not None
         place = 0 if not inside else 1 + mix._stages.index(mix._next[0])
@@ -379,7 +383,8 @@ def test_a_copy_of_a_network_is_not_mixed_in(tiny, images):
         while mix._next is None:
             mix(*images)
         average = copy.deepcopy(net)
-        assert_close(average(images[0]), tiny().train()(images[0])) and mix._next is not None
+        assert_close(average(images[0]), tiny().train()(images[0]))
+        assert mix._next is not None  # the network itself has not been run yet
         mix.unbind()
         with pytest.raises(RuntimeError, match=r"call \.bind"):
             mix(*images)

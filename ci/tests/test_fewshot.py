@@ -24,7 +24,7 @@ def test_an_episode_is_new_classes_with_support_and_queries_apart():
         classes = labels[episode]
         assert (classes == classes[:, :1]).all() and len(classes[:, 0].unique()) == 4
         assert len(episode.unique()) == 4 * 18
-    assert len(labels[drawn].unique()) == 7 and len(drawn.unique()) > 150  # every class and most pictures get a turn
+    assert len(labels[drawn].unique()) == 7 and len(drawn.unique()) > 150  # every class and most images get a turn
 
 
 def test_the_same_seed_draws_the_same_episodes():
@@ -184,16 +184,16 @@ def test_the_class_lists_are_those_of_the_splits_authors(names, digest):
 
 
 @pytest.fixture(autouse=True)
-def two_pictures_a_class(monkeypatch):
-    """60,000 pictures are not made here: the count is the one thing the tests of mini-ImageNet change."""
+def two_images_a_class(monkeypatch):
+    """60,000 images are not made here: the count is the one thing the tests of mini-ImageNet change."""
     monkeypatch.setattr(mini_imagenet, "EACH", 2)
 
 
 TREE = [(split, name, n) for split, names in mini_imagenet.CLASSES.items() for name in names for n in range(2)]
 
 
-def picture(split, name, n):
-    """A picture of one colour that says which it is: its class's number, its own, its split."""
+def one_image(split, name, n):
+    """An image of one colour that says which it is: its class index, its own, its split's."""
     colour = (mini_imagenet.CLASSES[split].index(name), n, list(mini_imagenet.CLASSES).index(split))
     return np.broadcast_to(np.uint8(colour), (84, 84, 3))
 
@@ -203,7 +203,7 @@ def as_folders(top, flat=False):
     for split, name, n in TREE:
         folder = top / name if flat else top / split / name
         folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.ascontiguousarray(picture(split, name, n))).save(folder / f"{name}{n:08d}.png")
+        Image.fromarray(np.ascontiguousarray(one_image(split, name, n))).save(folder / f"{name}{n:08d}.png")
 
 
 def as_list(top):
@@ -212,7 +212,7 @@ def as_list(top):
     for split in mini_imagenet.CLASSES:
         rows = ["filename,label"]
         for _, name, n in [t for t in TREE if t[0] == split]:
-            Image.fromarray(np.ascontiguousarray(picture(split, name, n))).resize((126, 84)).save(
+            Image.fromarray(np.ascontiguousarray(one_image(split, name, n))).resize((126, 84)).save(
                 top / "images" / f"{name}{n:08d}.png")
             rows.append(f"{name}{n:08d}.png,{name}")
         (top / f"{split}.csv").write_text("\n".join(rows) + "\n")
@@ -221,7 +221,7 @@ def as_list(top):
 def as_pickles(top, form, protocol=4):
     top.mkdir(parents=True)
     for split, names in mini_imagenet.CLASSES.items():
-        images = np.stack([picture(*t) for t in TREE if t[0] == split])
+        images = np.stack([one_image(*t) for t in TREE if t[0] == split])
         if form == 0:
             data = {"image_data": images, "class_dict": {name: [2 * k, 2 * k + 1] for k, name in enumerate(names)}}
         else:
@@ -256,7 +256,7 @@ def test_labels_with_names_of_their_own_are_taken_by_name(tmp_path):
     file = tmp_path / "mini_imagenet" / mini_imagenet.PICKLES["val"][1]
     names = mini_imagenet.CLASSES["val"]
     number = {name: 79 - k for k, name in enumerate(names)}  # counted backwards
-    images = np.stack([picture(*t) for t in TREE if t[0] == "val"])
+    images = np.stack([one_image(*t) for t in TREE if t[0] == "val"])
     labels = [number[name] for name in names for _ in range(2)]
     file.write_bytes(pickle.dumps({"data": images, "labels": labels, "catname2label": number}))
     val = catalog.load(datasets, "mini_imagenet", root=tmp_path).val
@@ -298,12 +298,12 @@ def test_a_pickle_that_would_run_something_is_refused(tmp_path):
     file.write_bytes(pickle.dumps([1, 2]))
     refused(tmp_path, r"val\.pkl holds a list, not a dict")
     file.write_bytes(pickle.dumps({"image_data": np.zeros((3, 32, 32, 3), np.uint8)}))
-    refused(tmp_path, "no uint8 pictures of 84 x 84")
+    refused(tmp_path, "no uint8 images of 84 x 84")
     file.write_bytes(pickle.dumps({"data": np.zeros((3, 84, 84, 3), np.uint8), "labels": [1, 1, 2]}))
-    refused(tmp_path, "3 labels of 2 classes for 3 pictures; mini-ImageNet has 16 classes here")
+    refused(tmp_path, "3 labels of 2 classes for 3 images; mini-ImageNet has 16 classes here")
     images, groups = np.zeros((32, 84, 84, 3), np.uint8), {n: [0, 1] for n in mini_imagenet.CLASSES["val"]}
-    for damaged, message in [(groups, "does not name each of the 32 pictures once"), ([1], "class_dict is a list"),
-                             ({**groups, "n01855672": ["x"]}, "does not hold numbers of pictures"),
+    for damaged, message in [(groups, "does not name each of the 32 images once"), ([1], "class_dict is a list"),
+                             ({**groups, "n01855672": ["x"]}, "does not hold indices of images"),
                              ({7: [0]}, "the class 7 is not one of mini-ImageNet's 16 of val")]:
         file.write_bytes(pickle.dumps({"image_data": images, "class_dict": damaged}))
         refused(tmp_path, rf"val\.pkl.*{message}")
@@ -319,12 +319,12 @@ def test_damaged_mini_imagenet_is_named(tmp_path):
     (tmp_path / "val.csv").write_text(rows.rsplit(",", 1)[0] + "\n")
     refused(tmp_path, r"val\.csv: line 33 lacks a filename or a label")
     (tmp_path / "val.csv").write_text(rows.rsplit("\n", 2)[0] + "\n")
-    refused(tmp_path, "the class 'n09256479' has 1 pictures, mini-ImageNet has 2 of each")
-    (tmp_path / "val.csv").write_text("picture\n1.png\n")
+    refused(tmp_path, "the class 'n09256479' has 1 images, mini-ImageNet has 2 of each")
+    (tmp_path / "val.csv").write_text("image\n1.png\n")
     refused(tmp_path, r"val\.csv must have the columns filename and label")
     (tmp_path / "val.csv").write_text(rows)
-    (tmp_path / "images/n0185567200000001.png").write_text("no picture")
-    refused(tmp_path, r"n0185567200000001\.png cannot be read as a picture")
+    (tmp_path / "images/n0185567200000001.png").write_text("no image")
+    refused(tmp_path, r"n0185567200000001\.png cannot be read as an image")
     (tmp_path / "val.csv").unlink()
     refused(tmp_path, r"val\.csv is missing beside train\.csv", FileNotFoundError)
 
@@ -333,7 +333,7 @@ def test_an_empty_class_of_mini_imagenet_is_named(tmp_path):
     as_folders(tmp_path)
     for file in (tmp_path / "test/n01930112").iterdir():
         file.unlink()
-    refused(tmp_path, "n01930112 has no picture")
+    refused(tmp_path, "n01930112 has no image that Pillow reads")
 
 
 # the epoch that is chosen

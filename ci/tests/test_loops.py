@@ -29,6 +29,22 @@ def small(classes=10):
         nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(288, classes))
 
 
+@pytest.mark.parametrize("learnable", [True, False])
+def test_losses_fall_only_where_there_is_something_to_learn(learnable, data):
+    """The same loop with the true labels, and with labels that are shuffled anew in every batch."""
+    net, g, losses = small(), torch.Generator().manual_seed(0), []
+    mix, optimizer = SAGE(num_classes=10, seed=0).bind(net), torch.optim.SGD(net.parameters(), 0.05)
+    for _ in range(20):
+        for x, target in DataLoader(data, 20, shuffle=True, generator=g):
+            target = target if learnable else target[torch.randperm(len(target), generator=g)]
+            loss = mix.loss(x, target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    assert falls(losses) == learnable
+
+
 def test_timms_own_pieces(data):
     import timm.loss
     import timm.optim
@@ -101,7 +117,7 @@ def test_lightnings_trainer(reuse, data, tmp_path):
                                 enable_checkpointing=False, enable_model_summary=False, precision="bf16-mixed",
                                 default_root_dir=tmp_path, accumulate_grad_batches=2 if reuse else 1)
     trainer.fit(module, DataLoader(data, 20, shuffle=True), DataLoader(data, 20))
-    assert falls(module.losses) and trainer.callback_metrics["accuracy"] > 0.3
+    assert falls(module.losses) and trainer.callback_metrics["accuracy"] > 0.8
 
 
 def test_lightning_does_not_lose_the_clean_gradient(data):
@@ -163,4 +179,4 @@ def test_hugging_faces_trainer(reuse, data, tmp_path):
     norms = [row["grad_norm"] for row in trainer.state.log_history if "grad_norm" in row]
     assert norms[0] < 2.5  # not the sum over accumulated batches
     assert falls([row["loss"] for row in trainer.state.log_history if "loss" in row])
-    assert trainer.evaluate()["eval_loss"] < 2.3
+    assert trainer.evaluate()["eval_loss"] < 1.6

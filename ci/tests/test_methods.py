@@ -43,7 +43,8 @@ def test_same_seed_same_gradient_and_another_seed_another(name, tiny):
     def gradient(seed):
         net = tiny()
         method = catalog.load(methods, name).seed(seed)
-        method.backward(net, x, y), method.backward(net, x, y)
+        for _ in range(2):
+            method.backward(net, x, y)
         return torch.cat([p.grad.flatten() for p in net.parameters()])
 
     assert torch.equal(gradient(1), gradient(1))
@@ -356,7 +357,8 @@ def test_the_merged_step_is_two_passes_with_saliency_one_step_old(tiny):
     twin = catalog.load(methods, "sage", loss="cross_entropy").seed(4)
     mixed = None
     for k in range(3):
-        net.zero_grad(), slow.zero_grad()
+        net.zero_grad()
+        slow.zero_grad()
         loss = method.backward(net, x[k], y[k])
         expected, clean = 0, x[k].clone().requires_grad_()
         if mixed is not None:
@@ -367,7 +369,7 @@ def test_the_merged_step_is_two_passes_with_saliency_one_step_old(tiny):
         part.backward()
         mixed = twin.mix_by(x[k], y[k], saliency(clean.grad))
         assert_close(loss, (expected + part).detach())
-        assert_close(method.waiting[0], mixed.x), assert_close(method.waiting[1], mixed.y)
+        assert_close(method.waiting, [mixed.x, mixed.y])
         for p, q in zip(net.parameters(), slow.parameters(), strict=True):
             assert_close(p.grad, q.grad, rtol=1e-9, atol=1e-12)
         for p, q in zip(net.buffers(), slow.buffers(), strict=True):

@@ -78,7 +78,8 @@ def test_one_forward_and_backward_pass_serve_both_attacks(trained):
     hooks.append(net.conv1.register_forward_hook(lambda *_: passes.update(forward=passes["forward"] + 1)))
     hooks.append(net.linear.register_full_backward_hook(lambda *_: passes.update(backward=passes["backward"] + 1)))
     robustness.evaluate(net, test, conventions=CONVENTIONS[:1], batch=len(test))
-    [hook.remove() for hook in hooks]
+    for hook in hooks:
+        hook.remove()
     assert passes == {"forward": 4, "backward": 1}  # clean, and one for each perturbed picture
 
 

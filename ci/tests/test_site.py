@@ -4,6 +4,7 @@ import functools
 import io
 import json
 import os
+import re
 import threading
 from base64 import b64decode
 from html.parser import HTMLParser
@@ -420,6 +421,20 @@ class Links(HTMLParser):
         self.places |= {found.get("id"), found.get("name")}
         if tag == "a" and found.get("href"):
             self.links.add(found["href"])
+
+
+def test_the_reference_and_the_map_have_every_public_file():
+    """They are written from the tree when the site is built; the map's first table names the others."""
+    library = Path(__file__).parents[2] / "sagelib"
+    reference, map_ = (Links((SITE / page).read_text()) for page in ("book/api.html", "notebooks/index.html"))
+    named = re.findall(r"`([a-z0-9_/]+\.py)`", (library.parent / "notebooks/index.md").read_text())
+    for file in library.rglob("*.py"):
+        name = str(file.relative_to(library).with_suffix(""))
+        if not any(part.startswith("_") for part in name.split("/")):
+            place = f"api-{re.sub('[/_]', '-', name)}"
+            assert {place, f"module-sagelib.{name.replace('/', '.')}"} <= reference.places
+            assert f"#{place}" in reference.links
+            assert (f"../book/api.html#{place}" in map_.links) == (f"{name}.py" not in named)
 
 
 def test_links_inside_the_site_lead_somewhere():

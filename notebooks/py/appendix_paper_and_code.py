@@ -50,7 +50,7 @@ from sagelib.rearrange import offsets
 from sagelib.saliency import normalise, saliency, smooth
 from sagelib.train import Recipe, fit
 
-listed = yaml.safe_load((records.RESULTS.parent / "disagreements.yml").read_text())
+listed = yaml.safe_load((records.REPORTED.parent / "disagreements.yml").read_text())
 
 # %% [markdown]
 # ## All disagreements
@@ -61,8 +61,8 @@ listed = yaml.safe_load((records.RESULTS.parent / "disagreements.yml").read_text
 # The rule for defaults has three parts. For the loss, $\eta$ and the order of a step we take what explains the tables. For the norm of
 # Equation 1 we take the paper. Bugs of the code are fixed.
 #
-# The tables were presumably made with the published code. Where we write "presumably", nothing in the printed numbers decides it, and
-# no run of ours does. The defaults below are those of the classes in `sagelib.methods` and of the experiment notebooks. The objects for
+# The tables were presumably made with the published code. Where we write "presumably", neither the printed numbers nor
+# a run of ours decides it. The defaults below are those of the classes in `sagelib.methods` and of the experiment notebooks. The objects for
 # [your own loop](14_use_it.ipynb) start from cross-entropy, the loss that most loops have.
 
 # %% tags=["hide-input"]
@@ -72,7 +72,7 @@ for group in dict.fromkeys(entry["group"] for entry in listed):
     display(show.table(["what", "the paper", "the code", "what explains the tables", "default here, and the other"], rows, group))
 
 # %% [markdown]
-# The options in the last column exist, and the first value of each is the library's default:
+# The next cell checks that the options of the last column exist and that the defaults are the library's.
 
 # %%
 for entry in listed:
@@ -164,11 +164,14 @@ show.table(["mode", "correlation of the maps, least", "largest"], [[mode, f"{min
 # $r$ becomes
 #
 # $$
-# r' = 0.9\,(0.9\, r + 0.1\, m_c) + 0.1\, m_m = 0.81\, r + 0.09\, m_c + 0.1\, m_m .
+# \begin{aligned}
+# r' &= 0.9\,(0.9\, r + 0.1\, m_c) + 0.1\, m_m \\
+#    &= 0.81\, r + 0.09\, m_c + 0.1\, m_m .
+# \end{aligned}
 # $$ (eq-double-update)
 #
-# After many steps the running mean holds 0.09 / 0.19, that is 47 %, clean images. If the clean pass updates nothing it holds mixed images
-# alone, although the network is tested on clean ones. `bn="train"` does the first, `bn="batch"` and `bn="eval"` the second:
+# After many steps the running mean holds 0.09 / 0.19, that is 47 %, clean images. If the clean pass updates nothing it holds only mixed
+# images, although the network is tested on clean ones. `bn="train"` does the first, `bn="batch"` and `bn="eval"` the second:
 
 # %%
 def running_mean(bn):
@@ -267,9 +270,9 @@ print(f"{count} candidates; the shift by zero is one of them in {count / 63**2:.
 # %%
 # NBVAL_IGNORE_OUTPUT
 draws = torch.stack([sage.Sage().seed(k).draw_permutation(100, "cpu") for k in range(2000)])
-alone = (draws == torch.arange(100)).sum(1).float()
-assert abs(alone.mean() - 1) < 0.1  # the expected number of fixed points of a permutation is 1
-print(f"images that are their own partner: {alone.mean():.2f} per batch; in {(alone > 0).float().mean():.0%} of the batches at least one")
+own_partner = (draws == torch.arange(100)).sum(1).float()
+assert abs(own_partner.mean() - 1) < 0.1  # the expected number of fixed points of a permutation is 1
+print(f"images that are their own partner: {own_partner.mean():.2f} per batch; in {(own_partner > 0).float().mean():.0%} of the batches at least one")
 
 # %% [markdown]
 # Appendix G bounds $\lambda$ because diversity "greatly decreases when $\lambda > 0.6$". Appendix B nevertheless uses $u = 0.7$ for
@@ -299,7 +302,7 @@ show.table(["place", "the image that stays", "the image that moves", "labels"],
 # ### The loss
 #
 # The paper trains with "a task loss". The code takes binary cross-entropy on the softmax, the mean over images *and classes*. The
-# two losses do not differ by a factor alone, and the factor is large: at a uniform output the gradient is about $1/C$ of
+# two losses differ by more than a factor, and the factor is large: at a uniform output the gradient is about $1/C$ of
 # cross-entropy's. The learning rate of 0.2 belongs to this loss ([Training](06_training.ipynb)).
 
 # %%
@@ -333,9 +336,9 @@ assert math.isclose(1 - weight.item(), 0.2 * 1.9, rel_tol=1e-6)
 #
 # The paper reports the mean of three runs and does not say which epoch. The code tests on the test set after every epoch, prints the
 # median of the last ten, and also keeps the best. It has no validation set, so that $u$ and $\eta$ were presumably chosen by test
-# accuracy: the best rows of Table 7 are the numbers of Table 1 ([Ablations](12_ablations.ipynb)). How much the choice of the number
-# can matter shows in the log that Co-Mixup's authors published. For CIFAR-100 with PreActResNet18 it ends with a median of 80.08 and a last
-# epoch of 80.19; SAGE's Table 1 has 79.68 for that cell and 79.91 for SAGE. Our records hold the last epoch, the median and the best.
+# accuracy: the best rows of Table 7 are the numbers of Table 1 ([Ablations](12_ablations.ipynb)). A log that Co-Mixup's authors
+# published, of one run on CIFAR-100 with PreActResNet18, ends with a median of 80.08 and a last epoch of 80.19. SAGE's Table 1 has 79.68 for
+# that cell and 79.91 for SAGE. Our records hold the last epoch, the median and the best.
 #
 # ### The networks
 #
@@ -366,7 +369,8 @@ for row in records.reported(1):
 # ### During data loading
 #
 # Section 4.3 explains why Mixup, CutMix and Manifold Mixup are fast: the augmentation is done while loading data. In the code every
-# method runs inside the training step. What Table 6 leaves for the solvers, per step, beyond the two passes that they share with SAGE:
+# method runs inside the training step. Beyond the two passes that Puzzle Mix and Co-Mixup share with SAGE, the hours of Table 6 leave this
+# much time per step:
 
 # %%
 hours, steps = {"vanilla": 3.35, "Puzzle Mix": 8.9, "Co-Mixup": 25.29, "SAGE": 6.83}, 300 * 500
@@ -397,7 +401,7 @@ show.table(["input", "use r", "penalty as in the paper", "penalty as in the code
 #
 # Puzzle Mix and Co-Mixup minimise an energy with graph cuts. Their code uses alpha-beta swap moves of the package gco, which can stop
 # at local optima. Puzzle Mix scales its costs twice and stores them in 32 bits. A block that holds more than a certain share of its
-# image's saliency overflows and gets a hugely *negative* cost. The grids at which this can happen:
+# image's saliency overflows and gets a hugely *negative* cost. This can happen on two of the four grids:
 
 # %%
 limits = {n: 2**31 / 100_000 / (1000 * n**2) for n in (2, 4, 8, 16)}
@@ -502,7 +506,7 @@ means = {k: {m: sum(t[p][m] for p in robustness.PERTURBATIONS) / 3 for m in t["r
 order = {k: sorted(of, key=of.get, reverse=True) for k, of in means.items()}
 printed = {k: sorted(t["rank"], key=t["rank"].get) for k, t in tables.items()}
 assert order[4] == printed[4] and order[5] != printed[5]
-assert printed[5] == sorted(tables[5]["fgm"], key=tables[5]["fgm"].get, reverse=True)  # the order of the l2 attack alone
+assert printed[5] == sorted(tables[5]["fgm"], key=tables[5]["fgm"].get, reverse=True)  # the order of the l2 attack
 show.table(["Table 5", "mean of its rows", "rank of the mean", "rank as printed"],
            [[m, means[5][m], 1 + order[5].index(m), 1 + printed[5].index(m)] for m in order[5]])
 
@@ -513,8 +517,8 @@ show.table(["Table 5", "mean of its rows", "rank of the mean", "rank as printed"
 # ### Few-shot
 #
 # Section 4.2 uses "a single ResNet12" in the setup of {cite:t}`dvornik2019` and refers to the supplement for details. The supplement has
-# none, and the repository of that setup (`dvornikita/fewshot_ensemble`) has no ResNet12. What it has, beside what
-# [our experiment](experiments/few_shot.ipynb) does and how to change it:
+# none, and the repository of that setup (`dvornikita/fewshot_ensemble`) has no ResNet12. The table shows what that repository does,
+# what [our experiment](experiments/few_shot.ipynb) does, and how to change it:
 
 # %%
 exam = Episodes()

@@ -31,7 +31,7 @@ def _from_tree(tree, name, classes):
     names = class_names(tree / "train")
     if len(names) != classes:
         raise ValueError(f"{tree / 'train'} has {len(names)} classes, {name} has {classes}; is it another data set?")
-    return read(tree / "train", names), read(tree / "test", names, (32, 32))
+    return tuple(read(tree / split, names, (32, 32)) for split in ("train", "test"))
 
 
 def _from_torchvision(root, name):

@@ -27,7 +27,7 @@ class Dataset:
         return replace(self, **moved)
 
     def normalised(self, images=None):
-        """Images uint8 (B, 3, H, W) as floats with mean 0 and deviation 1 over the training set."""
+        """Images uint8 (B, 3, H, W) as floats with mean 0 and standard deviation 1 over the training set."""
         images = self.images if images is None else images
         mean, std = self._constants(images.device)
         return images.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)
@@ -60,7 +60,7 @@ class Dataset:
 
 
 def measured(images):
-    """Mean and deviation of each channel of uint8 images (N, 3, H, W), in [0, 1]; a flat channel gets 1/255."""
+    """Mean and standard deviation of each channel of uint8 (N, 3, H, W), in [0, 1]; 1/255 where it is flat."""
     total, squares = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
     for part in images.split(1000):
         part = part.double() / 255

@@ -27,7 +27,7 @@ class FewShot(NamedTuple):
 
 
 def by_class(images, labels, names, chosen):
-    """The images of the chosen classes, with their labels counted anew in that order."""
+    """The images of the chosen classes, with their labels as class indices in that order."""
     new = torch.full((len(names),), -1)
     new[[list(names).index(name) for name in chosen]] = torch.arange(len(chosen))
     keep = new[labels] >= 0

@@ -80,5 +80,5 @@ def load_arrays(file):
         raise ValueError(f"the pickle {file} is not opened ({str(error) or type(error).__name__}): get the file again "
                          "from where you trust it") from error
     if not isinstance(found, dict):
-        raise ValueError(f"the pickle {file} holds a {type(found).__name__}, not a dict of pictures and classes")
+        raise ValueError(f"the pickle {file} holds a {type(found).__name__}, not a dict of images and classes")
     return found

@@ -1,64 +1,104 @@
-"""Any folder of pictures: ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png, all of one size.
+"""Any folder of images: ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png, all of one size.
 
-PNG, JPEG, WebP, BMP and PPM; grey and palette pictures become RGB. Normalised by the training set's own mean and std.
+Every format that Pillow opens is read: PNG, JPEG, WebP, TIFF, GIF, BMP and others. Images become
+8-bit RGB and are turned upright as their EXIF data say; see `read_image`. Hidden files and folders,
+such as `.ipynb_checkpoints`, and what systems leave behind (`__MACOSX`, `Thumbs.db`) are passed
+over; other files are named in a warning. The training set's mean and standard deviation normalise.
 """
+import unicodedata
+import warnings
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ._dataset import Dataset, measured
+from ._files import count_endings, image_files, is_image, visible, warn_left_out
+from ._image import read_frame, read_image
 
-ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm"}
+__all__ = ["class_names", "load", "read", "read_image"]
 
 
-def load(root):
-    """The training and the test set under `root`. ValueError names the file or folder that is wrong."""
+def load(root, background="white"):
+    """The training and test sets under `root`. ValueError names the file or folder that is wrong.
+
+    background: the colour under transparent pixels, by name or as "#rrggbb".
+    """
     root = _directory(root)
     classes = class_names(root / "train")
-    images, labels = read(root / "train", classes)
+    images, labels = read(root / "train", classes, background=background)
     mean, std = measured(images)
-    test = read(root / "test", classes, size=images.shape[2:])
+    test = read(root / "test", classes, images.shape[2:], background)
     return Dataset(images, labels, classes, mean, std), Dataset(*test, classes, mean, std)
 
 
 def class_names(path):
-    """The folders in `path`, by name: one a class."""
-    found = tuple(p.name for p in sorted(_directory(path).iterdir()) if p.is_dir() and not p.name.startswith("."))
+    """The names of the folders in `path`, sorted, without hidden ones: one a class."""
+    found = tuple(p.name for p in visible(_directory(path)) if p.is_dir())
     if len(found) < 2:
-        raise ValueError(f"{path} has {len(found)} class folder(s); a data set needs two or more, CLASS/*.png in each")
+        raise ValueError(f"{path} has {len(found)} class folder(s); a data set needs two or more, "
+                         "CLASS/*.png in each")
+    same = {}
+    for name in found:
+        twin = same.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        if twin != name:
+            raise ValueError(f"{path} has the class folders {twin!r} and {name!r}, which are one "
+                             "folder where upper and lower case are the same; join or rename them")
     return found
 
 
-def read(path, classes, size=None):
-    """All pictures of the classes under `path`: uint8 (N, 3, H, W) and their class numbers (N,)."""
-    from PIL import Image
+def read(path, classes, size=None, background="white"):
+    """All images of the classes under `path`: uint8 (N, 3, H, W) and their class indices (N,).
 
+    size: the height and width that each must have; None: those of the first.
+    """
+    path = _directory(path)
     extra = set(class_names(path)) - set(classes)
     if extra:
-        raise ValueError(f"{path} has the class {sorted(extra)[0]!r} that the training set does not have")
-    pictures, labels = [], []
-    for number, name in enumerate(classes):
-        files = sorted(p for p in _directory(Path(path) / name).rglob("*") if p.suffix.lower() in ENDINGS)
-        if not files:
-            raise ValueError(f"the class folder {Path(path) / name} has no picture ({', '.join(sorted(ENDINGS))})")
-        for file in files:
-            try:
-                with Image.open(file) as opened:
-                    picture = np.asarray(opened.convert("RGB"))
-            except Exception as error:  # Pillow raises many kinds for a damaged file
-                raise ValueError(f"{file} cannot be read as a picture ({error}); replace or remove it") from error
-            size = tuple(size or picture.shape[:2])
-            if picture.shape[:2] != size:
-                raise ValueError(f"{file} is {picture.shape[0]} x {picture.shape[1]} pixels, the pictures before it "
-                                 f"{size[0]} x {size[1]}: resize them to one size")
-            pictures.append(picture)
-            labels.append(number)
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)
+        raise ValueError(f"{path} has the class {sorted(extra)[0]!r} that the training set does "
+                         "not have")
+    by_class, others = zip(*(_files_of(path / name) for name in classes), strict=True)
+    files = list(chain(*by_class))
+    warn_left_out(path, files, list(chain(*others)))
+    beside = [p for p in visible(path) if is_image(p)]
+    if beside:
+        warnings.warn(f"{path}: {len(beside)} image(s) are in no class folder and are left out, "
+                      f"for example {beside[0].name}", stacklevel=2)
+    images = np.stack(_read_all(path, files, size, background))  # (N, H, W, 3)
+    counts = torch.tensor([len(part) for part in by_class])
+    labels = torch.arange(len(classes)).repeat_interleave(counts)
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), labels
+
+
+def _files_of(folder):
+    images, others = image_files(_directory(folder))
+    if not images:
+        instead = f"; it has {count_endings(others)}" if others else ""
+        raise ValueError(f"the class folder {folder} has no image that Pillow reads (.png, .jpg, "
+                         f".tif and others){instead}")
+    return images, others
+
+
+def _read_all(path, files, size, background):
+    """The images of all files, each uint8 (H, W, 3), of one size."""
+    images, several = [], []
+    for file in files:
+        image, frames = read_frame(file, background)
+        size = tuple(size or image.shape[:2])
+        if image.shape[:2] != size:
+            raise ValueError(f"{file} is {image.shape[0]} x {image.shape[1]} pixels, not {size[0]} "
+                             f"x {size[1]} as the others: resize them to one size")
+        images.append(image)
+        several += [file] * (frames > 1)
+    if several:
+        warnings.warn(f"{path}: of {len(several)} file(s) with several frames only the first frame "
+                      f"is read, for example {several[0].relative_to(path)}", stacklevel=3)
+    return images
 
 
 def _directory(path):
     if path is None or not Path(path).is_dir():
-        raise FileNotFoundError(f"there is no folder {path}; give the root of a tree train/CLASS/*.png, "
-                                "test/CLASS/*.png")
+        raise FileNotFoundError(f"there is no folder {path}; give the root of a tree "
+                                "train/CLASS/*.png, test/CLASS/*.png")
     return Path(path)

@@ -1,4 +1,4 @@
-"""mini-ImageNet, few-shot: 64 + 16 + 20 classes of ImageNet, 600 pictures each, 84 x 84.
+"""mini-ImageNet, few-shot: 64 + 16 + 20 classes of ImageNet, 600 images each, 84 x 84.
 
 O. Vinyals et al., NeurIPS 2016; the classes are those of S. Ravi, H. Larochelle, "Optimization as a Model for Few-Shot
 Learning", ICLR 2017. Bring your own copy, in any of its usual forms, at ROOT/mini_imagenet or ROOT:
@@ -6,7 +6,7 @@ Learning", ICLR 2017. Bring your own copy, in any of its usual forms, at ROOT/mi
 - images/ with train.csv, val.csv and test.csv (columns filename, label);
 - pickles, mini-imagenet-cache-train.pkl, …-val.pkl, …-test.pkl, or miniImageNet_category_split_*.pickle. They are read
   without executing anything.
-Pictures of another size are resized, shorter side to 84, and cut at the centre.
+Images of another size are resized, shorter side to 84, and cut at the centre. Files are read as `folder` reads them.
 """
 import csv
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +16,8 @@ import numpy as np
 import torch
 
 from ._few_shot import FewShot
+from ._files import image_files, warn_left_out
+from ._image import read_image
 from ._safe_pickle import load_arrays
 
 SIZE, EACH = 84, 600
@@ -50,7 +52,7 @@ def load(root):
     for part in found:
         for name, count in zip(part.classes, part.labels.bincount(minlength=len(part.classes)).tolist(), strict=True):
             if count != EACH:
-                raise ValueError(f"{root}: the class {name!r} has {count} pictures, mini-ImageNet has {EACH} of each; "
+                raise ValueError(f"{root}: the class {name!r} has {count} images, mini-ImageNet has {EACH} of each; "
                                  "unpack it again")
     return found
 
@@ -74,14 +76,16 @@ def _parts(root):
 
 
 def _from_folders(folder, split):
-    pictures = []
+    named, left_out = [], []
     for name in CLASSES[split]:
-        found = sorted(p for p in (folder / name).glob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
-        if not found:
-            raise ValueError(f"{folder / name} has no picture (*.jpg, *.jpeg, *.png); mini-ImageNet has that class "
-                             f"among those of {split}")
-        pictures += [(file, name) for file in found]
-    return _read(pictures, split, folder)
+        images, others = image_files(folder / name) if (folder / name).is_dir() else ([], [])
+        if not images:
+            raise ValueError(f"{folder / name} has no image that Pillow reads (.jpg, .png and others); mini-ImageNet "
+                             f"has that class among those of {split}")
+        named += [(file, name) for file in images]
+        left_out += others
+    warn_left_out(folder, [file for file, _ in named], left_out)
+    return _read(named, split, folder)
 
 
 def _from_list(top, split):
@@ -91,42 +95,38 @@ def _from_list(top, split):
     with open(file, newline="", encoding="utf-8-sig") as opened:
         rows = list(csv.DictReader(opened))
     if not rows or not {"filename", "label"} <= set(rows[0]):
-        raise ValueError(f"{file} must have the columns filename and label, and a row for each picture")
+        raise ValueError(f"{file} must have the columns filename and label, and a row for each image")
     short = [n for n, row in enumerate(rows, 2) if not (row["filename"] and row["label"])]
     if short:
         raise ValueError(f"{file}: line {short[0]} lacks a filename or a label")
     return _read([(top / "images" / row["filename"], row["label"]) for row in rows], split, file)
 
 
-def _read(pictures, split, place):
-    """All pictures of a split, from (file, class name) of each."""
-    _same_classes({name for _, name in pictures}, split, place)
+def _read(named, split, place):
+    """All images of a split, from (file, class name) of each."""
+    _same_classes({name for _, name in named}, split, place)
     with ThreadPoolExecutor() as pool:
-        images = list(pool.map(_picture, [file for file, _ in pictures]))
-    number = {name: k for k, name in enumerate(CLASSES[split])}
-    labels = torch.tensor([number[name] for _, name in pictures])
+        images = list(pool.map(_square, [file for file, _ in named]))
+    index = {name: k for k, name in enumerate(CLASSES[split])}
+    labels = torch.tensor([index[name] for _, name in named])
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), labels, CLASSES[split]
 
 
-def _picture(file):
-    """A picture as uint8 (SIZE, SIZE, 3): its shorter side resized, the middle cut out."""
+def _square(file):
+    """The image in a file as uint8 (SIZE, SIZE, 3): its shorter side resized, the middle cut out."""
     from PIL import Image, ImageOps
 
-    try:
-        with Image.open(file) as opened:
-            picture = opened.convert("RGB")
-            if picture.size != (SIZE, SIZE):
-                picture = ImageOps.fit(picture, (SIZE, SIZE), Image.Resampling.BILINEAR)
-            return np.asarray(picture)
-    except Exception as error:  # Pillow raises many kinds for a damaged file
-        raise ValueError(f"{file} cannot be read as a picture ({error}); replace it") from error
+    image = read_image(file)
+    if image.shape[:2] == (SIZE, SIZE):
+        return image
+    return np.asarray(ImageOps.fit(Image.fromarray(image), (SIZE, SIZE), Image.Resampling.BILINEAR))
 
 
 def _from_pickle(file, split):
     found = load_arrays(file)
     images = found.get("image_data", found.get("data"))
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (SIZE, SIZE, 3):
-        raise ValueError(f"{file} holds no uint8 pictures of {SIZE} x {SIZE} under image_data or data; is it "
+        raise ValueError(f"{file} holds no uint8 images of {SIZE} x {SIZE} under image_data or data; is it "
                          "mini-ImageNet?")
     labels = _by_name(found["class_dict"], split, file, len(images)) if "class_dict" in found else \
         _by_number(found, split, file, len(images))
@@ -135,27 +135,27 @@ def _from_pickle(file, split):
 
 
 def _by_name(groups, split, file, count):
-    """Class numbers from a dict, WordNet id -> which pictures."""
+    """Class indices from a dict, WordNet id -> which images."""
     if not isinstance(groups, dict):
         raise ValueError(f"{file}: class_dict is a {type(groups).__name__}, not a dict of classes")
     _same_classes(set(groups), split, file)
     try:
         members = [np.asarray(groups[name], np.int64).reshape(-1) for name in CLASSES[split]]
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{file}: class_dict does not hold numbers of pictures ({error})") from error
+        raise ValueError(f"{file}: class_dict does not hold indices of images ({error})") from error
     every = np.concatenate(members)
     if not np.array_equal(np.sort(every), np.arange(count)):
-        raise ValueError(f"{file}: class_dict does not name each of the {count} pictures once")
+        raise ValueError(f"{file}: class_dict does not name each of the {count} images once")
     labels = np.empty(count, np.int64)
     labels[every] = np.repeat(np.arange(len(members)), [len(m) for m in members])
     return labels
 
 
 def _by_number(found, split, file, count):
-    """Class numbers from a list of labels, by the file's own names for them or else in the order of the numbers."""
+    """Class indices from a list of labels, by the file's own names for them or else in the order of the numbers."""
     values, labels = np.unique(np.asarray(found.get("labels", ())).reshape(-1), return_inverse=True)
     if len(values) != len(CLASSES[split]) or len(labels) != count:
-        raise ValueError(f"{file} has {len(labels)} labels of {len(values)} classes for {count} pictures; "
+        raise ValueError(f"{file} has {len(labels)} labels of {len(values)} classes for {count} images; "
                          f"mini-ImageNet has {len(CLASSES[split])} classes here")
     named = found.get("catname2label")
     if isinstance(named, dict) and set(named) == set(CLASSES[split]) and set(named.values()) == set(values.tolist()):

@@ -3,10 +3,9 @@ asked.
 
 In SAGE and Co-Mixup a share of that gradient stays in the weights, in Puzzle Mix none; no difference otherwise.
 """
-import contextlib
-
 import torch
 
+from .._modes import evaluation_mode
 from ..saliency import at_least_float32
 
 
@@ -32,34 +31,5 @@ def unscaled(grad, scale):
 
 def image_gradient(net, x, loss_of):
     """Gradient of loss_of(net(x)) by x, (B, C, H, W), in evaluation mode; the network is left as it was."""
-    with evaluating(net):
+    with evaluation_mode(net):
         return clean_pass(net, x, loss_of, keep=False)[1]
-
-
-BATCHNORM = torch.nn.modules.batchnorm._BatchNorm  # SyncBatchNorm too
-
-
-@contextlib.contextmanager
-def batch_statistics(net):
-    """Every BatchNorm that trains looks at the statistics of the batch, as it does, and updates none of its own."""
-    kept = [m for m in net.modules() if isinstance(m, BATCHNORM) and m.training and m.track_running_stats]
-    try:
-        for m in kept:
-            m.track_running_stats = False
-        yield
-    finally:
-        for m in kept:
-            m.track_running_stats = True
-
-
-@contextlib.contextmanager
-def evaluating(net, kinds=torch.nn.Module):
-    """The modules of these kinds in evaluation mode; those that were training train again afterwards."""
-    training = [m for m in net.modules() if m.training and isinstance(m, kinds)]
-    try:
-        for m in training:
-            m.training = False
-        yield
-    finally:
-        for m in training:
-            m.training = True

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from .._modes import batch_statistics
 from ..losses import cross_entropy
 from ..saliency import normalise
 from ._assign import assign
-from ._clean_pass import batch_statistics
 from ._guided import Guided
 from ._method import Mixed, check_pairs, check_saliency, choice, number, whole
 
@@ -102,7 +102,7 @@ class CoMixup(Guided):
         return self.clean, 1.0
 
     def clean_loss(self, logits, y):
-        return (2 / y.shape[1] if self.loss == "bce" else 1) * cross_entropy(logits, y)
+        return (2 / max(2, y.shape[1]) if self.loss == "bce" else 1) * cross_entropy(logits, y)
 
     def passing(self, net, bn=None):
         return batch_statistics(net) if (bn or self.bn) == "batch" else contextlib.nullcontext()

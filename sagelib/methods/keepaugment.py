@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from .._modes import evaluation_mode
 from . import cutout, randaugment
-from ._clean_pass import evaluating
 from ._guided import Guided
 from ._method import Mixed, check_pairs, choice, number, per_channel, whole
 from .cutmix import outside
@@ -62,10 +62,11 @@ class KeepAugment(Guided):
     std: float | tuple = per_channel(1.0, 0)
 
     def clean_loss(self, logits, y):
+        y = y - 0.5 if y.shape[1] == 1 else y  # one logit z stands for -z/2 and z/2
         return (logits.float() * y).sum()
 
     def passing(self, net, bn=None):
-        return evaluating(net)
+        return evaluation_mode(net)
 
     def seen(self, grad):
         return grad.float().abs().amax(1, keepdim=True)

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 
 from .._constants import scalar
+from .._modes import evaluation_mode
 from ..saliency import normalise
-from ._clean_pass import evaluating
 from ._guided import Guided
 from ._method import (
     Mixed,
@@ -151,7 +151,7 @@ class PuzzleMix(Guided):
     std: float | tuple = per_channel(1.0, 0)
 
     def passing(self, net, bn=None):
-        return evaluating(net)
+        return evaluation_mode(net)
 
     def mix_by(self, x, y, s):
         blocks = self.draw_choice(n for n in GRIDS if n <= max(2, min(x.shape[2:]) // 2))

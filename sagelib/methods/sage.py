@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import torch
 
+from .._modes import BATCHNORM, batch_statistics, evaluation_mode
 from ..mask import mask
 from ..rearrange import best_offset, offsets, shift
 from ..saliency import normalise, saliency, smooth
-from ._clean_pass import BATCHNORM, batch_statistics, evaluating
 from ._guided import Guided
 from ._method import Mixed, as_column, blend_labels, check_pairs, check_saliency, choice, number
 
@@ -99,7 +99,7 @@ class Sage(Guided):
         return self.criterion(logits, y)
 
     def passing(self, net, bn=None):
-        return {"train": contextlib.nullcontext, "eval": lambda: evaluating(net, BATCHNORM),
+        return {"train": contextlib.nullcontext, "eval": lambda: evaluation_mode(net, BATCHNORM),
                 "batch": lambda: batch_statistics(net)}[bn or self.bn]()
 
     def seen(self, grad):

@@ -1,0 +1,35 @@
+"""Modes of a network for a while: evaluation, and BatchNorm that uses the batch's statistics without updating its own.
+
+Each module's own flag is set and restored, never the whole network's: a layer that the user froze stays frozen.
+"""
+import contextlib
+
+import torch
+
+BATCHNORM = torch.nn.modules.batchnorm._BatchNorm  # SyncBatchNorm too
+
+
+@contextlib.contextmanager
+def evaluation_mode(net, kinds=torch.nn.Module):
+    """A context in which the modules of these kinds are in evaluation mode; those that were training train again."""
+    training = [m for m in net.modules() if m.training and isinstance(m, kinds)]
+    try:
+        for m in training:
+            m.training = False
+        yield
+    finally:
+        for m in training:
+            m.training = True
+
+
+@contextlib.contextmanager
+def batch_statistics(net):
+    """A context in which every BatchNorm that trains uses the batch's statistics, as usual, and updates none."""
+    kept = [m for m in net.modules() if isinstance(m, BATCHNORM) and m.training and m.track_running_stats]
+    try:
+        for m in kept:
+            m.track_running_stats = False
+        yield
+    finally:
+        for m in kept:
+            m.track_running_stats = True
