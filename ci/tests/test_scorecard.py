@@ -73,11 +73,11 @@ def test_verdicts_on_cells():
     for kind in ("shortened", "longer", "changed"):
         assert said(95.0, 95.1, 95.2, kind=f"{kind}: epochs 3") == f"{kind} recipe"
     noise, same = np.array([-0.3, 0.1, 0.0, 0.2]), "not distinguishable"
-    seeds = np.std(noise, ddof=1) * np.sqrt(1 / 4 + 1 / 3)
+    seeds = stats.t.ppf(0.975, 3) * np.std(noise, ddof=1) * np.sqrt(1 / 4 + 1 / 3)
     for gap in np.arange(-1.5, 1.5, 0.05):
         right = 95.07 + gap + noise
-        images = np.sqrt(2 * np.mean(right * (100 - right)) / 10_000)
-        reach = np.hypot(stats.t.ppf(0.975, 3) * seeds, stats.norm.ppf(0.975) * images)
+        images = stats.norm.ppf(0.975) * np.sqrt(2 * np.mean(right * (100 - right)) / 10_000)
+        reach = np.hypot(seeds, images)
         if abs(abs(gap) - reach) > 0.01:
             assert said(*right) == (same if abs(gap) < reach else "higher" if gap > 0 else "lower"), gap
     assert said(*[99.0] * 4) == same  # four equal numbers have no standard deviation, and decide nothing
