@@ -199,13 +199,17 @@ def by_kind(records):
 
 
 def by_setup(records):
-    """Lists of few-shot records alike in data set, network and recipe, so that they differ in method and seed; the
-    longest first."""
+    """Lists of few-shot records alike in data set, network, recipe and choice of the epoch, so that they differ in
+    method and seed; the longest first.
+
+    Of two records of one method and seed, the one that finished first counts.
+    """
     found = {}
-    for record in records:
-        setup = json.dumps([record[k] for k in ("dataset", "model", "recipe")], sort_keys=True)
-        found.setdefault(setup, []).append(record)
-    return sorted(found.values(), key=len, reverse=True)
+    for record in sorted(records, key=lambda r: r.get("finished", "")):
+        exam = {k: v for k, v in record.get("chosen", {}).get("exam", {}).items() if k != "seed"}
+        setup = json.dumps([exam, *(record[k] for k in ("dataset", "model", "recipe"))], sort_keys=True)
+        found.setdefault(setup, {}).setdefault((record["method"]["name"], record["seed"]), record)
+    return sorted((list(runs.values()) for runs in found.values()), key=len, reverse=True)
 
 
 def by_method(records):
