@@ -30,8 +30,8 @@ LESS = (
 
 
 def recipe_kind(dataset, model, method, recipe):
-    """Either "paper", for the paper's recipe on a whole data set at full width, or "shortened: …", "longer: …" or, where
-    neither epochs nor images nor width differ, "changed: …", with every difference in words.
+    """The kind of a recipe: "paper" for the paper's on a whole data set at full width, else "shortened: …",
+    "longer: …" or, where neither epochs nor images nor width differ, "changed: …", with every difference in words.
 
     The dicts are those of a record. Precision, schedule, milestones, compilation and the method's settings count.
     """

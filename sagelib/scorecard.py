@@ -120,7 +120,7 @@ def recipe_word(kind):
     """What is to be said of numbers of a recipe that is not the paper's; "" for the paper's."""
     words = {"paper": "", "few_shot": "another recipe", "clock": "another machine", None: "not run"}
     name = kind and kind.split(":")[0]
-    return words[name] if name in words else f"{name} recipe"
+    return words.get(name, f"{name} recipe")
 
 
 def verdicts(book):
