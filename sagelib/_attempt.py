@@ -13,12 +13,15 @@ import sys
 import threading
 import time
 import uuid
+from dataclasses import asdict
 from pathlib import Path
 
 from . import records
 from ._plan import EXPERIMENTS, Cell, defaults
+from ._publish import keep_notebook, publish
 
 AGAIN = 75  # what sysexits.h calls a temporary failure
+TRAIN, RETRAIN, EVALUATE = "is trained", "trains again: its weights are not here", "its network is evaluated"
 
 
 def prepare(cell, settings, out):
@@ -26,54 +29,104 @@ def prepare(cell, settings, out):
 
     settings: what is the same for all cells: root, device, results (where records are published).
     """
-    mine = Path(out).resolve() / "attempts" / cell.name
+    mine = _attempts(cell, out)
     mine.mkdir(parents=True, exist_ok=True)
     folder = mine / f"{1 + sum(p.is_dir() for p in mine.iterdir()):02d}-{uuid.uuid4().hex[:8]}"
     folder.mkdir()
-    asked = {"notebook": cell.notebook, "parameters": cell.parameters, "then": cell.then, **settings,
-             "out": str(Path(out).resolve()), "results": str(Path(settings["results"]).resolve())}
+    asked = {"cell": asdict(cell), **settings, "out": str(Path(out).resolve()),
+             "results": str(Path(settings["results"]).resolve())}
     (folder / "attempt.json").write_text(json.dumps(asked, indent=1) + "\n")
     return folder
 
 
 def attempt(folder):
-    """Do what FOLDER/attempt.json asks for; returns the published record's path."""
+    """Do what FOLDER/attempt.json asks for; returns the published record's path.
+
+    Where an evaluation needs the network of a record and its weights are not here, the run is trained again. The record
+    stands, and the evaluation says if it is about a network with another curve (`weights.retrained`).
+    """
     folder = Path(folder)
     asked = json.loads((folder / "attempt.json").read_text())
-    cell, results = Cell(asked["notebook"], asked["parameters"], asked["then"]), Path(asked["results"])
-    common = {"networks": f"{asked['out']}/networks", **{k: asked[k] for k in ("root", "device") if asked.get(k)}}
-    if found(cell, results) is None:  # an earlier attempt may have been killed between its record and its publication
-        for earlier in sorted(folder.parent.glob("*/results/**/*.json")):
-            publish(earlier, results)
-    published = found(cell, results)
-    if published is None:
+    cell, results, out = Cell(**asked["cell"]), Path(asked["results"]), asked["out"]
+    common = {k: asked[k] for k in ("root", "device") if asked.get(k)}
+    what, record = _left(cell, _published(cell.notebook, results), out)
+    if what == TRAIN and recover(cell, out, results):
+        what, record = _left(cell, _published(cell.notebook, results), out)
+    if what in (TRAIN, RETRAIN):
         execute(cell.notebook, folder, {**cell.parameters, **common, "results": str(folder / "results"),
-                                        "checkpoints": f"{asked['out']}/checkpoints", "progress": False})
+                                        "checkpoints": f"{out}/checkpoints", "networks": _networks(out, record),
+                                        "progress": False})
+    if what == TRAIN:
         made, = (folder / "results").rglob("*.json")
-        keep_notebook(folder / f"{cell.notebook}.ipynb", records.path(records.read(made), results), asked)
-        published = publish(made, results)
-    if cell.then and records.evaluation(records.read(published), cell.then) is None:
-        execute(cell.then, folder, {**common, "record": str(published)})
-        keep_notebook(folder / f"{cell.then}.ipynb", published.with_stem(f"{published.stem}-{cell.then}"), asked)
+        record = records.read(publish(made, results))
+    published = records.path(record, results)
+    if not cell.evaluated(record):
+        execute(cell.then, folder, {**cell.then_parameters, **common, "record": str(published),
+                                    "networks": _networks(out), "weights_file": str(_weights(record, out))})
+        keep_notebook(folder / f"{cell.then}.ipynb", published.with_stem(f"{published.stem}-{cell.then}"))
     return published
 
 
-def found(cell, results):
-    """The file of the cell's record under `results`, or None."""
-    results = Path(results)
-    if cell.notebook in ("train", "few_shot"):
-        kind = "few_shot" if cell.notebook == "few_shot" else "record"
-        every = records.every(results, kind) if results.exists() else []
-    else:
-        every = records.timings(results, cell.notebook)
-    record = cell.record(every)
-    return record and records.path(record, results)
+def remaining(cells, results, out):
+    """The cells that are not done, each with what is left to do: TRAIN, RETRAIN or EVALUATE."""
+    every = {notebook: _published(notebook, results) for notebook in {cell.notebook for cell in cells}}
+    found = [(cell, _left(cell, every[cell.notebook], out)[0]) for cell in cells]
+    return [(cell, what) for cell, what in found if what]
 
 
-def done(cell, results):
-    """Whether nothing is left to do for a cell."""
-    file = found(cell, results)
-    return file is not None and (not cell.then or records.evaluation(records.read(file), cell.then) is not None)
+def _left(cell, every, out):
+    """What is left to do for a cell, None if nothing is, and the record of its run among `every`, or None.
+
+    Of several records the one that is evaluated as asked comes first, then one whose weights are here.
+    """
+    def ready(record):
+        return cell.evaluated(record), _weights(record, out) is not None
+
+    record = max(filter(cell.matches, every), key=ready, default=None)
+    if record is None:
+        return TRAIN, None
+    evaluated, weights = ready(record)
+    return None if evaluated else EVALUATE if weights else RETRAIN, record
+
+
+def _published(notebook, results):
+    """All records under `results` that runs of a notebook may have left."""
+    if notebook not in ("train", "few_shot"):
+        return records.timings(results, notebook)
+    return records.every(results, "few_shot" if notebook == "few_shot" else "record") if Path(results).exists() else []
+
+
+def _attempts(cell, out):
+    return Path(out).resolve() / "attempts" / cell.name
+
+
+def _networks(out, record=None):
+    """The folder of networks; for those of a record that are trained again, one of its own inside: the library may have
+    got options since, and then they have another run's name."""
+    return f"{Path(out).resolve()}/networks" + (f"/again-{record['run']}" if record else "")
+
+
+def _weights(record, out):
+    """The file of a record's network, of the first training or of a later one; None if there is none here."""
+    first = records.path(record, _networks(out)).with_suffix(".pt")
+    return first if first.exists() else next(iter(Path(_networks(out, record)).rglob("*.pt")), None)
+
+
+def unpublished(cell, out):
+    """Files of records of a cell that earlier attempts finished: they were killed before they could publish them."""
+    found = []
+    for made in sorted(_attempts(cell, out).glob("*/results/**/*.json")):
+        try:
+            if cell.matches(records.read(made)):
+                found.append(made)
+        except ValueError:  # damaged: the run is done again
+            continue
+    return found
+
+
+def recover(cell, out, results):
+    """Publish what an earlier attempt at a cell without a record finished; returns the places."""
+    return [publish(made, results) for made in unpublished(cell, out)]
 
 
 def execute(notebook, folder, parameters):
@@ -83,45 +136,6 @@ def execute(notebook, folder, parameters):
     papermill.execute_notebook(EXPERIMENTS / f"{notebook}.ipynb", folder / f"{notebook}.ipynb", cwd=str(folder),
                                parameters={k: v for k, v in parameters.items() if k in defaults(notebook)},
                                progress_bar=False)
-
-
-def keep_notebook(file, place, asked):
-    """Put the executed notebook beside the record at `place`, under its name, for readers elsewhere: without this
-    machine's folders and without pictures of the data, which is not ours to publish. One that is there stands."""
-    import nbformat
-
-    target = Path(place).with_suffix(".ipynb")
-    if target.exists():
-        return
-    folders = {str(file.parent): "ATTEMPT", asked["results"]: "RESULTS", asked["out"]: "OUT", asked.get("root"): "DATA"}
-    text = file.read_text()
-    for folder, word in folders.items():
-        text = text.replace(json.dumps(folder)[1:-1], word) if folder else text
-    notebook = nbformat.reads(text, 4)
-    notebook.metadata.pop("papermill", None)
-    for cell in notebook.cells:
-        cell.metadata.pop("papermill", None)
-        if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"
-                            and not ("show.grid(" in cell.source and "image/png" in o.get("data", {}))]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    nbformat.write(notebook, part)
-    os.replace(part, target)
-
-
-def publish(made, results):
-    """Link the record in the file `made` to its place under `results`, whole or not at all; returns the place.
-
-    If another attempt was first, its record stands.
-    """
-    record = records.read(made)
-    place = records.path(record, results)
-    try:
-        return records.write(record, results)
-    except FileExistsError:
-        records.read(place)
-        return place
 
 
 def main(folder):

@@ -18,6 +18,7 @@ PAPER = dict(
     schedule="steps",
     settings="paper",
 )
+DATASETS = ("cifar10", "cifar100")  # that appendix B states a recipe and the methods' settings for
 LR = {("cifar10", "comixup"): 0.12}  # with 0.2 the paper saw it diverge
 WIDTH = {"preactresnet18": 64, "wrn16_8": 8, "resnext29_4_24": 24}
 SAYS = {"train_images": "training images", "settings": "method settings", "compile": "compiled"}
@@ -55,7 +56,7 @@ def recipe_kind(dataset, model, method, recipe):
         if has.get(k) != v
     }
     words = list(changed.values())
-    if dataset["name"] not in ("cifar10", "cifar100"):
+    if dataset["name"] not in DATASETS:
         words.append(f"data set {dataset['name']}, not one of the paper's")
     if not words:
         return "paper"
@@ -69,3 +70,9 @@ def _text(value):
     if isinstance(value, list):
         return " and ".join(map(_text, value))
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def learning_rate(dataset, method, settings="paper"):
+    """Initial learning rate of a method on a data set (names): with the paper's settings, what its appendix B states;
+    else that of all other methods."""
+    return LR.get((dataset, method), PAPER["lr"]) if settings == "paper" else PAPER["lr"]

@@ -1,28 +1,29 @@
 """A plan of runs, from YAML: which notebook, with which parameters, at which size -> its cells."""
 import ast
+import functools
 import hashlib
 import itertools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import datasets, methods, models
+from . import datasets, methods, models, parameters
 from .catalog import names
 
 EXPERIMENTS = Path(__file__).parents[1] / "notebooks/experiments"
 PLANS = Path(__file__).parents[1] / "book/plans"
 CATALOGUES = {"dataset": datasets, "model": models, "method": methods}
-ASIDE = ("device", "more_seeds")  # what a record's parameters hold that does not decide its result
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run: the notebook (its name), the parameters that it is given, and the notebook that goes on with its
-    network, or None."""
+    """One run: the notebook (its name), the parameters that it is given, and the notebook that evaluates its network,
+    or None, with its parameters."""
 
     notebook: str
     parameters: dict
     then: str | None = None
+    then_parameters: dict = field(default_factory=dict)
 
     @property
     def name(self):
@@ -32,16 +33,41 @@ class Cell:
         main = [p[k] for k in CATALOGUES if k in p] if "method" in p else [self.notebook, p["model"]]
         return "-".join([*main, f"seed{p['seed']}", digits])
 
-    def record(self, found):
-        """The record of this very run among those `found`, or None."""
-        asked = {**defaults(self.notebook), **self.parameters}
-        for record in found:
-            given = {**record["parameters"], **({"seed": record["seed"]} if "seed" in record else {})}
-            if all(asked[k] == v for k, v in given.items() if k not in ASIDE and k in asked):
-                return record
-        return None
+    def matches(self, record):
+        """Whether a record is of this very run: what was asked of both comes to the same, where it decides a result."""
+        usual, facts = defaults(self.notebook), {"height": record.get("dataset", {}).get("height")}
+        seed = {"seed": record["seed"]} if "seed" in record else {}  # one of several trained side by side
+        asked = parameters.deciding(self.notebook, {**usual, **self.parameters}, **facts)
+        had = parameters.deciding(self.notebook, {**usual, **_told(record), **record["parameters"], **seed},
+                                  **facts)
+        return all(had[name] == value for name, value in asked.items())
+
+    def evaluated(self, record):
+        """Whether a record of this run holds the evaluation that the cell asks for; True where it asks for none."""
+        if not self.then:
+            return True
+        usual, facts = defaults(self.then), {"test": record["dataset"]["test"]}
+        asked = parameters.deciding(self.then, {**usual, **self.then_parameters}, **facts)
+        usual = parameters.deciding(self.then, usual, **facts)
+        return any(e["what"] == self.then and {**usual, **e["parameters"]}.items() >= asked.items()
+                   for e in record.get("evaluations", []))
 
 
+def _told(record):
+    """Parameters as the other parts of a record tell them: not every record has all of them among its parameters."""
+    recipe, tried = record.get("recipe", {}), record.get("episodes", [])
+    found = {name: record[name]["name"] for name in CATALOGUES if name in record}
+    found |= {"width": record["model"]["width"], "settings": record["method"]["settings"]} if "method" in record else {}
+    found |= {name: recipe[name] for name in ("epochs", "batch", "lr", "momentum", "nesterov", "weight_decay",
+                                              "padding", "flip", "precision", "channels_last") if name in recipe}
+    if tried:
+        found |= {**{name: tried[0][name] for name in ("ways", "queries", "episodes")},
+                  "shots": list(dict.fromkeys(e["shots"] for e in tried)),
+                  "distances": list(dict.fromkeys(e["distance"] for e in tried))}
+    return found
+
+
+@functools.cache
 def defaults(notebook):
     """The parameters of an experiment notebook and their default values, from its cell of parameters."""
     file = EXPERIMENTS / f"{notebook}.ipynb"
@@ -65,13 +91,29 @@ def read(file, size):
     if size not in sizes:
         raise ValueError(f"unknown size {size!r}; known: {', '.join(sizes)}")
     how = {**sizes[size], **plan.get("sizes", {}).get(size, {})}
-    _known(how, {"seeds", "parameters", "only", "instead"}, {"seeds", "parameters"}, f"size {size}")
+    _known(how, {"seeds", "parameters", "only", "instead", "then"}, {"seeds", "parameters"}, f"size {size}")
     _known(how["parameters"], set(defaults(plan["notebook"])), set(), f"size {size}")
-    if "then" in plan:
-        defaults(plan["then"])
-    cells = [Cell(plan["notebook"], {**row, **how["parameters"], "seed": seed}, plan.get("then"))
+    then, asked = plan.get("then"), how.get("then", {}) if "then" in plan else {}
+    if then:
+        _known(asked, set(defaults(then)), set(), f"size {size}, then")
+    cells = [Cell(plan["notebook"], {**row, **how["parameters"], "seed": seed}, then, asked)
              for row in _rows(plan, how, file) for seed in ([row["seed"]] if "seed" in row else how["seeds"])]
+    for cell in cells:
+        _checked(cell, file)
     return plan["title"], list({cell.name: cell for cell in cells}.values())
+
+
+def _checked(cell, file):
+    """ValueError where a cell has a parameter of the wrong type, or one that the sweep itself gives."""
+    asked = {**cell.parameters, **cell.then_parameters}
+    own = next((name for name in asked if name in parameters.ASIDE), None)
+    if own:
+        raise ValueError(f"{file}: {own} is not for a plan: " + (
+            "write seed: [0, 1], so that each seed is a cell" if own == "more_seeds" else "the sweep gives it"))
+    try:
+        parameters.checked(**{name: value for name, value in asked.items() if name in parameters.KINDS})
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
 
 
 def _rows(plan, how, file):

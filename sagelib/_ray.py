@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from ._local import AGAIN, RETRIES, reason, start
+from ._stamp import cores
 
 
 class Again(Exception):
@@ -21,7 +22,8 @@ def run_cells(todo, settings, out, view, threads=1, address=None, gpus=0.0):
     except ImportError as error:
         raise ImportError("a sweep on Ray needs it: pip install 'sagelib[cluster]'") from error
     if not ray.is_initialized():
-        ray.init(address=address, include_dashboard=False, log_to_driver=False, configure_logging=False)
+        own = {} if address else {"num_cpus": cores()}  # of a cluster started here
+        ray.init(address=address, include_dashboard=False, log_to_driver=False, configure_logging=False, **own)
     task = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=RETRIES, retry_exceptions=[Again])(attempt)
     waiting, failed = {task.remote(cell, settings, str(out), threads): cell for cell in todo}, []
     begun = {cell.name: attempts(cell, out) for cell in todo}

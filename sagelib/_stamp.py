@@ -13,7 +13,16 @@ def hardware(device="cpu"):
     gpu = torch.cuda.get_device_properties(device) if torch.device(device).type == "cuda" else None
     return {"device": torch.device(device).type,
             "gpu": gpu and gpu.name, "gpu_memory_gb": gpu and gpu.total_memory / 2**30,
-            "cpu": _cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+            "cpu": _cpu_name(), "cores": cores(), "threads": torch.get_num_threads()}
+
+
+def cores():
+    """How many processor cores this process may use, which may be fewer than the machine has."""
+    if hasattr(os, "process_cpu_count"):  # Python 3.13
+        return os.process_cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def versions():

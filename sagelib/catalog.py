@@ -44,6 +44,16 @@ def settings(package, name, choice, dataset, model):
     return dict(table.get(choice, {}).get((dataset, model), {}))
 
 
+def settings_name(package, name, choice, dataset, model, stated=()):
+    """The name of the settings that `settings` gives: `choice`, or "default" where none are named for these two.
+
+    stated: the data sets on which the defaults of a method without a table of its own count as `choice`.
+    """
+    table = getattr(_module(package, name), "SETTINGS", {}).get(choice)
+    known = dataset in stated if table is None else (dataset, model) in table
+    return choice if known else "default"
+
+
 def _entry(package, name):
     module = _module(package, name)
     return getattr(module, "build", None) or module.load

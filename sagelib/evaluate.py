@@ -22,3 +22,16 @@ def scores(net, batches):
     if not count:
         raise ValueError("there is no batch to evaluate on")
     return {"accuracy": 100 * float(right) / count, "loss": float(loss) / count}
+
+
+@torch.no_grad()
+def correct(net, batches):
+    """Which images `net`, in evaluation mode, classifies right: bool (N,) on the CPU, in the order of the batches.
+
+    `batches` gives (images, one-hot labels). Each module gets its own mode back.
+    """
+    with evaluation_mode(net):
+        found = [net(x).float().argmax(1) == y.argmax(1) for x, y in batches]
+    if not found:
+        raise ValueError("there is no batch to evaluate on")
+    return torch.cat(found).cpu()

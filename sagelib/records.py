@@ -1,38 +1,41 @@
 """One run, one JSON record: what was run, what came out, on what. The only module that knows the paths.
 
-A record is written under a temporary name and renamed; one that is there is never replaced. `record.schema.json`
-beside this file says what a record holds.
+A record is written whole or not at all, and one that is there is never replaced. `record.schema.json` beside this file
+says what a record holds. JSON has no NaN: a test loss that is not finite is null, any other such number is refused.
 """
 import base64
 import csv
-import fcntl
-import functools
 import hashlib
 import json
-import os
+import math
 import statistics
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
+from . import _files
 from ._paper_recipe import recipe_kind
+from ._schema import as_json, validate
+from ._schema import correct_images as correct_images
 from ._stamp import commit, hardware, versions
 
-SCHEMAS = {kind: Path(__file__).with_name(f"{kind}.schema.json") for kind in ("record", "timing", "few_shot")}
 RESULTS = Path(__file__).parents[1] / "book/results"  # the book's own records, in a checkout
 REPORTED = Path(__file__).parents[1] / "book/reported"  # the paper's numbers, a file for each table
+MEASURED = Path(__file__).parents[1] / "book/measured"  # what was measured outside a record
 
 
-def make(*, dataset, model, method, recipe, seed, curve, parameters, device="cpu", together=1):
+def make(*, dataset, model, method, recipe, seed, curve, parameters, device="cpu", together=1, correct=None):
     """The record of a finished run from its parts (dicts) and its curve; checked against the schema.
 
-    `together`: how many runs shared the machine, and so the seconds.
+    `together`: how many runs shared the machine, and so the seconds. `correct`: which test images the final network
+    classifies right, bool (N,); ValueError if their share is not the final accuracy.
     """
+    curve = [{**e, "test_loss": e["test_loss"] if math.isfinite(e["test_loss"]) else None} for e in curve]
     asked = {"dataset": dataset, "model": model, "method": method, "recipe": recipe, "seed": seed}
     record = {
         "schema": 1, "run": run_id(**asked), **asked, "kind": recipe_kind(dataset, model, method, recipe),
-        "curve": curve, **summary(curve),
+        "curve": curve, **summary(curve, correct),
         "seconds": {"training": sum(e["seconds"] for e in curve), "epoch": steady_epoch(curve),
                     "together": together},
         **_stamp(parameters, device),
@@ -77,11 +80,12 @@ def run_id(**asked):
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def summary(curve):
+def summary(curve, correct=None):
     """Final accuracy, median of the last ten epochs, and the best on the test set, kept apart."""
     accuracy = [e["test_accuracy"] for e in curve]
     best = max(range(len(accuracy)), key=accuracy.__getitem__)
-    return {"final": {"accuracy": accuracy[-1], "loss": curve[-1]["test_loss"]},
+    packed = {} if correct is None else {"correct": base64.b64encode(np.packbits(np.asarray(correct, bool))).decode()}
+    return {"final": {"accuracy": accuracy[-1], "loss": curve[-1]["test_loss"], **packed},
             "median_last10": statistics.median(accuracy[-10:]),
             "best_on_test": {"accuracy": accuracy[best], "epoch": curve[best]["epoch"]}}
 
@@ -103,41 +107,31 @@ def path(record, root):
 
 def write(record, root):
     """Validate and write a record, returns its path. FileExistsError if there is one: results are not replaced."""
-    validate(record)
-    target = path(record, root)
+    text, target = as_json(record), path(record, root)
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(record, indent=1) + "\n")
     try:
-        os.link(part, target)  # unlike a rename, fails if the target is there
+        _files.create(target, text)
     except FileExistsError:
         raise FileExistsError(f"{target} is there already; a result is never replaced: move it away, or write to "
                               "another folder") from None
-    finally:
-        part.unlink()
     return target
 
 
-def add_evaluation(file, *, what, results, parameters, device="cpu"):
+def add_evaluation(file, *, what, results, parameters, device="cpu", network=None):
     """Add an evaluation of the trained network, a dict of results, to its record in `file`; returns the record.
 
-    ValueError if it has one of that name and these parameters: a result is not replaced. Two processes may add at once.
+    `network`: what `weights.retrained` says of a network that the same run gave elsewhere. ValueError if there is an
+    evaluation of that name with these parameters: a result is not replaced. Two processes may add at once.
     """
     file = Path(file)
-    folder = os.open(file.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
+    with _files.locked(file.parent):
         record = _parsed(file)
         done = record.get("evaluations", [])
         if any(e["what"] == what and e["parameters"] == parameters for e in done):
             raise ValueError(f"{file} has the evaluation {what!r} with these parameters; a result is never replaced")
-        record["evaluations"] = [*done, {"what": what, "results": results, **_stamp(parameters, device)}]
-        validate(record)
-        part = file.with_name(f".{file.name}.{os.getpid()}.part")
-        part.write_text(json.dumps(record, indent=1) + "\n")
-        os.replace(part, file)
-    finally:
-        os.close(folder)
+        record["evaluations"] = [*done, {"what": what, "results": results, **_stamp(parameters, device),
+                                         **({"network": network} if network else {})}]
+        _files.replace(file, as_json(record))
     return record
 
 
@@ -146,16 +140,6 @@ def evaluation(record, what, **parameters):
     found = [e["results"] for e in record.get("evaluations", [])
              if e["what"] == what and parameters.items() <= e["parameters"].items()]
     return found[-1] if found else None
-
-
-def correct_images(record):
-    """Which test images the trained network gets right, a bool array (N,) in the test set's order; None where the
-    record does not say."""
-    packed = record.get("final", {}).get("correct")
-    if packed is None:
-        return None
-    bits = np.frombuffer(base64.b64decode(packed), np.uint8)
-    return np.unpackbits(bits, count=record["dataset"]["test"]).astype(bool)
 
 
 def read(file):
@@ -202,23 +186,3 @@ def _number(text):
         return float(text)
     except ValueError:
         return text
-
-
-@functools.cache
-def _validator(kind):
-    import jsonschema
-
-    return jsonschema.Draft202012Validator(json.loads(SCHEMAS[kind].read_text()))
-
-
-def validate(record):
-    """ValueError with the place and the reason where a record is not what the schema says."""
-    try:
-        import jsonschema
-    except ImportError as error:
-        raise ImportError("records need jsonschema: pip install 'sagelib[book]'") from error
-    kind = record.get("kind") if isinstance(record, dict) else None
-    found = _validator(kind if kind in ("timing", "few_shot") else "record").iter_errors(record)
-    worst = jsonschema.exceptions.best_match(found)
-    if worst is not None:
-        raise ValueError(f"at {'/'.join(map(str, worst.absolute_path)) or 'the top'}: {worst.message}")

@@ -4,18 +4,22 @@
 
 A record is published in one step, so a sweep may be stopped in any way and started again: it goes on where it was,
 each run from its last checkpoint. A cell that fails leaves its notebook and a line that says why; the others go on.
+
+An evaluation needs the network. Where its record is there and its weights are not, as in a fresh clone, the run is
+trained again; the record stands, and the evaluation added to it says if it is about a network with another curve.
 """
 import argparse
+import contextlib
 import fcntl
 import functools
-import os
 import signal
 import sys
 from pathlib import Path
 
 from . import _plan, records
-from ._attempt import done
+from ._attempt import RETRAIN, TRAIN, recover, remaining, unpublished
 from ._local import run_local
+from ._stamp import cores
 from ._view import View, hours
 
 
@@ -23,22 +27,29 @@ def run(plan, size="paper", *, root="data", results=records.RESULTS, out="runs/s
         threads=1, device="", only=(), backend="local", say=None, **cluster):
     """Run what is missing of a plan (a YAML file) at a size; returns the names of the cells that failed.
 
-    backend "local": `jobs` cells at a time on this machine, with `threads` threads each; "ray": tasks of the cluster at
-    `address`, with `threads` cores and `gpus` of a GPU each. KeyboardInterrupt stops the attempts and is passed on.
+    backend "local": `jobs` cells at a time on this machine, with `threads` threads each, by default as many as this
+    process has cores for; "ray": tasks of the cluster at `address`, with `threads` cores and `gpus` of a GPU each.
+    KeyboardInterrupt stops the attempts and is passed on.
     """
     say = say or functools.partial(print, flush=True)
     title, cells = chosen(plan, size, only)
-    todo = [c for c in cells if not done(c, results)]
-    say(f"{title}, size {size}: {len(cells)} cells, {len(cells) - len(todo)} done, {len(todo)} to run")
-    if not todo:
-        return []
-    settings = {"root": str(Path(root).resolve()), "device": device, "results": str(results)}
-    view = View(todo, say)
-    with alone(out):
+    left = remaining(cells, results, out)
+    with alone(out, say) if left else contextlib.nullcontext():
+        finished = [place for cell, what in left if what == TRAIN for place in recover(cell, out, results)]
+        if finished:
+            say(f"published: {len(finished)} that an earlier attempt had finished")
+            left = remaining(cells, results, out)
+        todo, again = [cell for cell, _ in left], sum(what == RETRAIN for _, what in left)
+        say(f"{title}, size {size}: {len(cells)} cells, {len(cells) - len(todo)} done, {len(todo)} to run"
+            + (f", {again} of them trained again, since their weights are not here" if again else ""))
+        if not todo:
+            return []
+        settings = {"root": str(Path(root).resolve()), "device": device, "results": str(results)}
+        view = View(todo, say)
         if backend == "ray":
             from ._ray import run_cells
             return run_cells(todo, settings, out, view, threads, **cluster)
-        return run_local(todo, settings, out, view, jobs or max(1, (os.cpu_count() or 1) // threads), threads)
+        return run_local(todo, settings, out, view, jobs or max(1, cores() // threads), threads)
 
 
 def chosen(plan, size, only=()):
@@ -55,20 +66,24 @@ def chosen(plan, size, only=()):
 
 
 class alone:
-    """Inside `with`, the only sweep that works in this folder; RuntimeError if there is one."""
+    """Inside `with`, the only sweep that works in this folder; RuntimeError if there is one. Where the file system has
+    no locks, a warning: two sweeps there would only do work twice, since the first record of a run stands."""
 
-    def __init__(self, out):
-        self.out = Path(out)
+    def __init__(self, out, say=print):
+        self.out, self.say = Path(out), say
 
     def __enter__(self):
         self.out.mkdir(parents=True, exist_ok=True)
         self.file = open(self.out / "sweep.lock", "w")
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             self.file.close()
             raise RuntimeError(f"another sweep works in {self.out}; wait for it, or give this one another "
                                "--out") from None
+        except OSError as error:
+            self.say(f"warning: {self.out} is on a file system without locks ({error.strerror}): start no other sweep "
+                     "with this --out meanwhile")
 
     def __exit__(self, *_):
         self.file.close()
@@ -83,7 +98,7 @@ def main(words=None):
     ask.add_argument("--results", default=str(records.RESULTS), help="where records go (book/results)")
     ask.add_argument("--out", default="runs/sweep", help="attempts, checkpoints and networks")
     ask.add_argument("--only", nargs="*", default=[], metavar="NAME=VALUE", help="cells with these parameters alone")
-    ask.add_argument("--jobs", type=int, help="cells at a time; by default as many as there are cores for")
+    ask.add_argument("--jobs", type=int, help="cells at a time; by default as many as this process has cores for")
     ask.add_argument("--threads", type=int, default=1, help="threads of a cell")
     ask.add_argument("--device", default="", help="cpu, cuda, …; by default a GPU if there is one")
     ask.add_argument("--backend", choices=["local", "ray"], default="local")
@@ -99,7 +114,7 @@ def main(words=None):
     only = [tuple(pair.split("=", 1)) for pair in asked.only]
     try:
         if asked.dry_run:
-            return show(asked.plan, asked.size, asked.results, only)
+            return show(asked.plan, asked.size, asked.results, only, asked.out)
         cluster = {"address": asked.address, "gpus": asked.gpus} if asked.backend == "ray" else {}
         failed = run(asked.plan, asked.size, root=asked.root, results=asked.results, out=asked.out,
                      jobs=asked.jobs, threads=asked.threads, device=asked.device, only=only, backend=asked.backend,
@@ -113,14 +128,16 @@ def main(words=None):
     return 1 if failed else 0
 
 
-def show(plan, size, results, only):
+def show(plan, size, results, only, out):
     """What would run, with estimated hours."""
     title, cells = chosen(plan, size, only)
-    todo = [c for c in cells if not done(c, results)]
-    for cell in todo:
-        print(f"{hours(cell):8.2f}  {cell.name}  {cell.parameters}")
-    print(f"{sum(map(hours, todo)):8.2f}  GPU hours on a T4, estimated from the paper's Table 6, for {len(todo)} of "
-          f"{len(cells)} cells: {title}, size {size}")
+    left = remaining(cells, results, out)
+    for cell, what in left:
+        if what == TRAIN and unpublished(cell, out):
+            what = "an earlier attempt finished: it is published"
+        print(f"{hours(cell):8.2f}  {cell.name}  {cell.parameters}{'' if what == TRAIN else f'  ({what})'}")
+    print(f"{sum(hours(cell) for cell, _ in left):8.2f}  GPU hours on a T4, estimated from the paper's Table 6, for "
+          f"{len(left)} of {len(cells)} cells: {title}, size {size}")
     return 0
 
 

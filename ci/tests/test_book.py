@@ -202,10 +202,12 @@ def test_pages_are_written_from_whatever_files_there_are(pages, tmp_path):
 
 ALLOWED = {  # who may import whom inside sagelib; a name stands for the file or the folder
     "saliency": set(), "mask": {"saliency"}, "rearrange": {"saliency", "mask", "_search"},
-    "_modes": set(), "evaluate": {"_modes"}, "calibration": set(), "fewshot": {"batches", "_modes"},
-    "robustness": {"_constants", "_autoattack", "_modes"},
+    "_modes": set(), "_gradient": set(), "evaluate": {"_modes"}, "calibration": set(), "fewshot": {"batches", "_modes"},
+    "robustness": {"_constants", "_autoattack", "_modes", "_gradient"},
     "corruptions": {"_blurs", "_weather"}, "_blurs": set(), "_weather": {"_blurs"}, "_autoattack": set(),
-    "records": {"_stamp", "_paper_recipe"}, "_stamp": set(), "_paper_recipe": set(), "weights": set(),
+    "records": {"_stamp", "_paper_recipe", "_files", "_schema"}, "_stamp": set(), "_paper_recipe": set(),
+    "_files": set(), "_schema": set(), "weights": set(),
+    "parameters": {"_paper_recipe", "catalog", "methods"},
     "show": set(), "statistics": set(),
     "quantities": {"records", "robustness", "statistics"}, "summary": {"quantities", "statistics"},
     "scorecard": {"summary", "statistics", "quantities", "records", "timing", "catalog", "methods"},
@@ -213,14 +215,14 @@ ALLOWED = {  # who may import whom inside sagelib; a name stands for the file or
     "datasets": {"datasets", "_constants"},
     "_constants": set(),
     "_search": {"_search_triton"}, "_search_triton": set(),
-    "sweep": {"_plan", "_attempt", "_view", "_local", "_ray", "records"}, "_local": {"_attempt"}, "_ray": {"_local"},
-    "_attempt": {"_plan", "records"}, "_view": {"records"},
-    "_plan": {"catalog", "datasets", "methods", "models"},
+    "sweep": {"_plan", "_attempt", "_view", "_local", "_ray", "_stamp", "records"}, "_local": {"_attempt"},
+    "_ray": {"_local", "_stamp"}, "_attempt": {"_plan", "_publish", "records"}, "_publish": {"records"},
+    "_view": {"records"}, "_plan": {"catalog", "datasets", "methods", "models", "parameters"},
     "train": {"evaluate", "_run"}, "_run": {"_capture"}, "_capture": set(),
-    "batches": {"losses"}, "losses": {"saliency"}, "timing": set(), "__init__": {"drop_in"},
-    "drop_in": {"_drop_in", "_loop", "methods"}, "_drop_in": {"_loop", "_settings", "methods"}, "_loop": set(),
+    "batches": {"losses"}, "losses": {"saliency"}, "timing": {"_paper_recipe"}, "__init__": {"drop_in"},
+    "drop_in": {"_drop_in", "_loop", "methods"}, "_drop_in": {"_loop", "_settings", "methods"}, "_loop": {"_gradient"},
     "_settings": set(),
-    "methods": {"methods", "losses", "_constants", "_modes", "saliency", "mask", "rearrange"},
+    "methods": {"methods", "losses", "_constants", "_gradient", "_modes", "saliency", "mask", "rearrange"},
 }
 
 

@@ -2,39 +2,19 @@
 
 Through papermill where the kernel matters; many small runs as the same cells in this process, without a kernel each.
 """
-import contextlib
-from pathlib import Path
+import copy
+import json
 
-import nbformat
 import numpy as np
 import papermill
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
-from traitlets.config import Config
+import torch
+from experiments import execute
 
-from sagelib import methods, records
+from sagelib import methods, records, weights
 from sagelib.catalog import names
 
-NOTEBOOK = Path(__file__).parents[2] / "notebooks/experiments/train.ipynb"
 REFUSED = ValueError, FileExistsError, papermill.PapermillExecutionError
-
-
-def execute(name, folder, parameters, kernel=False):
-    """Run a notebook in that folder; an error of a cell is raised."""
-    notebook = NOTEBOOK.with_name(f"{name}.ipynb")
-    if kernel:
-        out = folder / "out.ipynb"
-        papermill.execute_notebook(notebook, out, cwd=folder, progress_bar=False, parameters=parameters)
-        return
-    shell = InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}))
-    shell.reset(new_session=False)
-    with contextlib.chdir(folder):
-        for cell in nbformat.read(notebook, 4).cells:
-            if cell.cell_type == "code":
-                shell.run_cell(cell.source).raise_error()
-                if "parameters" in cell.metadata.get("tags", []):
-                    assert parameters.keys() <= shell.user_ns.keys()
-                    shell.push(parameters)
 
 
 def run(folder, kernel=False, **parameters):
@@ -49,6 +29,9 @@ def test_every_method_runs_by_name(method, tmp_path):
     assert record["dataset"]["train"] == 100 and record["model"]["width"] == 4
     assert record["kind"].startswith("shortened: epochs 1") and record["parameters"]["train_images"] == 100
     assert not list((tmp_path / "runs/checkpoints").iterdir())
+    assert record["method"]["settings"] == "default" and record["parameters"]["settings"] == "paper"
+    right = records.correct_images(record)
+    assert len(right) == record["dataset"]["test"] and 100 * right.mean() == pytest.approx(record["final"]["accuracy"])
 
 
 def test_a_folder_of_ones_own_pictures(pictures, tmp_path):
@@ -79,11 +62,51 @@ def test_the_same_run_is_not_done_twice(tmp_path):
 def test_seeds_trained_together_have_a_record_each_as_if_alone(tmp_path):
     (tmp_path / "alone").mkdir()
     alone, = run(tmp_path / "alone", train_images=100, seed=1)
-    both = run(tmp_path, train_images=100, seed=0, more_seeds=[1])
+    both = run(tmp_path, train_images=100, seed=0, more_seeds="[1]")  # what papermill makes of -p more_seeds [1]
     both = [r for r in both if r["seconds"]["together"] == 2]
     assert [r["seed"] for r in both] == [0, 1] and alone["seconds"]["together"] == 1
     assert both[1]["run"] == alone["run"] and both[0]["run"] != alone["run"]
-    assert both[1]["final"] == alone["final"]
+    assert both[1]["final"] == alone["final"] and both[1]["parameters"]["more_seeds"] == [1]
+
+
+@pytest.mark.parametrize("notebook, parameters, message", [
+    ("train", dict(more_seeds="1 and 2"), "more_seeds is '1 and 2'; .* -y 'more_seeds: \\[1, 2\\]'"),
+    ("train", dict(options="fraction=0.1"), "options is 'fraction=0.1'; .* -y 'options: {fraction: 0.1}'"),
+    ("train", dict(epochs="abc"), "epochs is 'abc'; it must be a whole number of at least 0, .* -p epochs"),
+    ("few_shot", dict(shots="five"), "shots is 'five'; .* -y 'shots: "),
+    ("robustness", dict(severities=1), "severities is 1; .* -y 'severities: "),
+    ("search_time", dict(sizes="big"), "sizes is 'big'; .* -y 'sizes: "),
+    ("step_time", dict(sides="sage"), "sides is 'sage'; .* -y 'sides: "),
+])
+def test_a_parameter_of_the_wrong_type_is_one_clear_error_in_every_notebook(notebook, parameters, message, tmp_path):
+    with pytest.raises(ValueError, match=message) as caught:
+        execute(notebook, tmp_path, parameters)
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+def test_options_given_as_text_are_options(tmp_path):
+    record, = run(tmp_path, train_images=50, options="{'fraction': 0.5, \"guided\": False}")
+    assert record["method"]["fraction"] == 0.5 and record["method"]["guided"] is False
+    assert record["parameters"]["options"] == {"fraction": 0.5, "guided": False}
+
+
+def test_a_run_that_ended_between_training_and_record_is_recorded_from_its_checkpoint(tmp_path, monkeypatch):
+    class Stopped(Exception):
+        pass
+
+    def stop(**parts):
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "make", stop)
+        with pytest.raises(Stopped):
+            run(tmp_path, method="vanilla", train_images=100)
+    checkpoint, = (tmp_path / "runs/checkpoints").iterdir()
+    begun = checkpoint.stat().st_mtime_ns
+    with monkeypatch.context() as patch:
+        patch.setattr("sagelib.train._epoch", stop)  # nothing is left to train
+        record, = run(tmp_path, method="vanilla", train_images=100)
+    assert begun and records.correct_images(record).mean() * 100 == pytest.approx(record["final"]["accuracy"])
 
 
 def benchmark(name, folder, **parameters):
@@ -138,7 +161,7 @@ def test_a_few_shot_run_becomes_a_record(method, tmp_path):
 @pytest.mark.parametrize("notebook, parameters, message", [
     (few_shot, dict(dataset="shapes"), "no few-shot data set: its test classes are those it trains on"),
     (few_shot, dict(queries=60), "needs 61 pictures of a class"), (few_shot, dict(ways=7), "here are 6: take fewer"),
-    (few_shot, dict(distances=["l1"]), r"distances \['l1'\]: one or more"),
+    (few_shot, dict(distances=["l1"]), r"distances are \['l1'\]; known: cosine"),
     (run, dict(dataset="shapes_fs"), "its test classes are new ones; take experiments/few_shot"),
 ])
 def test_what_does_not_fit_is_refused_before_training(notebook, parameters, message, tmp_path):
@@ -166,8 +189,30 @@ def test_robustness_goes_into_the_record_of_its_network_once(tmp_path):
     np.save(tmp_path / "labels.npy", np.tile(np.arange(100, dtype=np.uint8), 50))
     with pytest.raises(REFUSED, match=r"labels\.npy has class indices from 0 to 99, this test set has 10 classes"):
         evaluate(published=str(tmp_path))
-    better = {**record, "final": {**record["final"], "accuracy": record["final"]["accuracy"] + 5}}
-    other = records.write(better, tmp_path / "others")
-    with pytest.raises(REFUSED, match="do not belong together"):
-        evaluate(record=str(other), weights_file=str(next((tmp_path / "runs/networks").rglob("*.pt"))))
+    better = {**record, "final": {"accuracy": record["final"]["accuracy"] + 5, "loss": record["final"]["loss"]}}
+    other, kept = records.write(better, tmp_path / "others"), next((tmp_path / "runs/networks").rglob("*.pt"))
+    state = torch.load(kept, weights_only=True)["net"]
+    for text in (None, json.dumps(better)):  # weights without the record of their training, and with a wrong one
+        torch.save({"net": state, "record": text}, tmp_path / "weights.pt")
+        with pytest.raises(REFUSED, match="do not belong together"):
+            evaluate(record=str(other), weights_file=str(tmp_path / "weights.pt"))
     assert len(records.read(file)["evaluations"]) == 1 and "evaluations" not in records.read(other)
+    assert "network" not in added
+
+
+def test_an_evaluation_of_a_network_that_was_trained_again_says_so(tmp_path):
+    record, = run(tmp_path, method="vanilla", train_images=200)
+    kept, = (tmp_path / "runs/networks").rglob("*.pt")
+    assert weights.record(kept) == record
+    first = copy.deepcopy(record)  # as other hardware had trained it
+    first["curve"][0]["train_loss"] += 1e-3
+    file = records.write(first, tmp_path / "published")
+    asked = {"images": 50, "pgd_steps": 1, "pgd_images": 10, "corruption_images": 10, "severities": "[5]"}
+    execute("robustness", tmp_path, {"record": str(file), **asked})
+    added, = records.read(file)["evaluations"]
+    assert {k: v for k, v in records.read(file).items() if k != "evaluations"} == first
+    assert added["network"]["final"]["accuracy"] == record["final"]["accuracy"]
+    assert added["network"]["finished"] == record["finished"] and added["network"]["hardware"] == record["hardware"]
+    stranger = records.write({**first, "seed": 5, "run": "00000000"}, tmp_path / "published")
+    with pytest.raises(ValueError, match="the record of run 00000000: they do not belong together"):
+        execute("robustness", tmp_path, {"record": str(stranger), "weights_file": str(kept), **asked})

@@ -1,6 +1,11 @@
 """Records: valid, complete, never replaced; the numbers in them follow from the curve."""
+import errno
 import json
+import math
+import os
+import threading
 
+import numpy as np
 import pytest
 
 from sagelib import records
@@ -91,6 +96,9 @@ def test_a_record_of_an_older_rule_is_told_apart_by_todays(parts, tmp_path):
     (lambda r: r["final"].update(accuracy=101), "final/accuracy"), (lambda r: r.update(curve=[]), "curve"),
     (lambda r: r["curve"][4].update(seconds=-1), "curve/4/seconds"), (lambda r: r["method"].update(name="A B"), "name"),
     (lambda r: r["final"].update(accuracy="68"), "final/accuracy"),
+    (lambda r: r["curve"][3].update(test_loss=math.nan), "at curve/3/test_loss: nan is no number that JSON has"),
+    (lambda r: r["parameters"].update(options={"u": -math.inf}), "at parameters/options/u: -inf"),
+    (lambda r: r["final"].update(correct="AAAA"), "at final/correct: 0 of 10000 images are right, .* 68.5 %"),
 ])
 def test_a_wrong_record_is_refused_with_the_place(spoil, place, parts, tmp_path):
     record = records.make(**parts)
@@ -122,3 +130,107 @@ def test_evaluations_are_added_and_never_replaced(parts, tmp_path):
     assert [e["results"]["clean"] for e in found["evaluations"]] == [1.0, 3.0]
     assert records.evaluation(found, "robustness") == {"clean": 3.0} and records.evaluation(found, "other") is None
     assert [p.name for p in file.parent.iterdir()] == [file.name]
+
+
+def test_evaluations_hold_no_nan(parts, tmp_path):
+    file = records.write(records.make(**parts), tmp_path)
+    before = file.read_bytes()
+    with pytest.raises(ValueError, match="at evaluations/0/results/perturbed/1: inf is no number that JSON has"):
+        records.add_evaluation(file, what="robustness", results={"perturbed": [1.0, math.inf]}, parameters={})
+    assert file.read_bytes() == before and [p.name for p in file.parent.iterdir()] == [file.name]
+
+
+def test_a_test_loss_that_is_not_finite_is_null_and_the_result_is_kept(parts, tmp_path):
+    parts["curve"][2]["test_loss"], parts["curve"][-1]["test_loss"] = math.nan, math.inf
+    file = records.write(records.make(**parts), tmp_path)
+    found = json.loads(file.read_text(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert found["curve"][2]["test_loss"] is None is found["final"]["loss"] and found["final"]["accuracy"] == 68.5
+    assert records.read(file) == found
+
+
+def test_which_images_are_right_is_kept_to_the_bit(parts, tmp_path):
+    right = np.random.default_rng(0).permutation(10_000) < 6850
+    record = records.make(**parts, correct=right)
+    assert len(record["final"]["correct"]) < 1700 and record["run"] == records.make(**parts)["run"]
+    assert np.array_equal(records.correct_images(records.read(records.write(record, tmp_path))), right)
+    assert records.correct_images(records.make(**parts)) is None
+    with pytest.raises(ValueError, match=r"6851 of 10000 images are right, .* 68\.5 %"):
+        records.make(**parts, correct=np.arange(10_000) < 6851)
+
+
+# file systems without hard links, or without locks
+
+NO_LINKS = (errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK)
+
+
+def refuse(number):
+    def call(*_, **__):
+        raise OSError(number, os.strerror(number))
+    return call
+
+
+@pytest.mark.parametrize("number", NO_LINKS, ids=errno.errorcode.get)
+def test_without_hard_links_a_record_is_written_whole_and_never_replaced(number, parts, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", refuse(number))
+    record = records.make(**parts)
+    file = records.write(record, tmp_path)
+    assert records.read(file) == record
+    with pytest.raises(FileExistsError, match="a result is never replaced"):
+        records.write({**record, "finished": "later"}, tmp_path)
+    assert records.read(file) == record and [p.name for p in file.parent.iterdir()] == [file.name]
+
+
+def test_without_hard_links_one_of_many_writers_wins_and_the_others_know(parts, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", refuse(errno.ENOSYS))
+    record, ended, begin = records.make(**parts), [], threading.Barrier(8)
+
+    def write(k):
+        begin.wait()
+        try:
+            ended.append((k, records.write({**record, "finished": str(k)}, tmp_path)))
+        except (FileExistsError, BlockingIOError) as error:
+            ended.append((k, error))
+
+    threads = [threading.Thread(target=write, args=(k,)) for k in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (winner, file), = [(k, place) for k, place in ended if not isinstance(place, OSError)]
+    assert len(ended) == 8 and records.read(file)["finished"] == str(winner)
+    assert [p.name for p in file.parent.iterdir()] == [file.name]
+
+
+def test_a_writer_that_was_killed_without_hard_links_leaves_a_claim_and_no_half_record(parts, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", refuse(errno.ENOSYS))
+    record = records.make(**parts)
+    file = records.path(record, tmp_path)
+    file.parent.mkdir(parents=True)
+    claim = file.with_name(f".{file.name}.claim")
+    claim.touch()
+    with pytest.raises(BlockingIOError, match=r"if none is, one was killed there: remove .*\.claim") as caught:
+        records.write(record, tmp_path)
+    assert "\n" not in str(caught.value) and not file.exists()
+    claim.unlink()
+    assert records.read(records.write(record, tmp_path)) == record
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF], ids=errno.errorcode.get)
+def test_without_locks_an_evaluation_is_added_with_a_warning(number, parts, tmp_path, monkeypatch):
+    file = records.write(records.make(**parts), tmp_path)
+    monkeypatch.setattr("fcntl.flock", refuse(number))
+    with pytest.warns(UserWarning, match="a file system without locks .*: let one process at a time") as caught:
+        records.add_evaluation(file, what="robustness", results={"clean": 1.0}, parameters={"seed": 0})
+    assert "\n" not in str(caught[0].message) and caught[0].filename == __file__
+    assert records.evaluation(records.read(file), "robustness") == {"clean": 1.0}
+
+
+def test_cores_are_those_that_the_process_may_use(parts):
+    usable = os.sched_getaffinity(0)
+    one = min(usable)
+    os.sched_setaffinity(0, {one})
+    try:
+        assert records.make(**parts)["hardware"]["cores"] == 1
+    finally:
+        os.sched_setaffinity(0, usable)
+    assert records.make(**parts)["hardware"]["cores"] == len(usable)

@@ -1,14 +1,18 @@
 """Sweeps: plans read into cells, and runs that lose nothing however they are stopped. Real notebooks, real signals."""
+import errno
+import fcntl
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 
 import pytest
+from experiments import execute
 from sweeps import PLAN, PLANS, TOP, alive, attempts, command, four_records, swept, wait
 
-from sagelib import _plan, catalog, methods, records, sweep
+from sagelib import _attempt, _plan, catalog, methods, parameters, records, sweep
 from sagelib._attempt import publish, short
 from sagelib._view import View
 
@@ -38,8 +42,7 @@ def test_the_books_plans_hold_the_tables_runs(name, size, count):
     _, cells = _plan.read(PLANS / f"{name}.yml", size)
     assert len(cells) == count
     for cell in cells:
-        if cell.parameters.get("method") == "comixup" and cell.parameters["dataset"] == "cifar10":
-            assert cell.parameters["lr"] == 0.12
+        assert "lr" not in cell.parameters  # it comes with the paper's settings
     if name == "table_1":
         said = {(row["dataset"], row["model"], m) for row in records.reported(1) for m in list(row)[2:]}
         asked = {tuple(c.parameters[k] for k in ("dataset", "model", "method")) for c in cells}
@@ -58,6 +61,9 @@ def test_every_plan_of_the_book_reads_at_every_size():
     (("notebook: train", "notebook: trane"), "no experiment 'trane'; known: few_shot"),
     (("dataset: shapes, ", ""), "the entry 'dataset' is missing"),
     (("method:", "epoch: 3, method:"), "unknown entry 'epoch'; known: "), (("cells:", "cells: ["), "is not YAML"),
+    (("method:", "batch: many, method:"), "batch is 'many'; it must be a whole number"),
+    (("method:", "more_seeds: [[1]], method:"), r"more_seeds is not for a plan: write seed: \[0, 1\]"),
+    (("method:", "results: here, method:"), "results is not for a plan: the sweep gives it"),
 ])
 def test_a_plan_that_is_wrong_is_one_clear_error(change, message, plan):
     with pytest.raises(ValueError, match=message) as caught:
@@ -80,6 +86,131 @@ def test_a_choice_of_cells_that_leaves_none_is_refused(only, message, dry, plan,
     ended = swept(plan(), tmp_path, "--only", only, *dry)
     assert ended.returncode == 2 and re.search(message, ended.stderr) and not ended.stdout, ended.stderr
     assert not (tmp_path / "out").exists()
+
+
+# records that are there
+
+SIZES = ("paper", "short", "laptop", "tiny")
+BOOKS = sorted(file for file in PLANS.glob("*.yml") if file.stem != "sizes")
+OTHER = {  # for each parameter that decides a result, another value
+    bool: lambda v: not v, int: lambda v: v + 1, float: lambda v: v / 2 + 0.01, str: lambda v: v + "x",
+    list: lambda v: [*v, v[0]], dict: lambda v: {**v, "u": 0.123}}
+
+
+def made(cell, **changed):
+    """What decides in a record of the cell's run, without the run."""
+    given = parameters.checked(**{**_plan.defaults(cell.notebook), **cell.parameters, **changed})
+    height = 84 if given.get("dataset") == "mini_imagenet" else 32
+    record = {"parameters": parameters.recorded(given), "dataset": {"name": "any", "height": height, "test": 10_000}}
+    return {**record, "seed": given["seed"]} if cell.notebook in ("train", "few_shot") else record
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("file", BOOKS, ids=lambda file: file.stem)
+def test_a_cell_knows_the_record_of_its_run_and_no_other(file, size):
+    for cell in _plan.read(file, size)[1]:
+        assert cell.matches(made(cell))
+        assert cell.matches(made(cell, device="cuda"))
+        if "more_seeds" in _plan.defaults(cell.notebook):
+            assert cell.matches(made(cell, more_seeds=[7, 8]))
+    given = parameters.checked(**{**_plan.defaults(cell.notebook), **cell.parameters})
+    for name, value in given.items():
+        if name not in parameters.ASIDE:
+            assert not cell.matches(made(cell, **{name: OTHER[type(value)](value)})), name
+        elif name not in ("device", "more_seeds"):
+            assert name not in made(cell)["parameters"]
+
+
+def test_what_zero_stands_for_is_the_same_run():
+    def cell(notebook, **given):
+        return _plan.Cell(notebook, {"seed": 0, **given})
+
+    same = [
+        ("train", dict(dataset="cifar10", method="comixup"), dict(lr=0.12, epochs=300)),
+        ("train", dict(dataset="cifar10", method="sage"), dict(lr=0.2)), ("train", {}, dict(epochs=2, width=8)),
+        ("few_shot", dict(dataset="mini_imagenet"), dict(batch=100, padding=5, epochs=100)),
+        ("few_shot", dict(dataset="cifar_fs"), dict(batch=100, padding=2)), ("few_shot", {}, dict(batch=20, width=8)),
+        ("step_time", dict(sides="all"), dict(sides=[[name, {}] for name in catalog.names(methods)]))]
+    for notebook, given, stands_for in same:
+        asked, had = cell(notebook, **given), cell(notebook, **{**given, **stands_for})
+        assert asked.matches(made(had)) and had.matches(made(asked)), (notebook, given)
+    assert not cell("train", dataset="cifar100", method="comixup").matches(
+        made(cell("train", dataset="cifar100", method="comixup", lr=0.12)))
+    assert not cell("few_shot", dataset="mini_imagenet").matches(
+        made(cell("few_shot", dataset="mini_imagenet", padding=2)))
+
+
+@pytest.mark.parametrize("name, has", [
+    ("table_1", lambda p: True), ("table_2", lambda p: p["method"] in ("vanilla", "sage")),
+    ("table_3", lambda p: p["seed"] == 0), ("table_6", lambda p: True), ("beyond", lambda p: p["method"] == "comixup"),
+    ("table_4", lambda p: p["seed"] == 0 and p["method"] in ("vanilla", "mixup", "cutmix", "sage"))])
+def test_the_books_own_records_are_known(name, has, tmp_path):
+    """All that were there when this was written; more do no harm."""
+    _, cells = _plan.read(PLANS / f"{name}.yml", "laptop")
+    left = _attempt.remaining(cells, records.RESULTS, tmp_path)
+    assert not [cell.name for cell, _ in left if has(cell.parameters)]
+    if name == "table_4":
+        assert {what for _, what in left} <= {_attempt.RETRAIN}
+
+
+def test_an_old_few_shot_record_counts_by_its_episodes():
+    record = next(r for r in records.every(records.RESULTS, "few_shot") if r["method"]["name"] == "vanilla")
+    assert "shots" not in record["parameters"] and record["parameters"]["batch"] == 100
+    cell = next(c for c in _plan.read(PLANS / "table_2.yml", "laptop")[1] if c.parameters["method"] == "vanilla")
+    assert cell.matches(record)
+    for other in (dict(shots=[5]), dict(episodes=600), dict(ways=6), dict(batch=50), dict(padding=3)):
+        assert not _plan.Cell(cell.notebook, {**cell.parameters, **other}).matches(record), other
+
+
+def test_a_record_without_parameters_is_of_no_other_run():
+    cell = _plan.read(PLANS / "table_1.yml", "tiny")[1][0]
+    bare = {"parameters": {}, "seed": 0, "dataset": {"name": "shapes", "height": 32}, "recipe": {"epochs": 12},
+            "model": {"name": "preactresnet18", "width": 8}, "method": {"name": "vanilla", "settings": "default"}}
+    assert not cell.matches(bare)
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Attempts without a process and a kernel each: attempt(cell, tmp_path) -> the published file; and what was run."""
+    ran = []
+
+    def here(notebook, folder, given):
+        ran.append(notebook)
+        execute(notebook, folder, {k: v for k, v in given.items() if k in _plan.defaults(notebook)})
+
+    monkeypatch.setattr(_attempt, "execute", here)
+
+    def attempt(cell, tmp_path):
+        settings = {"root": "", "device": "cpu", "results": str(tmp_path / "results")}
+        return _attempt.attempt(_attempt.prepare(cell, settings, tmp_path / "out"))
+    return attempt, ran
+
+
+CHOSEN = {"beyond": "vanilla", "table_1": "comixup", "table_2": "vanilla", "table_3": "sage", "table_4": "mixup",
+          "table_6": None, "table_7": "sage"}
+
+
+@pytest.mark.parametrize("file", BOOKS, ids=lambda file: file.stem)
+def test_every_plan_of_the_book_runs_tiny_and_then_nothing_is_left(file, in_process, tmp_path):
+    """One cell of each, the last of its method, as the sweep runs it; then the sweep itself finds nothing to do."""
+    attempt, ran = in_process
+    method, out = CHOSEN[file.stem], tmp_path / "out"
+    _, cells = _plan.read(file, "tiny")
+    cell = [c for c in cells if c.parameters.get("method") == method][-1]
+    place, said = attempt(cell, tmp_path), []
+    assert ran == [cell.notebook, *([cell.then] if cell.then else [])] and records.read(place)
+    only = [(name, str(value)) for name, value in cell.parameters.items()]
+    assert sweep.run(file, "tiny", results=tmp_path / "results", out=out, only=only, say=said.append) == []
+    assert said[0].endswith("1 cells, 1 done, 0 to run") and len(said) == 1
+
+
+def test_the_printed_command_on_a_few_shot_plan_runs_once(tmp_path):
+    asked = command(PLANS / "table_2.yml", tmp_path, "--only", "method=vanilla")
+    asked[asked.index("small")] = "tiny"
+    for said in ("0 done, 1 to run", "1 done, 0 to run"):
+        ended = subprocess.run(asked, capture_output=True, text=True, cwd=TOP, timeout=300)
+        assert ended.returncode == 0 and said in ended.stdout, ended.stdout + ended.stderr
+    assert len(attempts(tmp_path)) == 1
 
 
 # runs
@@ -158,20 +289,6 @@ def test_of_two_attempts_the_first_to_publish_stands(tmp_path):
     assert publish(two, tmp_path / "results") == place and records.read(place)["finished"] == "one"
 
 
-def test_a_record_left_by_a_killed_attempt_is_published_not_trained_again(plan, tmp_path):
-    file = plan()
-    assert swept(file, tmp_path, "--only", "seed=0", "method=vanilla").returncode == 0
-    record, = (tmp_path / "results").rglob("*.json")
-    attempt, = attempts(tmp_path)
-    inside = attempt / "results" / record.relative_to(tmp_path / "results")
-    inside.parent.mkdir(parents=True)
-    record.rename(inside)  # as if it had been killed just before
-    before = inside.read_text()
-    ended = swept(file, tmp_path, "--only", "seed=0", "method=vanilla")
-    assert ended.returncode == 0 and record.read_text() == before
-    assert len(attempts(tmp_path)) == 2 and len(list((tmp_path / "out").rglob("train.ipynb"))) == 1
-
-
 def test_the_executed_notebook_stands_beside_its_record_without_folders_or_pictures(plan, tmp_path):
     assert swept(plan(), tmp_path, "--only", "seed=0", "method=mixup").returncode == 0
     record, = (tmp_path / "results").rglob("*.json")
@@ -221,13 +338,119 @@ def test_the_time_left_goes_by_what_finished_cells_took():
     assert view.left() == ", 10 min left"  # ten minutes of each, two at a time
 
 
-def test_what_follows_runs_on_the_trained_network(plan, tmp_path):
-    text = PLAN.replace("notebook: train", "notebook: train\nthen: robustness").replace("[vanilla, mixup]", "vanilla")
-    ended = swept(plan(text), tmp_path, "--only", "seed=1")
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    record, = records.every(tmp_path / "results")
-    assert records.evaluation(record, "robustness")["clean"] == pytest.approx(record["final"]["accuracy"], abs=0.1)
-    assert "1 done, 0 to run" in swept(plan(text), tmp_path, "--only", "seed=1").stdout
+FOLLOWED = PLAN + """
+then: robustness
+sizes: {small: {then: {images: 50, pgd_steps: 1, pgd_images: 10, corruption_images: 10, severities: [5]}}}
+"""
+
+
+def without_evaluations(place):
+    """What a record's file holds, but for its evaluations, which are taken out of the file."""
+    record = {k: v for k, v in json.loads(place.read_text()).items() if k != "evaluations"}
+    place.write_text(json.dumps(record))
+    return record
+
+
+def test_from_a_fresh_clone_one_command_leads_to_the_evaluation(plan, in_process, tmp_path, capsys):
+    """The record is there, the weights are not: the network is trained again, the record stands."""
+    attempt, _ = in_process
+    cell = _plan.read(plan(FOLLOWED), "small")[1][1]
+    first = attempt(_plan.Cell(cell.notebook, cell.parameters), tmp_path)
+    before = first.read_text()
+    shutil.rmtree(tmp_path / "out")
+    asked = command(plan(FOLLOWED), tmp_path, "--only", "seed=1", "method=vanilla")[3:]
+    assert sweep.main([*asked, "--dry-run"]) == 0
+    assert "(trains again: its weights are not here)" in capsys.readouterr().out
+    ended = swept(plan(FOLLOWED), tmp_path, "--only", "seed=1", "method=vanilla")
+    assert ended.returncode == 0 and "1 of them trained again, since their weights" in ended.stdout, ended.stderr
+    evaluation, = records.read(first)["evaluations"]
+    assert evaluation["parameters"]["images"] == 50 and "perturbed" in evaluation["results"]
+    assert "network" not in evaluation  # on the same machine the same network comes out
+    assert without_evaluations(first) == json.loads(before)
+    assert list((tmp_path / "results").rglob("*.json")) == [first]
+
+
+def test_a_network_that_comes_out_otherwise_is_evaluated_beside_the_record_and_says_so(plan, in_process, tmp_path):
+    """The record is of other hardware, and older than one of the method's options: another name, the same run."""
+    attempt, ran = in_process
+    cell = _plan.read(plan(FOLLOWED), "small")[1][3]
+    made = attempt(_plan.Cell(cell.notebook, cell.parameters), tmp_path)
+    elsewhere = json.loads(made.read_text())
+    elsewhere["curve"][0]["train_loss"] += 1e-3
+    elsewhere |= {"run": "0123abcd", "method": {k: v for k, v in elsewhere["method"].items() if k != "per_image"}}
+    made.unlink()
+    first = records.write(elsewhere, tmp_path / "results")
+    shutil.rmtree(tmp_path / "out")
+    ran.clear()
+    assert attempt(cell, tmp_path) == first and ran == ["train", "robustness"]
+    for again in (["train", "robustness"], ["robustness"]):  # with the weights here, nothing is trained
+        assert ran == again
+        evaluation, = records.read(first)["evaluations"]
+        network = evaluation["network"]
+        assert network["final"] == {k: elsewhere["final"][k] for k in ("accuracy", "loss")}
+        assert network["finished"] >= elsewhere["finished"] and network["hardware"] == elsewhere["hardware"]
+        assert without_evaluations(first) == elsewhere
+        ran.clear()
+        attempt(cell, tmp_path)
+    assert list((tmp_path / "results").rglob("*.json")) == [first]
+    assert _attempt.remaining([cell], tmp_path / "results", tmp_path / "out") == []
+    more = _plan.Cell(cell.notebook, cell.parameters, cell.then, {**cell.then_parameters, "l2": 1.0})
+    assert _attempt.remaining([more], tmp_path / "results", tmp_path / "out") == [(more, _attempt.EVALUATE)]
+
+
+KILL = """
+import os, signal, sys
+
+def watch(event, args):  # as Python is about to put the finished record into its place
+    if event == "os.link" and str(args[1]).startswith(os.environ["PUBLISHED"]):
+        for process in (os.getppid(), os.getpid()):
+            os.kill(process, signal.SIGKILL)
+
+if "sagelib._attempt" in sys.orig_argv:
+    sys.addaudithook(watch)
+"""
+
+
+def test_a_run_whose_attempt_is_killed_just_before_its_publication_is_not_trained_again(plan, tmp_path, capsys):
+    file, only = plan(), ("--only", "seed=0", "method=vanilla")
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook/sitecustomize.py").write_text(KILL)
+    path = os.pathsep.join(filter(None, [str(tmp_path / "hook"), os.environ.get("PYTHONPATH")]))
+    killed = subprocess.run(command(file, tmp_path, *only), cwd=TOP, capture_output=True, timeout=300, env={
+        **os.environ, "PYTHONPATH": path, "PUBLISHED": str(tmp_path / "results")})
+    assert killed.returncode == -signal.SIGKILL and not list((tmp_path / "results").rglob("*.json"))
+    left, = (tmp_path / "out").glob("attempts/*/*/results/**/*.json")
+    before = left.read_text()
+    assert sweep.main([*command(file, tmp_path, *only, "--dry-run")[3:]]) == 0
+    assert "an earlier attempt finished: it is published" in capsys.readouterr().out
+    said = []
+    assert sweep.run(file, "small", results=tmp_path / "results", out=tmp_path / "out", say=said.append,
+                     only=[("seed", "0"), ("method", "vanilla")]) == []
+    assert said[0].startswith("published: 1 ") and said[1].endswith("1 cells, 1 done, 0 to run") and len(said) == 2
+    record, = (tmp_path / "results").rglob("*.json")
+    assert record.read_text() == before and record.with_suffix(".ipynb").exists() and len(attempts(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP], ids=errno.errorcode.get)
+def test_without_locks_a_sweep_says_so_and_goes_on(number, tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    said = []
+    with sweep.alone(tmp_path / "out", said.append):
+        assert len(said) == 1 and f"without locks ({os.strerror(number)}): start no other sweep" in said[0]
+
+
+def test_as_many_cells_at_a_time_as_the_process_has_cores_for(plan, tmp_path, monkeypatch):
+    asked, usable = [], {0, 1, 2, 3}
+    monkeypatch.setattr(sweep, "run_local", lambda *words: asked.append(words[-2:]) or [])
+    monkeypatch.delattr(os, "process_cpu_count", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: usable, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    for how in ({}, {"threads": 2}, {"threads": 8}, {"jobs": 3}):
+        sweep.run(plan(), "small", results=tmp_path / "results", out=tmp_path / "out", **how)
+    assert asked == [(4, 1), (2, 2), (1, 8), (3, 1)]
 
 
 def test_errors_are_said_in_a_line():

@@ -23,8 +23,10 @@
 #
 # ```
 # papermill notebooks/experiments/few_shot.ipynb OUT.ipynb -p dataset mini_imagenet -p root DATA -p method sage
-# papermill notebooks/experiments/few_shot.ipynb OUT.ipynb -p dataset cifar_fs -p root DATA -p method sage
+# papermill notebooks/experiments/few_shot.ipynb OUT.ipynb -p dataset cifar_fs -p root DATA -p method sage -y 'shots: [1, 5, 10]'
 # ```
+#
+# papermill's `-p` takes one number or word; a list or a mapping, such as `options: {u: 1.0}`, goes through `-y`.
 #
 # A run that is stopped, even by force, goes on where it was when the same command is given again.
 
@@ -32,8 +34,8 @@
 dataset = "shapes_fs"    # or "cifar_fs", "mini_imagenet"
 root = ""                # folder of the data set
 method = "sage"
-settings = "paper"       # the options tuned for this data set and network, where there are any; or "default"
-options = {}             # options of the method that are to differ, e.g. {"u": 1.0}
+settings = "paper"       # the options that the paper states for this data set and network; for most of these: the defaults
+options = {}             # options of the method that are to differ, as in -y 'options: {u: 1.0}'
 model = "resnet12"
 width = 0                # channels of the first block; 0: the network's own (64), 8 on the shapes
 seed = 0
@@ -43,11 +45,11 @@ lr = 0.2
 momentum = 0.9
 nesterov = True
 weight_decay = 1e-4
-padding = -1             # pixels around the picture before it is cropped; -1: a sixteenth of its height
+padding = -1             # pixels around the image before it is cropped; -1: a sixteenth of its height
 flip = True
 ways = 5                 # classes of an episode
-shots = [1, 5]           # labelled pictures of each class; the epoch is chosen with the most of them
-queries = 15             # pictures of each class to be told apart
+shots = [1, 5]           # labelled images of each class; the epoch is chosen with the most of them
+queries = 15             # images of each class to be told apart
 episodes = 1000
 distances = ["cosine", "euclidean"]  # the first chooses the epoch
 precision = "fp32"       # or "bf16", "fp16"
@@ -74,17 +76,24 @@ from pathlib import Path
 import torch
 from IPython.display import display
 
-from sagelib import catalog, datasets, fewshot, methods, models, records, show, weights
+from sagelib import catalog, datasets, fewshot, methods, models, parameters, records, show, weights
 from sagelib.batches import Batches
 from sagelib.train import Recipe, Run, fit_together
 
+given = parameters.checked(
+    dataset=dataset, root=root, method=method, settings=settings, options=options, model=model, width=width, seed=seed,
+    epochs=epochs, batch=batch, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, padding=padding,
+    flip=flip, ways=ways, shots=shots, queries=queries, episodes=episodes, distances=distances, precision=precision,
+    channels_last=channels_last, compile_network=compile_network, device=device, results=results,
+    checkpoints=checkpoints, networks=networks, graph=graph, progress=progress)
+settled = parameters.settled("few_shot", given)
+epochs, width, batch = settled["epochs"], settled["width"], settled["batch"]
+shots, distances = settled["shots"], settled["distances"]
 device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-made = dataset == "shapes_fs"
-epochs, width, batch = epochs or (6 if made else 100), width or (8 if made else 0), batch or (20 if made else 100)
 recipe = Recipe(epochs=epochs, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay,
                 precision=precision, channels_last=channels_last, compile=compile_network)
-if not shots or not distances or not set(distances) <= set(fewshot.DISTANCES):
-    raise ValueError(f"shots are {shots}, distances {distances}: one or more, distances of {', '.join(fewshot.DISTANCES)}")
+if not set(distances) <= set(fewshot.DISTANCES):
+    raise ValueError(f"distances are {distances}; known: {', '.join(fewshot.DISTANCES)}")
 tries = {k: fewshot.Episodes(ways=ways, shots=k, queries=queries, episodes=episodes, seed=seed) for k in shots}
 
 # %%
@@ -93,10 +102,10 @@ parts = catalog.load(datasets, dataset, root=root or None)
 if len(parts) != 3:
     raise ValueError(f"{dataset} is no few-shot data set: its test classes are those it trains on; take experiments/train")
 train, val, test = (part.to(device) for part in parts)
-padding = max(1, round(train.images.shape[2] / 16)) if padding < 0 else padding
+padding = parameters.settled("few_shot", given, height=train.images.shape[2])["padding"]
 known = {k: getattr(train, k) for k in ("mean", "std") if k in catalog.defaults(methods, method)}
 tuned = catalog.settings(methods, method, settings, dataset, model)
-given, options = options, {**known, **tuned, **options}
+options = {**known, **tuned, **given["options"]}
 torch.manual_seed(seed)
 net = catalog.load(models, model, classes=len(train.classes), **({"width": width} if width else {})).to(device)
 mixer = catalog.load(methods, method, **options).seed(seed, device)
@@ -106,7 +115,7 @@ asked = {
                 **dict(zip(("height", "width"), train.images.shape[2:], strict=True))},
     "model": {"name": model, "parameters": sum(p.numel() for p in net.parameters()),
               "width": width or catalog.defaults(models, model).get("width")},
-    "method": {"name": method, "settings": settings, **mixer.options()},
+    "method": {"name": method, "settings": parameters.settings_name(given), **mixer.options()},
     "recipe": {**asdict(recipe), "milestones": list(recipe.milestones), "batch": batch, "padding": padding, "flip": flip},
 }
 exam = {**asdict(tries[max(shots)]), "distance": distances[0]}  # what chooses the epoch
@@ -184,14 +193,11 @@ show.table(["ways", "shots", "distance", "accuracy, %", "± (95 %)"],
 
 # %%
 # NBVAL_IGNORE_OUTPUT
-parameters = dict(dataset=dataset, method=method, settings=settings, options=given, model=model, width=width, seed=seed,
-                  ways=ways, shots=shots, queries=queries, episodes=episodes, epochs=epochs, batch=batch, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay,
-                  padding=padding, flip=flip, precision=precision, channels_last=channels_last,
-                  compile_network=compile_network, device=device, distances=distances)
-record = records.make_few_shot(**asked, seed=seed, exam=exam, curve=curve, episodes=tried, parameters=parameters, device=device)
+record = records.make_few_shot(**asked, seed=seed, exam=exam, curve=curve, episodes=tried,
+                               parameters=parameters.recorded(given), device=device)
 assert record["run"] == run
 if networks:
-    weights.save(net, records.path(record, networks).with_suffix(".pt"))
+    weights.save(net, records.path(record, networks).with_suffix(".pt"), record)
 written = records.write(record, results)
 assert records.read(written) == record
 show.table(["result", "value"], [["chosen epoch", record["chosen"]["epoch"] + 1],
@@ -200,4 +206,4 @@ show.table(["result", "value"], [["chosen epoch", record["chosen"]["epoch"] + 1]
 
 # %%
 checkpoint.unlink(missing_ok=True)
-assert not made or all(t["accuracy"] > 100 / ways for t in tried), "no better than guessing on the shapes"
+assert dataset != "shapes_fs" or all(t["accuracy"] > 100 / ways for t in tried), "no better than guessing on the shapes"

@@ -22,7 +22,7 @@
 #
 # ```
 # papermill notebooks/experiments/robustness.ipynb OUT.ipynb -p root DATA \
-#     -p record runs/cifar10/preactresnet18/sage-seed0-….json
+#     -p record runs/cifar10/preactresnet18/sage-seed0-….json -y 'severities: [1, 3, 5]'
 # ```
 #
 # As it stands, without a record, it trains a small network on the built-in shapes first.
@@ -39,7 +39,7 @@ variance = 0.01
 pgd_steps = 20
 pgd_images = 200         # PGD costs `pgd_steps` passes: on how many images
 autoattack_images = 0    # AutoAttack costs thousands of passes; needs the extra [attacks]
-severities = [1, 2, 3, 4, 5]
+severities = [1, 2, 3, 4, 5]  # of the corruptions; others as in -y 'severities: [1, 3, 5]'
 corruption_images = 0    # 0: all; there are 75 passes of them, one for each kind and severity
 published = ""           # folder of CIFAR-10-C or CIFAR-100-C, if you have it
 batch = 500
@@ -50,7 +50,9 @@ results = "runs"         # for the small network
 # %% [markdown]
 # ## The network and its record
 #
-# The weights must give the accuracy that the record states: that is checked below, before anything else is believed.
+# The weights must give the accuracy that the record of their training states: that is checked below, before anything else is
+# believed. Where the weights were lost and the same run was trained again, on other hardware its curve differs a little. Then the
+# evaluation says so: it carries the final accuracy, hardware and versions of the network that it is about.
 
 # %%
 # NBVAL_IGNORE_OUTPUT
@@ -58,13 +60,30 @@ from pathlib import Path
 
 import torch
 
-from sagelib import calibration, catalog, corruptions, datasets, methods, models, records, robustness, show, weights
+from sagelib import (
+    calibration,
+    catalog,
+    corruptions,
+    datasets,
+    methods,
+    models,
+    parameters,
+    records,
+    robustness,
+    show,
+    weights,
+)
 from sagelib.batches import Batches
 from sagelib.train import Recipe, fit
 
-device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+given = parameters.checked(
+    record=record, networks=networks, weights_file=weights_file, root=root, images=images, linf=linf, l2=l2,
+    variance=variance, pgd_steps=pgd_steps, pgd_images=pgd_images, autoattack_images=autoattack_images,
+    severities=severities, corruption_images=corruption_images, published=published, batch=batch, seed=seed,
+    device=device, results=results)
+device, severities = device or ("cuda" if torch.cuda.is_available() else "cpu"), given["severities"]
 if not record:
-    images = images or 300
+    given["images"] = images or 300
     train, test = catalog.load(datasets, "shapes")
     torch.manual_seed(seed)
     net, method = catalog.load(models, "preactresnet18", classes=10, width=8), catalog.load(methods, "vanilla")
@@ -76,30 +95,29 @@ if not record:
         model=dict(name="preactresnet18", width=8, parameters=sum(p.numel() for p in net.parameters())),
         method=dict(name="vanilla", settings="default", **method.options()), seed=seed, curve=curve, parameters={},
         recipe={**recipe.__dict__, "milestones": list(recipe.milestones), "batch": 50, "padding": 2, "flip": True})
-    weights.save(net, records.path(made, networks).with_suffix(".pt"))
+    weights.save(net, records.path(made, networks).with_suffix(".pt"), made)
     record = records.path(made, results)
     record.unlink(missing_ok=True)  # this small run is done anew each time
     records.write(made, results)
 
 run = records.read(record)
 _, whole = catalog.load(datasets, run["dataset"]["name"], root=root or None)
-test = (whole.subset(images, seed) if images else whole).to(device)
-settled = dict(linf=linf / 255, l2=l2, variance=variance, images=len(test), pgd_steps=pgd_steps,
-               pgd_images=min(pgd_images, len(test)), autoattack_images=min(autoattack_images, len(test)),
-               severities=severities, corruption_images=min(corruption_images or len(test), len(test)),
-               published=bool(published), batch=batch, seed=seed)
+settled = parameters.deciding("robustness", given, test=len(whole))
+test = (whole.subset(settled["images"], seed) if given["images"] else whole).to(device)
 if any(e["what"] == "robustness" and e["parameters"] == settled for e in run.get("evaluations", [])):
     raise ValueError(f"{record} holds this evaluation already; a result is never replaced: change a parameter, or stop here")
 model, width = run["model"]["name"], run["model"]["width"]
 net = catalog.load(models, model, classes=len(test.classes), **({"width": width} if width else {}))
-net = weights.load(net, weights_file or records.path(run, networks).with_suffix(".pt")).to(device).eval()
+file = weights_file or records.path(run, networks).with_suffix(".pt")
+net, trained = weights.load(net, file).to(device).eval(), weights.record(file) or run
 own = robustness.evaluate(net, whole.to(device), (), batch=batch)["clean"]
-if abs(own - run["final"]["accuracy"]) > 0.1:
-    raise ValueError(f"these weights have an accuracy of {own:.2f} %, the record says {run['final']['accuracy']:.2f} %: "
-                     "they do not belong together")
+again = weights.retrained(run, trained)
+if abs(own - trained["final"]["accuracy"]) > 0.1:
+    raise ValueError(f"these weights have an accuracy of {own:.2f} %, the record of their training says "
+                     f"{trained['final']['accuracy']:.2f} %: they do not belong together")
 published_images = corruptions.published(published, whole) if published else None  # refused if made from other images
-show.table(["run", "method", "model", "width", "recipe"],
-           [[run["run"], run["method"]["name"], model, width, run["kind"]]])
+show.table(["run", "method", "model", "width", "recipe", "network"],
+           [[run["run"], run["method"]["name"], model, width, run["kind"], "trained again" if again else "the record's own"]])
 
 # %% [markdown]
 # ## The paper's perturbations
@@ -170,12 +188,12 @@ show.reliability(calibrated["bins"], f"ECE {100 * calibrated['ece']:.1f} %, NLL 
 # %% [markdown]
 # ## Into the record
 #
-# Under the name "robustness", with the parameters that settle it. The same evaluation is not added twice.
+# Under the name "robustness", with the parameters that decide it. The same evaluation is not added twice.
 
 # %%
 # NBVAL_IGNORE_OUTPUT
 outcome = {"clean": perturbed.pop("clean"), "perturbed": perturbed, "pgd": pgd, "autoattack": attacked,
            "corruptions": found, "mean_corruption_accuracy": mean, "published_corruptions": files, "calibration": calibrated}
-added = records.add_evaluation(record, what="robustness", results=outcome, parameters=settled, device=device)
+added = records.add_evaluation(record, what="robustness", results=outcome, parameters=settled, device=device, network=again)
 assert records.evaluation(added, "robustness")["clean"] == outcome["clean"]
 show.table(["record", "evaluations"], [[Path(record).name, len(added["evaluations"])]])

@@ -31,6 +31,8 @@
 # papermill notebooks/experiments/search_time.ipynb OUT.ipynb -p pairs 100 -p rounds 9 -p results book/results
 # ```
 #
+# Other sizes of images, or shares of the shifts, are lists and go through `-y`: `-y 'sizes: [32, 64]'`, `-y 'fractions: [0.1, 1.0]'`.
+#
 # On a GPU the same command measures the GPU. The loops take time and memory in proportion to the images, so at more
 # than 1 % of the shifts they are timed on `loop_pairs` images and scaled up; the library always does all of them.
 
@@ -50,13 +52,16 @@ import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 
-from sagelib import records, show, timing
+from sagelib import parameters, records, show, timing
 from sagelib._search import form
 from sagelib.losses import one_hot
 from sagelib.methods import sage
 from sagelib.rearrange import best_offset, offsets
 from sagelib.saliency import normalise, smooth
 
+given = parameters.checked(pairs=pairs, sizes=sizes, fractions=fractions, loop_pairs=loop_pairs, rounds=rounds,
+                           threads=threads, device=device, seed=seed, results=results)
+sizes, fractions = given["sizes"], given["fractions"]
 device = device or ("cuda" if torch.cuda.is_available() else "cpu")
 torch.set_num_threads(threads)
 
@@ -215,9 +220,7 @@ plt.show()
 
 # %%
 # NBVAL_IGNORE_OUTPUT
-parameters = dict(pairs=pairs, sizes=sizes, fractions=fractions, loop_pairs=loop_pairs, rounds=rounds, threads=threads,
-                  device=device, seed=seed)
-record = records.make_timing(what="search_time", rows=rows, parameters=parameters, device=device)
+record = records.make_timing(what="search_time", rows=rows, parameters=parameters.recorded(given), device=device)
 written = records.write(record, results)
 assert records.read(written) == record
 show.table(["record", "hardware"], [[written, record["hardware"]["gpu"] or record["hardware"]["cpu"]]])

@@ -25,7 +25,8 @@
 # papermill notebooks/experiments/step_time.ipynb OUT.ipynb -p width 64 -p batch 32 -p rounds 9 -p results book/results
 # ```
 #
-# and on a GPU from the same command with `-p batch 100 -p precision bf16 -p channels_last True -p compile_network True`.
+# and on a GPU from the same command with `-p batch 100 -p precision bf16 -p channels_last True -p compile_network True`. Other methods
+# and options are a list and go through `-y`: `-y 'sides: [[sage, {}], [sage, {fraction: 0.1}]]'`; `-p sides all` times all methods.
 
 # %% tags=["parameters"]
 model = "preactresnet18"
@@ -46,16 +47,19 @@ results = "runs"         # the record goes to results/timings/
 import matplotlib.pyplot as plt
 import torch
 
-from sagelib import catalog, datasets, methods, models, records, show, timing
+from sagelib import catalog, datasets, methods, models, parameters, records, show, timing
 from sagelib.batches import Batches
 from sagelib.methods import sage
 from sagelib.rearrange import best_offset
 from sagelib.saliency import saliency, smooth
 from sagelib.train import Recipe, Run, fit_together
 
-device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+given = parameters.checked(model=model, width=width, batch=batch, sides=sides, rounds=rounds, threads=threads,
+                           precision=precision, channels_last=channels_last, compile_network=compile_network,
+                           device=device, seed=seed, results=results)
+given = parameters.settled("step_time", given)
+sides, device = given["sides"], device or ("cuda" if torch.cuda.is_available() else "cpu")
 torch.set_num_threads(threads)
-sides = [[name, {}] for name in catalog.names(methods)] if sides == "all" else sides
 # the same batch again and again: with the usual learning rate the network would know it by heart
 recipe = Recipe(epochs=1, lr=1e-6, precision=precision, channels_last=channels_last, compile=compile_network)
 train = catalog.load(datasets, "shapes", train=20 * batch, test=10)[0].to(device)
@@ -74,7 +78,8 @@ def run_of(name, options):
     known = {k: getattr(train, k) for k in ("mean", "std") if k in catalog.defaults(methods, name)}
     method = catalog.load(methods, name, **known, **options).seed(seed, device)
     run = Run(net, Batches(train, batch, generator=torch.Generator(device).manual_seed(seed)), method, recipe)
-    run.begin(0)
+    with run.place():  # on a GPU the run's own stream: the order is drawn where it is read
+        run.begin(0)
 
     def step():
         with run.place():
@@ -228,10 +233,8 @@ show.table(["bfloat16 against float32", ""], [["correlation of the maps", agreem
 
 # %%
 # NBVAL_IGNORE_OUTPUT
-parameters = dict(model=model, width=width, batch=batch, sides=sides, rounds=rounds, threads=threads,
-                  precision=precision, channels_last=channels_last, compile_network=compile_network, device=device,
-                  seed=seed, bf16_agreement=agreement)
-record = records.make_timing(what="step_time", rows=rows, parameters=parameters, device=device)
+record = records.make_timing(what="step_time", rows=rows, device=device,
+                             parameters={**parameters.recorded(given), "bf16_agreement": agreement})
 written = records.write(record, results)
 assert records.read(written) == record
 show.table(["record", "hardware"], [[written, record["hardware"]["gpu"] or record["hardware"]["cpu"]]])

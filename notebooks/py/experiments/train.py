@@ -26,6 +26,14 @@
 #     -p dataset cifar10 -p root DATA -p method sage -p model preactresnet18 -p seed 0
 # ```
 #
+# papermill's `-p` takes one number or word. A mapping or a list goes through `-y`: an ablation, and several seeds trained side by
+# side, are
+#
+# ```
+# papermill notebooks/experiments/train.ipynb OUT.ipynb -p dataset cifar10 -p root DATA -y 'options: {fraction: 0.1}'
+# papermill notebooks/experiments/train.ipynb OUT.ipynb -p dataset cifar10 -p root DATA -y 'more_seeds: [1, 2]'
+# ```
+#
 # A run that is stopped, even by force, goes on where it was when the same command is given again. `epochs` has no
 # small default on real data: 0 stands for the paper's 300 there, and for 2 on the shapes.
 
@@ -33,20 +41,20 @@
 dataset = "shapes"
 root = ""                # folder of the data set; it is downloaded there where it can be
 method = "sage"
-settings = "paper"       # the options tuned for this data set and network; "default": the method's own
-options = {}             # options of the method that are to differ, e.g. {"fraction": 0.1}
+settings = "paper"       # the options and learning rate that the paper states, where it does; "default": the method's own
+options = {}             # options of the method that are to differ, as in -y 'options: {fraction: 0.1}'
 model = "preactresnet18"
 width = 0                # channels of the first stage; 0: the network's own (64 in the paper), 8 on the shapes
 seed = 0
-more_seeds = []          # seeds trained beside it, step by step in turn, each with a record; their seconds are shared
+more_seeds = []          # seeds trained beside it, step by step in turn, each with a record, as in -y 'more_seeds: [1, 2]'
 epochs = 0               # 0: the paper's 300, on the shapes 2
 train_images = 0         # 0: all; else so many, the same number of each class
 batch = 100
-lr = 0.2
+lr = 0.0                 # 0: the paper's, which is 0.2, and for Co-Mixup on CIFAR-10 0.12
 momentum = 0.9
 nesterov = True
 weight_decay = 1e-4
-padding = 2              # pixels around the picture before it is cropped
+padding = 2              # pixels around the image before it is cropped
 flip = True
 precision = "fp32"       # or "bf16", "fp16"
 channels_last = False
@@ -68,12 +76,19 @@ from pathlib import Path
 import torch
 from IPython.display import display
 
-from sagelib import catalog, datasets, methods, models, records, show, weights
+from sagelib import catalog, datasets, evaluate, methods, models, parameters, records, show, weights
 from sagelib.batches import Batches
 from sagelib.train import Recipe, Run, fit_together
 
+given = parameters.checked(
+    dataset=dataset, root=root, method=method, settings=settings, options=options, model=model, width=width, seed=seed,
+    more_seeds=more_seeds, epochs=epochs, train_images=train_images, batch=batch, lr=lr, momentum=momentum,
+    nesterov=nesterov, weight_decay=weight_decay, padding=padding, flip=flip, precision=precision,
+    channels_last=channels_last, compile_network=compile_network, device=device, results=results,
+    checkpoints=checkpoints, networks=networks, graph=graph, progress=progress)
+settled = parameters.settled("train", given)
+epochs, width, lr = settled["epochs"], settled["width"], settled["lr"]
 device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-epochs, width = epochs or (2 if dataset == "shapes" else 300), width or (8 if dataset == "shapes" else 0)
 recipe = Recipe(epochs=epochs, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay,
                 precision=precision, channels_last=channels_last, compile=compile_network)
 
@@ -86,8 +101,8 @@ train, test = (part.to(device) for part in parts)
 train = train.subset(train_images, seed=0) if train_images else train
 known = {k: getattr(train, k) for k in ("mean", "std") if k in catalog.defaults(methods, method)}
 tuned = catalog.settings(methods, method, settings, dataset, model)
-given, options = options, {**known, **tuned, **options}
-seeds = [seed, *more_seeds]
+options = {**known, **tuned, **given["options"]}
+seeds = [seed, *given["more_seeds"]]
 
 
 def network(seed):
@@ -101,7 +116,7 @@ asked = {
     "dataset": {"name": dataset, "classes": len(train.classes), "train": len(train), "test": len(test), **height_width},
     "model": {"name": model, "parameters": sum(p.numel() for p in net.parameters()),
               "width": width or catalog.defaults(models, model).get("width")},
-    "method": {"name": method, "settings": settings, **mixer.options()},
+    "method": {"name": method, "settings": parameters.settings_name(given), **mixer.options()},
     "recipe": {**asdict(recipe), "milestones": list(recipe.milestones), "batch": batch, "padding": padding,
                "flip": flip},
 }
@@ -163,26 +178,29 @@ def training(seed):
                graph)
 
 
-started = [training(seed) for seed in seeds]
-curves = fit_together(started, batches(test, 500 if device == "cpu" else 2000), redraw, progress)
+started, held_out = [training(seed) for seed in seeds], batches(test, 500 if device == "cpu" else 2000)
+curves = fit_together(started, held_out, redraw, progress)
 
 # %% [markdown]
 # ## The record
 #
 # Final accuracy, the median of the last ten epochs and the best epoch are kept apart: the best was chosen on the test
-# set.
+# set. The record also says which test images the final network gets right, so that two networks can be compared image by image.
 
 # %%
 # NBVAL_IGNORE_OUTPUT
-parameters = dict(dataset=dataset, method=method, settings=settings, options=given, model=model, width=width,
-                  seed=seed, more_seeds=more_seeds, epochs=epochs, train_images=train_images, batch=batch, lr=lr,
-                  momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, padding=padding, flip=flip,
-                  precision=precision, channels_last=channels_last, compile_network=compile_network, device=device)
 written = []
 for seed, curve, run in zip(seeds, curves, started, strict=True):
-    record = records.make(**asked, seed=seed, curve=curve, parameters=parameters, device=device, together=len(seeds))
+    with run.place(), run.autocast():
+        correct = evaluate.correct(run.forward, held_out)
+    if 100 * int(correct.sum()) / len(correct) != curve[-1]["test_accuracy"]:
+        print(f"seed {seed}: this pass finds {int(correct.sum())} images right, the one after the last epoch found another number, "
+              "as on another machine: the record does not say which")
+        correct = None
+    record = records.make(**asked, seed=seed, curve=curve, parameters=parameters.recorded(given), device=device,
+                          together=len(seeds), correct=correct)
     if networks:
-        weights.save(run.net, records.path(record, networks).with_suffix(".pt"))
+        weights.save(run.net, records.path(record, networks).with_suffix(".pt"), record)
     written.append(records.write(record, results))
     assert records.read(written[-1]) == record
 found = [records.read(file) for file in written]

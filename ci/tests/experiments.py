@@ -1,0 +1,28 @@
+"""How tests run an experiment notebook: through papermill, or its cells in this process, without a kernel."""
+import contextlib
+from pathlib import Path
+
+import nbformat
+import papermill
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
+
+EXPERIMENTS = Path(__file__).parents[2] / "notebooks/experiments"
+
+
+def execute(name, folder, parameters, kernel=False):
+    """Run a notebook in that folder; an error of a cell is raised."""
+    notebook = EXPERIMENTS / f"{name}.ipynb"
+    if kernel:
+        out = folder / "out.ipynb"
+        papermill.execute_notebook(notebook, out, cwd=folder, progress_bar=False, parameters=parameters)
+        return
+    shell = InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}))
+    shell.reset(new_session=False)
+    with contextlib.chdir(folder):
+        for cell in nbformat.read(notebook, 4).cells:
+            if cell.cell_type == "code":
+                shell.run_cell(cell.source).raise_error()
+                if "parameters" in cell.metadata.get("tags", []):
+                    assert parameters.keys() <= shell.user_ns.keys()
+                    shell.push(parameters)
