@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from ._dataset import Dataset, measured
-from ._files import count_endings, image_files, is_image, visible, warn_left_out
 from ._image import read_frame, read_image
+from ._image_files import count_endings, image_files, is_image, visible, warn_left_out
 
 __all__ = ["ImageFiles", "class_names", "load", "read", "read_image"]
 
