@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from ._few_shot import FewShot
-from ._files import image_files, warn_left_out
 from ._image import read_image
+from ._image_files import image_files, warn_left_out
 from ._safe_pickle import load_arrays
 
 SIZE, EACH = 84, 600
