@@ -5,6 +5,7 @@ import dataclasses
 import random
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from ._loop import carried, check_network, local, logits_of, soft_labels
 from ._settings import Settings, looks_at_saliency
@@ -41,6 +42,7 @@ class DropIn(Settings):
                              + (", or use sagelib.ManifoldMixup" if hasattr(method, "stages") else ""))
         self.num_classes, self.label_smoothing, self.prob = num_classes, label_smoothing, prob
         self.saliency, self.seed, self.enabled, self.model, self.last = saliency, seed, True, None, None
+        self._passed = False  # whether the network has been used without an error
         self._drawn_in = 0  # the process, by its worker's seed, that the generators were made in
         self.method = copy.copy(method)
 
@@ -62,7 +64,7 @@ class DropIn(Settings):
                 def forward(self, x): return self.net(x, masks=None)["out"]
         """
         check_network(model, self.prob)
-        self.model = model
+        self.model, self._passed = model, False
         return self
 
     def __call__(self, x, target):
@@ -150,8 +152,16 @@ class DropIn(Settings):
         if torch.utils.data.get_worker_info():
             raise RuntimeError("this is a DataLoader's worker, whose copy of the network never learns: mix in the "
                                "training loop, or give saliency=, a function of the images")
-        with self.method.passing(net, bn if self.bn is None else None):
-            yield net
+        before = [] if self._passed else [(b, b.clone()) for b in net.buffers() if not is_lazy(b)]
+        try:
+            with self.method.passing(net, bn if self.bn is None else None):
+                yield net
+        except Exception:  # a network that cannot be used is left as it was: the first pass shows it
+            with torch.no_grad():
+                for now, old in before:
+                    now.copy_(old)
+            raise
+        self._passed = True
 
     def _criterion(self, out, y):
         return _scalar(self.method.criterion(logits_of(out, self.num_classes), y))

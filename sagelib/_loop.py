@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from ._gradient import gradient
+
 
 def local(model):
     """The network inside DistributedDataParallel, DataParallel or Lightning Fabric: a pass through it exchanges no
@@ -111,7 +113,7 @@ def carried(net, x, loss_of, scale=None):
         loss = loss_of(net(z.clone()))  # a network may write on what it is given
         weights = [leaf for leaf in leaves(loss) if leaf is not z]  # of the network, of the loss, of what they call
         scale = torch.ones_like(loss) if scale is None else scale
-        grad, *gradients = torch.autograd.grad(scale * loss, [z, *weights], allow_unused=True)
+        grad, *gradients = gradient(scale * loss, [z, *weights])
     used = [k for k, g in enumerate(gradients) if g is not None]  # others must not look used: DDP would wait for them
     return _Carry.apply(loss.detach(), scale, [gradients[k] for k in used], *(weights[k] for k in used)), grad
 

@@ -24,12 +24,24 @@ def evaluation_mode(net, kinds=torch.nn.Module):
 
 @contextlib.contextmanager
 def batch_statistics(net):
-    """A context in which every BatchNorm that trains uses the batch's statistics, as usual, and updates none."""
+    """A context in which every BatchNorm that trains uses the batch's statistics, as usual, and updates none.
+
+    A lazy one makes its running statistics in its first forward, before they are switched off.
+    """
     kept = [m for m in net.modules() if isinstance(m, BATCHNORM) and m.training and m.track_running_stats]
+    lazy = [m for m in kept if getattr(m, "has_uninitialized_params", bool)()]
+    hooks = [m.register_forward_pre_hook(_without_running_statistics) for m in lazy]  # after the lazy layer's own
     try:
         for m in kept:
-            m.track_running_stats = False
+            if m not in lazy:
+                m.track_running_stats = False
         yield
     finally:
+        for hook in hooks:
+            hook.remove()
         for m in kept:
             m.track_running_stats = True
+
+
+def _without_running_statistics(norm, _):
+    norm.track_running_stats = False

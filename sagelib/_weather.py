@@ -12,10 +12,10 @@ LUMA = ((16, 11, 10, 16, 24, 40, 51, 61), (12, 12, 14, 19, 26, 58, 60, 55), (14,
 CHROMA = ((17, 18, 24, 47), (18, 21, 26, 66), (24, 26, 56, 99), (47, 66, 99, 99))  # 99 everywhere else
 
 
-def snow(x, mean, deviation, magnify, threshold, radius, sigma, keep, generator):
+def snow(x, mean, std, magnify, threshold, radius, sigma, keep, generator):
     """Flakes: noise above a threshold, magnified, streaked, laid over a paler image twice, once upside down."""
     b, _, h, w = x.shape
-    flakes = mean + deviation * torch.randn(b, 1, h, w, generator=generator, device=x.device)
+    flakes = mean + std * torch.randn(b, 1, h, w, generator=generator, device=x.device)
     flakes = zoom(flakes, magnify)
     flakes = torch.where(flakes < threshold, 0.0, flakes).clamp(0, 1)
     flakes = motion_blur(flakes.transpose(2, 3), radius, sigma, generator).transpose(2, 3)  # it falls

@@ -22,6 +22,7 @@ from ._stamp import commit, hardware, versions
 
 RESULTS = Path(__file__).parents[1] / "book/results"  # the book's own records, in a checkout
 REPORTED = Path(__file__).parents[1] / "book/reported"  # the paper's numbers, a file for each table
+MEASURED = Path(__file__).parents[1] / "book/measured"  # what was measured outside a record
 
 
 def make(*, dataset, model, method, recipe, seed, curve, parameters, device="cpu", together=1, correct=None):

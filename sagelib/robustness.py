@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from ._autoattack import autoattack
 from ._constants import by_channel
+from ._gradient import gradient
 from ._modes import evaluation_mode
 
 LINF, L2, VARIANCE = 8 / 255, 0.5, 0.01  # the paper's budgets
@@ -133,7 +134,7 @@ def loss_gradient(seen, z, y):
     z = z.detach().requires_grad_()
     with torch.enable_grad():
         logits = seen(z).float()
-        grad, = torch.autograd.grad(F.cross_entropy(logits, y, reduction="sum"), z)
+        grad, = gradient(F.cross_entropy(logits, y, reduction="sum"), [z], allow_unused=False)
     return logits.detach(), grad
 
 

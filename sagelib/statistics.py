@@ -53,10 +53,11 @@ class Difference:
     def half_width(self, level):
         """Half-width of the interval that misses the true mean difference with probability `level`.
 
-        Each error gives a half-width of its own: the seeds by Student's t with n - 1 degrees of freedom, the test set,
-        whose error is known, by the normal distribution. Their squares are added (Zou and Donner, 2008). Degrees of
-        freedom by Welch and Satterthwaite would not do: from three seeds s is at times far too small by chance, they
-        then count as many, and a family of seven equal methods holds a false decision in up to 18 % of cases.
+        Each error gives a half-width of its own: the seeds by Student's t with n - 1 degrees of
+        freedom, the test set, whose error is known, by the normal distribution. Their squares are
+        added (Zou and Donner, 2008). Degrees of freedom by Welch and Satterthwaite would not do.
+        Three seeds at times give far too small a standard deviation by chance, which that formula
+        trusts most; a family of seven equal methods then holds a false decision in up to 18 % of cases.
         """
         t, normal = _quantiles()
         seeds = t(self.n - 1, level / 2) * self.std / self.n**0.5
@@ -69,14 +70,17 @@ class Difference:
 
     @property
     def p(self):
-        """Two-sided p-value of a true difference of 0: the level at which the interval just reaches 0, or 1e-300 where
-        it is smaller; 1 where nothing can be decided."""
+        """Two-sided p-value of a true difference of 0: the level at which the interval just reaches
+        0, or 1e-300 where it is smaller; 1 where nothing can be decided."""
         if not self.can_decide:
             return 1.0
-        low, high = math.log(1e-300), 0.0  # of the level's logarithm; the half-width falls from above |mean| to 0
+        low, high = math.log(1e-300), 0.0  # logarithms of two levels; a higher one is narrower
         for _ in range(60):
             middle = (low + high) / 2
-            low, high = (low, middle) if self.half_width(math.exp(middle)) < abs(self.mean) else (middle, high)
+            if self.half_width(math.exp(middle)) < abs(self.mean):
+                high = middle
+            else:
+                low = middle
         return math.exp(high)
 
     def __format__(self, spec):
@@ -205,7 +209,7 @@ def _test_error(pairs, quantity):
 
 
 def _quantiles():
-    """Upper quantiles of Student's t, (degrees of freedom, tail) -> number, and of the normal distribution."""
+    """Upper quantiles: of Student's t, (degrees of freedom, tail) -> number, and of the normal."""
     try:
         from scipy.special import ndtri, stdtrit
     except ImportError as error:

@@ -93,20 +93,22 @@ def compare(said, ours, baseline="vanilla", quantity=ACCURACY):
 
 
 def against(ours, baseline, what, where, quantity=ACCURACY):
-    """The Family of the differences to a baseline over equal seeds, for `ours`: label -> records of one recipe.
+    """The Family of differences to a baseline over equal seeds, for `ours`: label -> records of one
+    recipe.
 
-    Its name is made of `what` the rows are, in the plural, and of `where` they were measured: "the 7 methods against
-    vanilla, CIFAR-10".
+    Its name is made of `what` the rows are, in the plural, and of `where` they were measured: "the
+    7 methods against vanilla, CIFAR-10".
     """
     sides = {label: (rs, ours.get(baseline, [])) for label, rs in ours.items() if label != baseline}
     gaps = {label: gap for label, pair in sides.items() if (gap := difference(*pair, quantity))}
-    rows = f"{len(gaps)} {what}" if len(gaps) != 1 else f"{what.removesuffix('s')} {next(iter(gaps))}"
+    single = len(gaps) == 1
+    rows = f"{what.removesuffix('s')} {next(iter(gaps))}" if single else f"{len(gaps)} {what}"
     return Family(f"the {rows} against {baseline}, {where}", gaps)
 
 
 def evidence(family, label):
-    """Three cells for a row of a table: the standard error of its mean difference by the seeds, that by the test set,
-    and whether the difference is decided; empty where there is none."""
+    """Three cells for a row of a table: the standard error of its mean difference by the seeds, that
+    by the test set, and whether the difference is decided; empty where there is none."""
     gap = family.differences.get(label)
     if gap is None:
         return ["", "", ""]
@@ -115,17 +117,19 @@ def evidence(family, label):
 
 def machines(ours):
     """The hardware that runs were trained on, in words, for `ours`: label -> records."""
-    return " and ".join(sorted({r["hardware"]["gpu"] or "a CPU" for rs in ours.values() for r in rs}))
+    used = {r["hardware"]["gpu"] or "a CPU" for rs in ours.values() for r in rs}
+    return " and ".join(sorted(used))
 
 
 def in_words(family, ours, baseline, quantity=ACCURACY):
-    """What a family of `against` decides, how sure that is, and what its recipe can say of the paper: sentences for the
-    text below a table. "" without records."""
+    """What a family of `against` decides, what that rests on, and what its recipe can say of the
+    paper: sentences for the text below a table. "" without records."""
     if not ours:
         return ""
-    recipe = ("The recipe is the paper's." if next(iter(ours.values()))[0]["kind"] == "paper" else
-              "The recipe is not the paper's: its numbers compare with each other, and neither support nor contradict "
-              "the paper.")
+    recipe = "The recipe is the paper's."
+    if next(iter(ours.values()))[0]["kind"] != "paper":
+        recipe = ("The recipe is not the paper's: its numbers compare with each other, and neither "
+                  "support nor contradict the paper.")
     gaps = family.differences
     if not gaps:
         why = "no other row has a seed in common with it" if baseline in ours else "it has not been run"
@@ -133,12 +137,13 @@ def in_words(family, ours, baseline, quantity=ACCURACY):
     few = [label for label, gap in gaps.items() if gap.n < LEAST_SEEDS]
     rest = "The difference rests" if len(gaps) == 1 else "All differences rest"
     if len(few) < len(gaps):
-        rest = f"For {', '.join(few)} they rest"
+        noun, verb = ("difference", "rests") if len(few) == 1 else ("differences", "rest")
+        rest = f"The {noun} for {', '.join(few)} {verb}"
     seeds = f" {rest} on fewer than {LEAST_SEEDS} seeds, which decide nothing." if few else ""
-    known = all(quantity.correct(r) is not None for rs in ours.values() for r in rs)
-    images = "The error of the test set is computed image by image." if known else (
-        "Not every record says which test images are right; there the error of the test set is that of different "
-        "images, which is too large.")
+    images = "The error of the test set is computed image by image."
+    if any(quantity.correct(r) is None for rs in ours.values() for r in rs):
+        images = ("Not every record says which test images are right; there the error of the test "
+                  "set is that of different images, which is too large.")
     return f"*{family.rule}* {family.sentence}{seeds} {images} {recipe}"
 
 
@@ -194,13 +199,17 @@ def by_kind(records):
 
 
 def by_setup(records):
-    """Lists of few-shot records alike in data set, network and recipe, so that they differ in method and seed; the
-    longest first."""
+    """Lists of few-shot records alike in data set, network, recipe and choice of the epoch, so that they differ in
+    method and seed; the longest first.
+
+    Of two records of one method and seed, the one that finished first counts.
+    """
     found = {}
-    for record in records:
-        setup = json.dumps([record[k] for k in ("dataset", "model", "recipe")], sort_keys=True)
-        found.setdefault(setup, []).append(record)
-    return sorted(found.values(), key=len, reverse=True)
+    for record in sorted(records, key=lambda r: r.get("finished", "")):
+        exam = {k: v for k, v in record.get("chosen", {}).get("exam", {}).items() if k != "seed"}
+        setup = json.dumps([exam, *(record[k] for k in ("dataset", "model", "recipe"))], sort_keys=True)
+        found.setdefault(setup, {}).setdefault((record["method"]["name"], record["seed"]), record)
+    return sorted((list(runs.values()) for runs in found.values()), key=len, reverse=True)
 
 
 def by_method(records):

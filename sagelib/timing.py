@@ -4,6 +4,7 @@ Numbers from two runs are never compared: machines are shared and warm up. `inte
 round, so that a ratio is taken within a round.
 """
 import contextlib
+import csv
 import ctypes
 import math
 import statistics
@@ -14,6 +15,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
+
+from ._paper_recipe import WIDTH
 
 
 def interleaved(sides, rounds=9, warm=1, least=0.05):
@@ -131,15 +134,60 @@ def _status(key):
     return 1024 * int(lines[key].split()[0])
 
 
+def timed_network(record):
+    """(name, width) of the network that a record of step times really timed; None for what the record does not say.
+
+    A record with the parameter `network` says what was built. Older records have only the `width` that was asked for:
+    the experiment gave it to PreActResNet18 and built every other network at its own width.
+    """
+    asked = record["parameters"]
+    if "network" in asked:
+        return asked["network"]["name"], asked["network"].get("width")
+    name, width = asked.get("model"), asked.get("width")
+    return name, width if name == "preactresnet18" and width != 0 else WIDTH.get(name)  # 0 asks for the network's own
+
+
+def at_full_width(record):
+    """Whether a record of step times timed its network at the paper's width; True for a network not in the paper, False
+    where the record names none."""
+    name, width = timed_network(record)
+    return bool(name) and width == WIDTH.get(name, width)
+
+
+def setup(record):
+    """Where and how a record was measured, in words: machine, a CPU's threads, precision, layout, batch."""
+    machine, asked = record["hardware"], record["parameters"]
+    threads = asked.get("threads", machine["threads"])
+    words = [machine["gpu"] or f"{machine['cpu'] or 'a CPU'}, {threads} thread{'' if threads == 1 else 's'}",
+             asked.get("precision"), asked.get("channels_last") and "channels_last",
+             asked.get("compile_network") and "compiled", asked.get("batch") and f"batch of {asked['batch']}"]
+    return ", ".join(filter(None, words))
+
+
+def by_setup(records):
+    """setup in words -> the newest of its records, GPUs first; `records` come oldest first."""
+    found = {setup(record): record for record in records}
+    return dict(sorted(found.items(), key=lambda item: (item[1]["hardware"]["gpu"] is None, item[0])))
+
+
+def with_methods(records, model, methods):
+    """The records of step times on a network at its full width in which all `methods` took turns, in their order."""
+    return [r for r in records if timed_network(r)[0] == model and at_full_width(r)
+            and set(methods) <= {row["name"] for row in r["rows"] if "ratio" in row}]
+
+
 def of_methods(records, model, methods):
-    """The newest record of step times on a network at its full width in which all `methods` took turns, or None."""
-    found = [r for r in records if r["parameters"]["model"] == model
-             and set(methods) <= {row["name"] for row in r["rows"]}
-             and (model != "preactresnet18" or r["parameters"]["width"] == 64)]  # others are not timed narrower
-    return found[-1] if found else None
+    """The newest record of `with_methods`, or None; `records` come oldest first."""
+    return next(reversed(with_methods(records, model, methods)), None)
 
 
 def over_vanilla(record):
     """side -> its step over half of two vanilla steps, {median, low, high}, of a record of step times; {} for None."""
     rows = [row for row in record["rows"] if "ratio" in row] if record else []
     return {row["name"]: {k: 2 * v for k, v in row["ratio"].items()} for row in rows}
+
+
+def from_csv(file):
+    """Steps that were timed outside a record: a list of dicts, `milliseconds` a number and the rest text."""
+    with open(file, newline="") as lines:
+        return [row | {"milliseconds": float(row["milliseconds"])} for row in csv.DictReader(lines)]

@@ -202,8 +202,8 @@ def test_pages_are_written_from_whatever_files_there_are(pages, tmp_path):
 
 ALLOWED = {  # who may import whom inside sagelib; a name stands for the file or the folder
     "saliency": set(), "mask": {"saliency"}, "rearrange": {"saliency", "mask", "_search"},
-    "_modes": set(), "evaluate": {"_modes"}, "calibration": set(), "fewshot": {"batches", "_modes"},
-    "robustness": {"_constants", "_autoattack", "_modes"},
+    "_modes": set(), "_gradient": set(), "evaluate": {"_modes"}, "calibration": set(), "fewshot": {"batches", "_modes"},
+    "robustness": {"_constants", "_autoattack", "_modes", "_gradient"},
     "corruptions": {"_blurs", "_weather"}, "_blurs": set(), "_weather": {"_blurs"}, "_autoattack": set(),
     "records": {"_stamp", "_paper_recipe", "_files", "_schema"}, "_stamp": set(), "_paper_recipe": set(),
     "_files": set(), "_schema": set(), "weights": set(),
@@ -219,10 +219,10 @@ ALLOWED = {  # who may import whom inside sagelib; a name stands for the file or
     "_ray": {"_local", "_stamp"}, "_attempt": {"_plan", "_publish", "records"}, "_publish": {"records"},
     "_view": {"records"}, "_plan": {"catalog", "datasets", "methods", "models", "parameters"},
     "train": {"evaluate", "_run"}, "_run": {"_capture"}, "_capture": set(),
-    "batches": {"losses"}, "losses": {"saliency"}, "timing": set(), "__init__": {"drop_in"},
-    "drop_in": {"_drop_in", "_loop", "methods"}, "_drop_in": {"_loop", "_settings", "methods"}, "_loop": set(),
+    "batches": {"losses"}, "losses": {"saliency"}, "timing": {"_paper_recipe"}, "__init__": {"drop_in"},
+    "drop_in": {"_drop_in", "_loop", "methods"}, "_drop_in": {"_loop", "_settings", "methods"}, "_loop": {"_gradient"},
     "_settings": set(),
-    "methods": {"methods", "losses", "_constants", "_modes", "saliency", "mask", "rearrange"},
+    "methods": {"methods", "losses", "_constants", "_gradient", "_modes", "saliency", "mask", "rearrange"},
 }
 
 

@@ -1,12 +1,26 @@
 """What users of other mixing libraries reported as bugs there, tried on this one: each row was wrong here too."""
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
-from sagelib import SAGE, CoMixup, CutMix, ManifoldMixup, Mixup, PuzzleMix, SaliencyMix, catalog, methods
-from sagelib.losses import LOSSES
+from sagelib import (
+    SAGE,
+    CoMixup,
+    CutMix,
+    ManifoldMixup,
+    Mixup,
+    PuzzleMix,
+    SaliencyMix,
+    catalog,
+    datasets,
+    methods,
+    robustness,
+)
+from sagelib.losses import LOSSES, one_hot
 
 ALL = (SAGE, Mixup, CutMix, ManifoldMixup, SaliencyMix, PuzzleMix, CoMixup)
 every = pytest.mark.parametrize("kind", ALL, ids=lambda c: c.__name__)
@@ -90,3 +104,89 @@ def test_a_network_and_labels_that_do_not_fit_are_one_clear_error(tiny, images):
     for loss in LOSSES.values():
         with pytest.raises(ValueError, match=r"logits \(6, 1\), the labels are \(6, 10\): it must have"):
             loss(torch.zeros(6, 1), torch.zeros(6, 10))
+
+
+# lazy layers, which have no shape before their first forward
+
+
+def lazy():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.LazyConv2d(6, 3, padding=1), nn.LazyBatchNorm2d(), nn.ReLU(),
+                         nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.LazyLinear(10))
+
+
+@every
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_call_may_be_the_first_forward_of_lazy_layers(kind, compiled, images):
+    torch.compiler.reset()
+    net = lazy()
+    bound = torch.compile(net, backend="eager") if compiled else net
+    where = {"stages": ["0", "2"]} if kind is ManifoldMixup else {}
+    x, y = kind(10, seed=0).bind(bound, **where)(*images)
+    if kind in (SAGE, PuzzleMix, CoMixup):
+        assert torch.equal(net[1].running_mean, torch.zeros(6)) and net[1].num_batches_tracked == 0
+        again = kind(10, seed=0).bind(copy.deepcopy(net))(*images)
+        assert_close(again, (x, y))
+        assert not net[1]._forward_pre_hooks
+    F.cross_entropy(bound(x), y).backward()
+    assert net[1].num_batches_tracked == 1 and all(p.grad.isfinite().all() for p in net.parameters())
+
+
+@pytest.mark.parametrize("name", ["sage", "comixup"])
+def test_a_method_of_the_catalogue_may_run_lazy_layers_first(name, images):
+    net, method = lazy(), catalog.load(methods, name, bn="batch").seed(0)
+    method.mix(images[0], one_hot(images[1], 10), net)
+    assert net[1].num_batches_tracked == 0 and net[1].track_running_stats
+    assert type(net[1]) is nn.BatchNorm2d and net(images[0]).shape == (6, 10)
+
+
+# segments that are recomputed
+
+
+class Segments(nn.Module):
+    """The tiny network, whose convolution and BatchNorm are recomputed in the backward pass."""
+
+    def __init__(self, net, reentrant):
+        super().__init__()
+        self.net, self.reentrant = net, reentrant
+
+    def forward(self, x):
+        x = torch.utils.checkpoint.checkpoint(self.net[:3], x, use_reentrant=self.reentrant)
+        return self.net[3:](x)
+
+
+USES = {
+    **{f"{kind.__name__}, {form}": lambda net, x, t, kind=kind, form=form: getattr(kind(10).bind(net), form)(x, t)
+       for kind in (SAGE, PuzzleMix, CoMixup) for form in ("__call__", "loss")},
+    "GuidedMixup": lambda net, x, t: catalog.load(methods, "guidedmixup", source="gradient").mix(
+        x, one_hot(t, 10), net),
+    "KeepAugment": lambda net, x, t: catalog.load(methods, "keepaugment").backward(net, x, one_hot(t, 10)),
+    "attacks": lambda net, x, t: robustness.evaluate(net, catalog.load(datasets, "shapes", train=10, test=10)[1]),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_reentrant_segments_are_one_clear_error_that_changes_nothing(use, tiny, images):
+    net = Segments(tiny(), True)
+    before, modes = copy.deepcopy(net.state_dict()), [m.training for m in net.modules()]
+    with pytest.raises(RuntimeError, match=r"recomputes a segment .*: use_reentrant=False does$") as caught:
+        USES[use](net, *images)
+    assert "\n" not in str(caught.value)
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    assert [m.training for m in net.modules()] == modes
+    assert net.net[1].track_running_stats and all(p.grad is None for p in net.parameters())
+
+
+def test_segments_without_reentrance_change_nothing(tiny, images):
+    one, two = Segments(tiny(norm=False), False), tiny(norm=False)
+    for net in (one, two):
+        SAGE(10, seed=0).bind(net).loss(*images).backward()
+    assert_close(gradients(one), gradients(two))
+
+
+def test_a_first_step_that_fails_leaves_running_statistics_alone(tiny, images):
+    net = tiny()
+    mix = SAGE(7).bind(net)
+    with pytest.raises(ValueError, match="num_classes=7"):
+        mix.loss(images[0], images[1] % 7)
+    assert net[1].num_batches_tracked == 0 and torch.equal(net[1].running_mean, torch.zeros(6))

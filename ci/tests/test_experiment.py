@@ -5,6 +5,7 @@ Through papermill where the kernel matters; many small runs as the same cells in
 import copy
 import json
 
+import numpy as np
 import papermill
 import pytest
 import torch
@@ -185,6 +186,9 @@ def test_robustness_goes_into_the_record_of_its_network_once(tmp_path):
     assert added["parameters"]["images"] == added["parameters"]["pgd_images"] == 50
     with pytest.raises(REFUSED, match="holds this evaluation already"):
         evaluate()
+    np.save(tmp_path / "labels.npy", np.tile(np.arange(100, dtype=np.uint8), 50))
+    with pytest.raises(REFUSED, match=r"labels\.npy has class indices from 0 to 99, this test set has 10 classes"):
+        evaluate(published=str(tmp_path))
     better = {**record, "final": {"accuracy": record["final"]["accuracy"] + 5, "loss": record["final"]["loss"]}}
     other, kept = records.write(better, tmp_path / "others"), next((tmp_path / "runs/networks").rglob("*.pt"))
     state = torch.load(kept, weights_only=True)["net"]

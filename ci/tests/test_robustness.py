@@ -1,6 +1,7 @@
 """Perturbations, corruptions and calibration by value: against loops, foolbox, torchmetrics, Pillow and colorsys."""
 import colorsys
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from torch.testing import assert_close
 
 from sagelib import _blurs, _weather, calibration, corruptions, robustness
 from sagelib.batches import Batches
-from sagelib.datasets import shapes
+from sagelib.datasets import shapes as shapes_module
 from sagelib.methods import vanilla
 from sagelib.robustness import CONVENTIONS, Convention, Seen
 from sagelib.train import Recipe, fit
@@ -21,7 +22,7 @@ from sagelib.train import Recipe, fit
 def trained():
     from sagelib.models import preactresnet18
     torch.manual_seed(0)
-    net, (train, test) = preactresnet18.build(10, width=4), shapes.load(train=300, test=100)
+    net, (train, test) = preactresnet18.build(10, width=4), shapes_module.load(train=300, test=100)
     g = torch.Generator().manual_seed(0)
     fit(net, Batches(train, 50, generator=g), vanilla.build().seed(0), Recipe(epochs=2, lr=0.1), progress=False)
     return net.eval(), test
@@ -146,8 +147,8 @@ def test_ece_is_torchmetrics_and_the_loop():
 # corruptions
 
 @pytest.fixture(scope="module")
-def pictures():
-    return shapes.make(4, 0.2, 32, 40, seed=5)[0]
+def drawn():
+    return shapes_module.make(4, 0.2, 32, 40, seed=5)[0]
 
 
 def g(seed=0):
@@ -155,16 +156,16 @@ def g(seed=0):
 
 
 @pytest.mark.parametrize("name", corruptions.NAMES)
-def test_each_corruption_grows_with_its_severity_and_repeats(name, pictures):
+def test_each_corruption_grows_with_its_severity_and_repeats(name, drawn):
     far = []
     for severity in corruptions.SEVERITIES:
-        out = corruptions.corrupt(pictures, name, severity, g())
-        assert out.shape == pictures.shape and out.dtype == torch.uint8
-        assert torch.equal(out, corruptions.corrupt(pictures, name, severity, g()))
-        far.append((out.float() - pictures.float()).square().mean().item())
+        out = corruptions.corrupt(drawn, name, severity, g())
+        assert out.shape == drawn.shape and out.dtype == torch.uint8
+        assert torch.equal(out, corruptions.corrupt(drawn, name, severity, g()))
+        far.append((out.float() - drawn.float()).square().mean().item())
     steadily = name not in ("elastic_transform", "pixelate")  # their first severity moves edges the most
     assert far[0] > 0 and (far[4] > far[0] or not steadily)
-    assert corruptions.corrupt(pictures[:1], name, 3, g()).shape == pictures[:1].shape
+    assert corruptions.corrupt(drawn[:1], name, 3, g()).shape == drawn[:1].shape
 
 
 def test_noise_has_the_stated_size():
@@ -181,8 +182,8 @@ def test_noise_has_the_stated_size():
         assert (out == 0).float().mean() == pytest.approx(share / 2, rel=0.15)
 
 
-def test_brightness_raises_the_value_of_hsv(pictures):
-    x = pictures[:1, :, :6, :6].float() / 255
+def test_brightness_raises_the_value_of_hsv(drawn):
+    x = drawn[:1, :, :6, :6].float() / 255
     found = corruptions.brightness(x, 0.2, None)
     for i in range(6):
         for j in range(6):
@@ -194,19 +195,19 @@ def test_brightness_raises_the_value_of_hsv(pictures):
 
 
 @pytest.mark.parametrize("quality", [80, 65, 40])
-def test_jpeg_is_pillows(quality, pictures):
-    ours = (_weather.jpeg_compression(pictures.float() / 255, quality, None) * 255).round()
+def test_jpeg_is_pillows(quality, drawn):
+    ours = (_weather.jpeg_compression(drawn.float() / 255, quality, None) * 255).round()
     for n in range(2):
         file = io.BytesIO()
-        Image.fromarray(pictures[n].permute(1, 2, 0).numpy()).save(file, "JPEG", quality=quality)
+        Image.fromarray(drawn[n].permute(1, 2, 0).numpy()).save(file, "JPEG", quality=quality)
         theirs = torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1).float()
         assert (ours[n].clamp(0, 255) - theirs).abs().mean() < 2
-        assert (ours[n].clamp(0, 255) - theirs).abs().mean() < (theirs - pictures[n]).abs().mean() / 8
+        assert (ours[n].clamp(0, 255) - theirs).abs().mean() < (theirs - drawn[n]).abs().mean() / 8
 
 
-def test_blurs_are_their_definitions(pictures):
+def test_blurs_are_their_definitions(drawn):
     from scipy import ndimage
-    x = pictures[:1].float() / 255
+    x = drawn[:1].float() / 255
     want = ndimage.gaussian_filter(x[0, 0].double().numpy(), 1.3, mode="mirror", truncate=4)
     assert np.allclose(_blurs.gaussian_blur(x, 1.3)[0, 0].numpy(), want, atol=1e-4)
     flat = torch.full((2, 3, 20, 20), 0.4)
@@ -219,7 +220,7 @@ def test_blurs_are_their_definitions(pictures):
     assert disk.sum() == pytest.approx(1, abs=1e-5) and (disk > 0.1).sum() == 9  # radius 1.5: 3 x 3 pixels
     line = _blurs.motion_blur(dot, 6, 2, g())
     assert line[..., 10, :].sum() > 0 and line.sum() == pytest.approx(1, abs=0.02)
-    small = Image.fromarray(pictures[0].permute(1, 2, 0).numpy()).resize((20, 16), Image.BOX)
+    small = Image.fromarray(drawn[0].permute(1, 2, 0).numpy()).resize((20, 16), Image.BOX)
     small = small.resize((40, 32), Image.BOX)
     ours = (_blurs.pixelate(x, 0.5, None)[0] * 255).permute(1, 2, 0)
     assert np.abs(ours.numpy() - np.array(small)).max() < 1.1  # Pillow rounds twice
@@ -232,10 +233,10 @@ def test_clouds_fill_zero_to_one_and_get_finer_with_less_decay():
     assert rough.diff(dim=3).abs().mean() > soft.diff(dim=3).abs().mean()
 
 
-def test_wrong_input_to_corruptions_says_what_is_right(pictures, tmp_path):
-    for name, severity, images, message in (("fogg", 1, pictures, "unknown corruption 'fogg'; known: gaussian_noise"),
-                                            ("fog", 6, pictures, "severity is 6; it is 1, 2, 3, 4 or 5"),
-                                            ("fog", 1, pictures.float(), "take images uint8")):
+def test_wrong_input_to_corruptions_says_what_is_right(drawn, shapes, tmp_path):
+    for name, severity, images, message in (("fogg", 1, drawn, "unknown corruption 'fogg'; known: gaussian_noise"),
+                                            ("fog", 6, drawn, "severity is 6; it is 1, 2, 3, 4 or 5"),
+                                            ("fog", 1, drawn.float(), "take images uint8")):
         with pytest.raises(ValueError, match=message):
             corruptions.corrupt(images, name, severity, g())
     for bad, message in ((lambda: Convention("raw"), "unknown space 'raw'"),
@@ -243,21 +244,63 @@ def test_wrong_input_to_corruptions_says_what_is_right(pictures, tmp_path):
                          (lambda: robustness.pgd(None, None, None, 1, 1, 1, "l1"), "unknown norm 'l1'")):
         with pytest.raises(ValueError, match=message):
             bad()
-    with pytest.raises(FileNotFoundError, match=r"there is no .*fog\.npy"):
-        corruptions.published(tmp_path, "fog", 1)
+    with pytest.raises(FileNotFoundError, match=r"there is no .*labels\.npy; root is the folder of CIFAR"):
+        corruptions.published(tmp_path, shapes[1])
 
 
-def test_the_published_arrays_are_read_by_severity(tmp_path):
-    images = np.random.default_rng(0).integers(0, 256, (15, 4, 4, 3), dtype=np.uint8)
-    np.save(tmp_path / "fog.npy", images)
-    np.save(tmp_path / "labels.npy", np.tile(np.arange(3, dtype=np.uint8), 5))
-    found, labels = corruptions.published(tmp_path, "fog", 4, count=3)
-    assert np.array_equal(found.permute(0, 2, 3, 1).numpy(), images[9:12]) and labels.tolist() == [0, 1, 2]
-    with pytest.raises(ValueError, match=r"it should have 20 images"):
-        corruptions.published(tmp_path, "fog", 1, count=4)
+def publish(folder, test, copies=5):
+    """The files of a set like CIFAR-10-C, made from a test set: fog of ours, JPEG of Pillow."""
+    def jpeg(image, quality):
+        file = io.BytesIO()
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, "JPEG", quality=quality)
+        return np.array(Image.open(file))
+
+    fog = [corruptions.corrupt(test.images, "fog", s, g()) for s in corruptions.SEVERITIES]
+    levels = corruptions.TABLE["jpeg_compression"]
+    np.save(folder / "fog.npy", torch.cat(fog).permute(0, 2, 3, 1).numpy())
+    np.save(folder / "jpeg_compression.npy", np.stack([jpeg(x, q) for q in levels for x in test.images]))
+    np.save(folder / "labels.npy", test.labels.repeat(copies).numpy().astype(np.uint8))
+
+
+@pytest.mark.parametrize("copies", [1, 5])
+def test_published_arrays_are_read_by_severity_whatever_their_order(copies, shapes, tmp_path):
+    test = shapes[1]
+    shuffled = test[torch.randperm(len(test), generator=g())]
+    publish(tmp_path, shuffled, copies)
+    read = corruptions.published(tmp_path, test)
+    for severity in corruptions.SEVERITIES:
+        images, labels = read("fog", severity)
+        assert torch.equal(images, corruptions.corrupt(shuffled.images, "fog", severity, g()))
+        assert torch.equal(labels, shuffled.labels)
+    with pytest.raises(ValueError, match=r"severity is 2.5; it is 1, 2, 3, 4 or 5"):
+        read("fog", 2.5)
+    with pytest.raises(FileNotFoundError, match=r"there is no .*frost\.npy"):
+        read("frost", 1)
     (tmp_path / "fog.npy").write_bytes(b"\x93NUMPY")
     with pytest.raises(ValueError, match="cannot be read"):
-        corruptions.published(tmp_path, "fog", 1, count=3)
+        read("fog", 1)
+
+
+def other_images(test):
+    return replace(test, images=shapes_module.make(len(test), 0.2, 32, 32, seed=9)[0])
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda t: replace(t, classes=range(100)), r"from 0 to 9, this test set has 100 classes; is it the"),
+    (lambda t: replace(t, labels=t.labels % 5, classes=range(5)), "from 0 to 9, this test set has 5 cl"),
+    (lambda t: replace(t, labels=t.labels.clamp(min=1)), r"another number of images of some class"),
+    (lambda t: t[:20], r"labels\.npy has uint8 \(150,\); of this test set it has 20 class indices"),
+    (lambda t: replace(t, images=t.images[..., :28]), r"of this test set it has uint8 \(150, 32, 28, 3\)"),
+    (lambda t: replace(t, labels=(t.labels + 1) % 10), "has other labels .*: of 30 .* severity 1, 0 have"),
+    (lambda t: replace(t, images=t.images.flip(1)), "made from other images .* of 30 images of jpeg_com"),
+    (other_images, r"made from other images than this test set: of 30 images of jpeg_compression, sev"),
+], ids=["CIFAR-10-C for 100 classes", "more classes", "other counts", "a part", "another size",
+        "classes in another order", "BGR", "other images of as many classes"])
+def test_published_arrays_of_another_data_set_are_refused(change, message, shapes, tmp_path):
+    publish(tmp_path, shapes[1])
+    with pytest.raises(ValueError, match=message) as caught:
+        corruptions.published(tmp_path, change(shapes[1]))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_tiny_gradient_has_a_direction_and_none_has_none():

@@ -47,6 +47,19 @@ def test_few_shot_runs_of_one_setup_differ_in_method_and_seed_alone():
     assert summary.by_setup([*long, *short]) == [short, long]
 
 
+def test_a_few_shot_setup_has_one_record_per_method_and_seed_the_first_to_finish():
+    def run(finished, shots=5, seed=0):
+        return {
+            **record("sage", seed),
+            **{key: {"epochs": 12} for key in ("dataset", "model", "recipe")},
+            "chosen": {"exam": {"shots": shots, "seed": seed}},
+            "finished": finished,
+        }
+
+    first, again, other_seed, other_exam = run("2026"), run("2027"), run("2028", seed=1), run("2025", shots=1)
+    assert summary.by_setup([again, first, other_seed, other_exam]) == [[first, other_seed], [other_exam]]
+
+
 def test_methods_hold_their_seeds_in_order():
     found = summary.by_method([record("mixup", 2), record("sage", 1), record("mixup", 0)])
     assert {m: [r["seed"] for r in rs] for m, rs in found.items()} == {"mixup": [0, 2], "sage": [1]}
@@ -136,7 +149,7 @@ def test_what_a_family_decides_in_words():
     mixed = {"sage": run("sage", (90.0, 90.5, 90.2)), "mixup": run("mixup", (80.0, 81.0))}
     family, text = words({"vanilla": vanilla, **mixed})
     assert family.name == "the 2 methods against vanilla, CIFAR-10"
-    assert "Higher: sage; not decided: mixup. For mixup they rest on fewer than 3 seeds" in text
+    assert "Higher: sage; not decided: mixup. The difference for mixup rests on fewer than 3 seeds" in text
     assert summary.evidence(family, "sage")[2] == "higher" and summary.evidence(family, "cutmix") == ["", "", ""]
     seeds, images, word = summary.evidence(family, "mixup")
     assert seeds == pytest.approx(np.std([0.0, 0.6], ddof=1) / 2**0.5) and word == "not decided"

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from sagelib import records, timing
+from sagelib import catalog, models, records, timing
 
 
 def test_sides_take_turns_and_ratios_are_taken_within_a_round(monkeypatch):
@@ -73,29 +73,61 @@ def test_a_timing_is_a_record_that_no_run_is_mistaken_for(tmp_path):
         records.timings(tmp_path, "search_time")
 
 
-def test_the_committed_timings_keep_what_the_book_promises():
-    """Search and mix against the per-image loop, memory, and SAGE's step over two vanilla steps, as measured."""
-    search = records.timings(records.RESULTS, "search_time")[-1]
-    step = [r for r in records.timings(records.RESULTS, "step_time") if r["rows"][-1]["name"] == "part: crop and flip"
-            and any(row["name"] == "sage, reuse 0" for row in r["rows"])][-1]
-    loop = {r["fraction"]: r["ratio"]["median"] for r in search["rows"] if r["name"] == "canvas" and r["size"] == 32}
-    assert loop[0.01] >= 25 and loop[0.1] >= 80 and loop[1.0] >= 500 and search["parameters"]["pairs"] == 100
-    assert all(r["peak_bytes"] < 15e6 for r in search["rows"] if r["name"] == "library")
-    over = {r["name"]: r["ratio"]["median"] for r in step["rows"] if "ratio" in r}
-    assert over["sage"] <= 1.00 and over["sage, fraction 1"] <= 1.03 and over["sage, reuse 0"] <= 0.85
-    crop = next(r for r in step["rows"] if r["name"] == "part: crop and flip")
-    assert crop["seconds"]["median"] / step["parameters"]["batch"] < 15e-6
+def made(*names, ratio=1.0, gpu=None, **parameters):
+    """A record of step times as far as the functions below read it; `names` are its sides."""
+    row = {"median": ratio, "low": 0.9 * ratio, "high": 1.1 * ratio}
+    return {"parameters": parameters, "hardware": {"gpu": gpu, "cpu": "a processor", "threads": 2},
+            "rows": [*({"name": n, "ratio": row} for n in names), {"name": "part: mix"}]}
 
 
 def test_the_newest_timing_of_all_methods_at_full_width_is_found():
-    def record(model, width, *names, ratio=1.0):
-        row = {"median": ratio, "low": 0.9 * ratio, "high": 1.1 * ratio}
-        return {"parameters": {"model": model, "width": width},
-                "rows": [*({"name": n, "ratio": row} for n in names), {"name": "part: mix"}]}
-    both = ("vanilla", "sage")
-    made = [record("preactresnet18", 64, *both), record("preactresnet18", 64, *both, ratio=0.5),
-            record("preactresnet18", 8, *both), record("preactresnet18", 64, "sage"), record("wrn16_8", 8, *both)]
-    assert timing.of_methods(made, "preactresnet18", both) is made[1]
-    assert timing.of_methods(made, "wrn16_8", both) is made[4] and timing.of_methods(made, "resnet18", both) is None
-    assert timing.over_vanilla(made[1]) == {name: {"median": 1.0, "low": 0.9, "high": 1.1} for name in both}
+    both, net = ("vanilla", "sage"), {"model": "preactresnet18", "width": 64}
+    first, second = made(*both, **net), made(*both, ratio=0.5, **net)
+    wrn = made(*both, model="wrn16_8", width=8)
+    narrow, unknown = made(*both, **net | {"width": 8}), made(*both, model="preactresnet18")
+    found = [first, second, narrow, unknown, made("sage", **net), made(*both), wrn]
+    assert timing.with_methods(found, "preactresnet18", both) == [first, second]
+    assert timing.of_methods(found, "preactresnet18", both) is second
+    assert timing.of_methods(found, "wrn16_8", both) is wrn
+    assert timing.of_methods(found, "resnet18", both) is None
+    assert timing.of_methods([], "wrn16_8", both) is None
+    over = {"median": 1.0, "low": 0.9, "high": 1.1}
+    assert timing.over_vanilla(second) == {name: over for name in both}
     assert timing.over_vanilla(None) == {}
+
+
+@pytest.mark.parametrize("model, width, built, full", [
+    ("preactresnet18", 64, 64, True), ("preactresnet18", 16, 16, False), ("preactresnet18", 0, 64, True),
+    ("preactresnet18", None, None, False), ("wrn16_8", 8, 8, True), ("resnet18", 64, None, True),
+    ("resnext29_4_24", 64, 24, True)])  # the experiment did not pass this width on
+def test_a_record_tells_which_network_was_really_timed(model, width, built, full):
+    asked = {"model": model} | ({} if width is None else {"width": width})
+    assert timing.timed_network(made("vanilla", **asked)) == (model, built)
+    assert timing.at_full_width(made("vanilla", **asked)) == full
+    newer = made("vanilla", **asked, network={"name": model, "width": 48})  # says what was built
+    assert timing.timed_network(newer) == (model, 48)
+    assert timing.at_full_width(newer) == (model == "resnet18")
+    assert not timing.at_full_width(made("vanilla", width=width))  # names no network
+
+
+def test_the_widths_taken_for_older_records_are_those_that_the_networks_are_built_at():
+    for name, width in timing.WIDTH.items():
+        assert catalog.defaults(models, name)["width"] == width
+
+
+def test_setups_are_told_apart_and_the_newest_record_of_each_counts():
+    old, new = (made("vanilla", threads=1, batch=20) for _ in range(2))
+    asked = dict(precision="bf16", channels_last=True, compile_network=True, batch=100)
+    gpu, bare = made("vanilla", gpu="NVIDIA T4", threads=1, **asked), made("vanilla")
+    found = timing.by_setup([old, gpu, new, bare])
+    assert list(found) == ["NVIDIA T4, bf16, channels_last, compiled, batch of 100",
+                           "a processor, 1 thread, batch of 20", "a processor, 2 threads"]
+    for record, expected in zip(found.values(), (gpu, new, bare), strict=True):
+        assert record is expected
+
+
+def test_steps_timed_outside_a_record_are_read(tmp_path):
+    file = tmp_path / "steps.csv"
+    file.write_text('gpu,step,milliseconds\nA,vanilla,2.5\nA,"sage, fraction 1",5\n')
+    assert timing.from_csv(file) == [{"gpu": "A", "step": "vanilla", "milliseconds": 2.5},
+                                     {"gpu": "A", "step": "sage, fraction 1", "milliseconds": 5.0}]

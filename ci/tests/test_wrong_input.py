@@ -80,7 +80,7 @@ CASES = {
     "severity of six": (
         lambda: corruptions.corrupt(X.byte(), "fog", 6, None), "severity is 6; it is 1, 2, 3, 4 or 5"),
     "severity between": (
-        lambda: corruptions.published("nowhere", "fog", 2.5), "severity is 2.5; it is 1, 2, 3, 4 or 5"),
+        lambda: corruptions.corrupt(X.byte(), "fog", 2.5, None), "severity is 2.5; it is 1, 2, 3, 4 or 5"),
     "PGD outwards": (
         lambda: robustness.pgd(None, X, PAIR, -0.03, 0.01, 5), "epsilon is -0.03; it must be a number, 0 or more"),
     "PGD without a step": (

@@ -341,10 +341,10 @@ show.table(["mean difference", "s", "seeds", "error of the test set", "half-widt
 # ### Many comparisons at once
 #
 # A table that compares seven methods with vanilla asks seven questions. If each of them is allowed
-# a false answer in 5 % of cases, and the answers are independent, at least one is false in $1 -
-# 0.95^7 = 30\,\%$. *Holm's procedure* keeps the chance for the whole family at 5 %: sort the $m$
-# p-values, compare the smallest with $0.05/m$, the next with $0.05/(m-1)$, and so on, and stop at
-# the first that is too large.
+# a false answer in 5 % of cases, and the answers are independent, at least one is false in
+# $1 - 0.95^7 = 30\,\%$. *Holm's procedure* keeps the chance for the whole family at 5 %: sort the
+# $m$ p-values, compare the smallest with $0.05/m$, the next with $0.05/(m-1)$, and so on, and stop
+# at the first that is too large.
 
 # %%
 def slow_holm(p_values, level=0.05):
@@ -617,8 +617,8 @@ show.Markdown(text or "No recipe has been run with three methods or more.")
 # Every method runs with the settings of the paper's commands, and these are not equal in all
 # respects: on CIFAR-10 Co-Mixup has a learning rate of 0.12 and the others have 0.2. We
 # reimplemented the baselines and fixed the bugs that we found. Our SaliencyMix places its box where
-# its authors meant to, and our solvers for Puzzle Mix and Co-Mixup are exact ([Paper and
-# code](appendix_paper_and_code.ipynb)).
+# its authors meant to, and our solvers for Puzzle Mix and Co-Mixup are exact
+# ([Paper and code](appendix_paper_and_code.ipynb)).
 #
 # ## What the paper says about its table
 #

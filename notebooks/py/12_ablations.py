@@ -456,9 +456,9 @@ for data in first:
 #
 # ## Table 7, left: eta
 #
-# The table's $\eta$ is the share of the *mixed* gradient, `1 - reuse` here. [Algorithm
-# 1](05_algorithm_1.ipynb) shows why it cannot be what the paper's formula says. Parameter by
-# parameter, with the same seed:
+# The table's $\eta$ is the share of the *mixed* gradient, `1 - reuse` here.
+# [Algorithm 1](05_algorithm_1.ipynb) shows why it cannot be what the paper's formula says.
+# Parameter by parameter, with the same seed:
 
 # %%
 # NBVAL_IGNORE_OUTPUT
@@ -544,9 +544,9 @@ plt.show()
 # brackets, as measured by [the train notebook](experiments/train.ipynb), and the difference between
 # the two, where the recipe is the paper's. Then follows the difference to SAGE, as reported and as
 # measured over the seeds that both versions have, with its two standard errors and whether it is
-# decided. The ablations of a table form one family. Vanilla is not one of them: [chapter
-# 11](11_image_classification.ipynb) compares it. There is a table for each recipe that has been
-# run.
+# decided. The ablations of a table form one family. Vanilla is not one of them:
+# [chapter 11](11_image_classification.ipynb) compares it. There is a table for each recipe that has
+# been run.
 
 # %% tags=["records", "nbval-ignore-output"]
 def what_it_says(family, ablations, kind):

@@ -8,6 +8,7 @@
 - Frames: of an animation, or of a file with several pages, the first is read, with a warning.
 - Colour: grey, palette, CMYK and YCbCr images become RGB; colour profiles are not applied.
 """
+import functools
 import warnings
 from pathlib import Path
 
@@ -57,12 +58,19 @@ def read_frame(file, background="white"):
 
 def image_formats():
     """The names of the formats that this Pillow reads, the usual ones first."""
-    from PIL import Image, ImageFile
+    from PIL import Image
 
     Image.init()
-    stubs = {name for name, (factory, _) in Image.OPEN.items()  # known, but without a decoder
-             if isinstance(factory, type) and issubclass(factory, ImageFile.StubImageFile)}
-    return (*FIRST, *(name for name in Image.ID if name not in {*FIRST, *EXCLUDED, *stubs}))
+    return _with_decoder(tuple(Image.ID))
+
+
+@functools.cache
+def _with_decoder(known):
+    from PIL import Image, ImageFile
+
+    stubs = {name for name in known if isinstance(Image.OPEN[name][0], type)
+             and issubclass(Image.OPEN[name][0], ImageFile.StubImageFile)}  # known by its header only
+    return (*FIRST, *(name for name in known if name not in {*FIRST, *EXCLUDED, *stubs}))
 
 
 def image_endings():

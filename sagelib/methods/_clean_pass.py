@@ -5,6 +5,7 @@ In SAGE and Co-Mixup a share of that gradient stays in the weights, in Puzzle Mi
 """
 import torch
 
+from .._gradient import gradient
 from .._modes import evaluation_mode
 from ..saliency import at_least_float32
 
@@ -21,7 +22,7 @@ def clean_pass(net, x, loss_of, weight=1.0, keep=True, scale=lambda loss: loss):
         if keep:
             scale(loss).backward()
             return loss.detach(), x.grad
-        return loss.detach(), torch.autograd.grad(scale(loss), x, allow_unused=True)[0]
+        return loss.detach(), gradient(scale(loss), [x])[0]
 
 
 def unscaled(grad, scale):

@@ -115,6 +115,7 @@ again = weights.retrained(run, trained)
 if abs(own - trained["final"]["accuracy"]) > 0.1:
     raise ValueError(f"these weights have an accuracy of {own:.2f} %, the record of their training says "
                      f"{trained['final']['accuracy']:.2f} %: they do not belong together")
+published_images = corruptions.published(published, whole) if published else None  # refused if made from other images
 show.table(["run", "method", "model", "width", "recipe", "network"],
            [[run["run"], run["method"]["name"], model, width, run["kind"], "trained again" if again else "the record's own"]])
 
@@ -151,15 +152,16 @@ show.table(["PGD, clamped pixels", "accuracy, %"], [*pgd.items(), ["AutoAttack, 
 # ## Common corruptions
 #
 # Fifteen kinds at five severities: noise, blur, weather, digital. The mean over all of them is the figure that CIFAR-10-C is
-# cited for; here the pictures are made on the device, and frost is grown, not photographed.
+# cited for; here the images are made on the device, and frost is grown, not photographed. With `published`, the published arrays are
+# evaluated too, once they are known to be made from this test set.
 
 # %%
 # NBVAL_IGNORE_OUTPUT
 import dataclasses
 
 
-def accuracy(pictures, labels):
-    changed = dataclasses.replace(test, images=pictures.to(device), labels=labels.to(device), masks=None)
+def accuracy(pixels, labels):
+    changed = dataclasses.replace(test, images=pixels.to(device), labels=labels.to(device), masks=None)
     return 100 * float(torch.cat([net(x).argmax(1) == y.argmax(1) for x, y in Batches(changed, batch)]).float().mean())
 
 
@@ -167,8 +169,7 @@ draw, some = torch.Generator(device).manual_seed(seed), test.subset(settled["cor
 with torch.no_grad():
     found = {name: [accuracy(torch.cat([corruptions.corrupt(part, name, s, draw) for part in some.images.split(batch)]),
                              some.labels) for s in severities] for name in corruptions.NAMES}
-    files = {name: [accuracy(*corruptions.published(published, name, s)) for s in severities]
-             for name in corruptions.NAMES} if published else None
+    files = {name: [accuracy(*published_images(name, s)) for s in severities] for name in corruptions.NAMES} if published else None
 mean = sum(map(sum, found.values())) / sum(map(len, found.values()))
 show.table(["accuracy, %", *(f"severity {s}" for s in severities)],
            [*([name, *row] for name, row in found.items()), ["**mean of all**", mean]])
