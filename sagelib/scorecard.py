@@ -119,7 +119,8 @@ def runs(cells, records, quantities):
 def recipe_word(kind):
     """What is to be said of numbers of a recipe that is not the paper's; "" for the paper's."""
     words = {"paper": "", "few_shot": "another recipe", "clock": "another machine", None: "not run"}
-    return words[kind] if kind in words else f"{kind.split(':')[0]} recipe"
+    name = kind and kind.split(":")[0]
+    return words.get(name, f"{name} recipe")
 
 
 def verdicts(book):

@@ -70,7 +70,7 @@ def runs_by_row(records, dataset, model, rows):
     tables = {kind: {} for kind in by_kind(r for rs in found.values() for r in rs)}
     for label, rs in found.items():
         for r in rs:
-            tables[r["kind"]].setdefault(label, {}).setdefault(r["seed"], r)
+            tables[kind_of(r)].setdefault(label, {}).setdefault(r["seed"], r)
     return {kind: {label: list(seeds.values()) for label, seeds in table.items()} for kind, table in tables.items()}
 
 
@@ -189,13 +189,22 @@ def by_kind(records):
     """kind -> the records of that recipe; the paper's own first, then the one with most records, then the longest."""
     found = {}
     for record in records:
-        found.setdefault(record["kind"], []).append(record)
+        found.setdefault(kind_of(record), []).append(record)
 
     def place(item):
         kind, runs = item
         return kind != "paper", -len(runs), -max(r.get("recipe", {}).get("epochs", 0) for r in runs), kind
 
     return dict(sorted(found.items(), key=place))
+
+
+def kind_of(record):
+    """The recipe of a record in words: its kind, and for few-shot, whose recipe the paper does not state, all that its
+    setup is told apart by."""
+    if record["kind"] != "few_shot":
+        return record["kind"]
+    recipe = {"width": record["model"]["width"], **record["recipe"]}
+    return "few_shot: " + ", ".join(f"{k} {v}" for k, v in recipe.items() if k not in ("milestones", "decay"))
 
 
 def by_setup(records):

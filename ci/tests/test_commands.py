@@ -25,6 +25,7 @@ from test_experiment import execute
 from test_recipes import RECIPES
 
 from sagelib import SAGE, _plan, catalog, records, sweep
+from sagelib.parameters import checked
 
 TOP = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -266,9 +267,7 @@ def test_parameters_are_the_notebooks(command):
     defaults = _plan.defaults(notebook)
     for name, value in parameters.items():
         assert name in defaults, f"{notebook}.ipynb has no parameter {name}"
-        number = isinstance(defaults[name], float) and isinstance(value, int)
-        kind_ = type(value).__name__
-        assert type(value) is type(defaults[name]) or number, f"papermill gives {name} as the {kind_} {value!r}"
+        checked(**{name: value})  # raises what the notebook would say
         if f"{name}s" in CATALOGUES and not pasted(command):
             assert value in catalog.names(CATALOGUES[f"{name}s"])
 
@@ -324,7 +323,7 @@ def trained(tmp_path_factory):
 def test_the_first_command(trained):
     record, = records.every(trained / "runs")
     assert (record["method"]["name"], record["model"]["name"], record["seed"]) == ("sage", "preactresnet18", 0)
-    assert record["method"]["settings"] == "paper" and record["recipe"]["lr"] == 0.2
+    assert record["parameters"]["settings"] == "paper" and record["recipe"]["lr"] == 0.2
 
 
 def others():

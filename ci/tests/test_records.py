@@ -80,7 +80,7 @@ def test_only_the_papers_recipe_is_called_the_papers(parts):
 def test_what_else_decides_a_result_is_named_and_longer_is_not_shortened(change, kind, parts):
     assert records.make(**{**parts, "recipe": {**parts["recipe"], **change}})["kind"] == kind
     assert records.make(**{**parts, "method": {**parts["method"], "settings": "default"}})["kind"] == (
-        "changed: method settings default (paper paper)")
+        "changed: method settings default, not the paper's")
 
 
 def test_a_record_of_an_older_rule_is_told_apart_by_todays(parts, tmp_path):

@@ -46,6 +46,7 @@ from IPython.display import display
 from scipy.stats import norm, t
 
 from sagelib import _plan, records, show, statistics, summary, sweep
+from sagelib._paper_recipe import learning_rate
 
 reported = {(row.pop("dataset"), row.pop("model")): row for row in records.reported(1)}
 METHODS = list(reported["cifar10", "preactresnet18"])
@@ -532,8 +533,8 @@ sizes = {size: _plan.read(plan, size)[1] for size in ("paper", "short", "laptop"
 wanted = {tuple(c.parameters[k] for k in ("dataset", "model", "method")) for c in sizes["paper"]}
 assert wanted == {(*place, m) for place in reported for m in METHODS}
 assert len(sizes["paper"]) == 3 * len(wanted)
-assert {c.parameters.get("lr") for c in sizes["paper"] if c.parameters["dataset"] == "cifar10"
-        and c.parameters["method"] == "comixup"} == {0.12}
+rates = {m: learning_rate("cifar10", m) for m in METHODS}  # the paper's appendix B
+assert rates.pop("comixup") == 0.12 and set(rates.values()) == {0.2}
 display(show.Markdown(f"```yaml\n{plan.read_text()}```"))
 basis = " ".join(inspect.getdoc(sweep.hours).split("\n\n")[0].split())
 show.table(["size", "runs", "seeds", "epochs", "hours, estimated"], [

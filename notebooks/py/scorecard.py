@@ -152,8 +152,8 @@ show.table(["claim", "margin", "share", "where they come from"],
 # executed notebooks, or to the records.
 
 # %% tags=["hide-input", "records", "nbval-ignore-output"]
-words = {"few_shot": "few-shot: the recipe of the chapter, since the paper states none", "paper": "the paper's"}
-show.table(["recipe", "what it is"], [[letter, words.get(kind, kind)] for kind, letter in LETTERS.items()])
+show.table(["recipe", "what it is"], [[letter, {"paper": "the paper's"}.get(kind, kind.replace("few_shot", "few-shot"))]
+                                      for kind, letter in LETTERS.items()])
 
 # %% tags=["hide-input", "scorecard", "records", "nbval-ignore-output"]
 show.table(["table", "row", "cell", "reported", "measured", "verdict", "runs", "chapter"], cell_rows)
