@@ -1,10 +1,13 @@
-"""One attempt at one cell of a plan, in a folder of its own; its result is published at the end, in one step.
+"""One attempt at one cell of a plan, in a folder of its own; its result is published at the end, in
+one step.
 
-`python -m sagelib._attempt FOLDER` does what FOLDER/attempt.json asks for: it runs the notebook through papermill,
-publishes the record, and runs what is to follow on that network. It ends with 0 when all of that is there, with AGAIN
-when the kernel did not come up, and with 1 when the notebook failed; then FOLDER/error.txt says why in a line. It stops
-when the process that started it is gone, so that no sweep leaves work behind.
+`python -m sagelib._attempt FOLDER` does what FOLDER/attempt.json asks for: it runs the notebook
+through papermill, publishes the record, and runs what is to follow on that network. It ends with 0
+when all of that is there, with AGAIN when the kernel did not come up, and with 1 when the notebook
+failed; then FOLDER/error.txt says why in a line. It stops when the process that started it is gone,
+so that no sweep leaves work behind.
 """
+
 import json
 import os
 import re
@@ -21,7 +24,11 @@ from ._plan import EXPERIMENTS, Cell, defaults
 from ._publish import keep_notebook, publish
 
 AGAIN = 75  # what sysexits.h calls a temporary failure
-TRAIN, RETRAIN, EVALUATE = "is trained", "trains again: its weights are not here", "its network is evaluated"
+TRAIN, RETRAIN, EVALUATE = (
+    "is trained",
+    "trains again: its weights are not here",
+    "its network is evaluated",
+)
 
 
 def prepare(cell, settings, out):
@@ -33,8 +40,12 @@ def prepare(cell, settings, out):
     mine.mkdir(parents=True, exist_ok=True)
     folder = mine / f"{1 + sum(p.is_dir() for p in mine.iterdir()):02d}-{uuid.uuid4().hex[:8]}"
     folder.mkdir()
-    asked = {"cell": asdict(cell), **settings, "out": str(Path(out).resolve()),
-             "results": str(Path(settings["results"]).resolve())}
+    asked = {
+        "cell": asdict(cell),
+        **settings,
+        "out": str(Path(out).resolve()),
+        "results": str(Path(settings["results"]).resolve()),
+    }
     (folder / "attempt.json").write_text(json.dumps(asked, indent=1) + "\n")
     return folder
 
@@ -42,8 +53,9 @@ def prepare(cell, settings, out):
 def attempt(folder):
     """Do what FOLDER/attempt.json asks for; returns the published record's path.
 
-    Where an evaluation needs the network of a record and its weights are not here, the run is trained again. The record
-    stands, and the evaluation says if it is about a network with another curve (`weights.retrained`).
+    Where an evaluation needs the network of a record and its weights are not here, the run is
+    trained again. The record stands, and the evaluation says if it is about a network with another
+    curve (`weights.retrained`).
     """
     folder = Path(folder)
     asked = json.loads((folder / "attempt.json").read_text())
@@ -53,32 +65,57 @@ def attempt(folder):
     if what == TRAIN and recover(cell, out, results):
         what, record = _left(cell, _published(cell.notebook, results), out)
     if what in (TRAIN, RETRAIN):
-        execute(cell.notebook, folder, {**cell.parameters, **common, "results": str(folder / "results"),
-                                        "checkpoints": f"{out}/checkpoints", "networks": _networks(out, record),
-                                        "progress": False})
+        execute(
+            cell.notebook,
+            folder,
+            {
+                **cell.parameters,
+                **common,
+                "results": str(folder / "results"),
+                "checkpoints": f"{out}/checkpoints",
+                "networks": _networks(out, record),
+                "progress": False,
+            },
+        )
     if what == TRAIN:
-        made, = (folder / "results").rglob("*.json")
+        (made,) = (folder / "results").rglob("*.json")
         record = records.read(publish(made, results))
     published = records.path(record, results)
     if not cell.evaluated(record):
-        execute(cell.then, folder, {**cell.then_parameters, **common, "record": str(published),
-                                    "networks": _networks(out), "weights_file": str(_weights(record, out))})
-        keep_notebook(folder / f"{cell.then}.ipynb", published.with_stem(f"{published.stem}-{cell.then}"))
+        execute(
+            cell.then,
+            folder,
+            {
+                **cell.then_parameters,
+                **common,
+                "record": str(published),
+                "networks": _networks(out),
+                "weights_file": str(_weights(record, out)),
+            },
+        )
+        keep_notebook(
+            folder / f"{cell.then}.ipynb", published.with_stem(f"{published.stem}-{cell.then}")
+        )
     return published
 
 
 def remaining(cells, results, out):
     """The cells that are not done, each with what is left to do: TRAIN, RETRAIN or EVALUATE."""
-    every = {notebook: _published(notebook, results) for notebook in {cell.notebook for cell in cells}}
+    every = {
+        notebook: _published(notebook, results) for notebook in {cell.notebook for cell in cells}
+    }
     found = [(cell, _left(cell, every[cell.notebook], out)[0]) for cell in cells]
     return [(cell, what) for cell, what in found if what]
 
 
 def _left(cell, every, out):
-    """What is left to do for a cell, None if nothing is, and the record of its run among `every`, or None.
+    """What is left to do for a cell, None if nothing is, and the record of its run among `every`,
+    or None.
 
-    Of several records the one that is evaluated as asked comes first, then one whose weights are here.
+    Of several records the one that is evaluated as asked comes first, then one whose weights are
+    here.
     """
+
     def ready(record):
         return cell.evaluated(record), _weights(record, out) is not None
 
@@ -93,7 +130,11 @@ def _published(notebook, results):
     """All records under `results` that runs of a notebook may have left."""
     if notebook not in ("train", "few_shot"):
         return records.timings(results, notebook)
-    return records.every(results, "few_shot" if notebook == "few_shot" else "record") if Path(results).exists() else []
+    return (
+        records.every(results, "few_shot" if notebook == "few_shot" else "record")
+        if Path(results).exists()
+        else []
+    )
 
 
 def _attempts(cell, out):
@@ -101,19 +142,21 @@ def _attempts(cell, out):
 
 
 def _networks(out, record=None):
-    """The folder of networks; for those of a record that are trained again, one of its own inside: the library may have
-    got options since, and then they have another run's name."""
+    """The folder of networks; for those of a record that are trained again, one of its own inside:
+    the library may have got options since, and then they have another run's name."""
     return f"{Path(out).resolve()}/networks" + (f"/again-{record['run']}" if record else "")
 
 
 def _weights(record, out):
-    """The file of a record's network, of the first training or of a later one; None if there is none here."""
+    """The file of a record's network, of the first training or of a later one; None if there is
+    none here."""
     first = records.path(record, _networks(out)).with_suffix(".pt")
     return first if first.exists() else next(iter(Path(_networks(out, record)).rglob("*.pt")), None)
 
 
 def unpublished(cell, out):
-    """Files of records of a cell that earlier attempts finished: they were killed before they could publish them."""
+    """Files of records of a cell that earlier attempts finished: they were killed before they could
+    publish them."""
     found = []
     for made in sorted(_attempts(cell, out).glob("*/results/**/*.json")):
         try:
@@ -133,9 +176,13 @@ def execute(notebook, folder, parameters):
     """Run an experiment through papermill: FOLDER/<notebook>.ipynb is what came of it."""
     import papermill
 
-    papermill.execute_notebook(EXPERIMENTS / f"{notebook}.ipynb", folder / f"{notebook}.ipynb", cwd=str(folder),
-                               parameters={k: v for k, v in parameters.items() if k in defaults(notebook)},
-                               progress_bar=False)
+    papermill.execute_notebook(
+        EXPERIMENTS / f"{notebook}.ipynb",
+        folder / f"{notebook}.ipynb",
+        cwd=str(folder),
+        parameters={k: v for k, v in parameters.items() if k in defaults(notebook)},
+        progress_bar=False,
+    )
 
 
 def main(folder):
@@ -159,7 +206,9 @@ def short(error):
 
 def _never_started(folder, error):
     """Whether the kernel failed, not a cell of the notebook."""
-    return type(error).__name__ in ("DeadKernelError", "RuntimeError") and not any(folder.glob("results/**/*.json"))
+    return type(error).__name__ in ("DeadKernelError", "RuntimeError") and not any(
+        folder.glob("results/**/*.json")
+    )
 
 
 def _end_with(parent):

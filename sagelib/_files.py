@@ -1,4 +1,6 @@
-"""Files that are written whole or not at all, also where a file system has no hard links or no locks."""
+"""Files that are written whole or not at all, also where a file system has no hard links or no
+locks."""
+
 import contextlib
 import fcntl
 import os
@@ -8,7 +10,8 @@ from pathlib import Path
 
 
 def create(target, text):
-    """Write a new file under a temporary name and put it in its place. FileExistsError if there is one, which stays.
+    """Write a new file under a temporary name and put it in its place. FileExistsError if there is
+    one, which stays.
 
     BlockingIOError where another process is about to write it, on a file system without hard links.
     """
@@ -36,13 +39,16 @@ def _written(target, text):
 
 
 def _claimed_rename(part, target):
-    """Rename unless the target is there. A file that one process alone can create keeps others out meanwhile."""
+    """Rename unless the target is there. A file that one process alone can create keeps others out
+    meanwhile."""
     claim = Path(target).with_name(f".{Path(target).name}.claim")
     try:
         os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
     except FileExistsError:
-        raise BlockingIOError(f"another process is writing {target}; if none is, one was killed there: remove {claim}, "
-                              "and try again") from None
+        raise BlockingIOError(
+            f"another process is writing {target}; if none is, one was killed there: "
+            f"remove {claim}, and try again"
+        ) from None
     try:
         if Path(target).exists():
             raise FileExistsError(f"{target} is there already")
@@ -53,14 +59,18 @@ def _claimed_rename(part, target):
 
 @contextlib.contextmanager
 def locked(folder):
-    """A context for one process at a time, by a lock on the folder; a warning where the file system has no locks."""
+    """A context for one process at a time, by a lock on the folder; a warning where the file system
+    has no locks."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
         except OSError as error:
-            warnings.warn(f"{folder} is on a file system without locks ({error.strerror}): let one process at a time "
-                          "add evaluations to the records there", stacklevel=4)
+            warnings.warn(
+                f"{folder} is on a file system without locks ({error.strerror}): let "
+                "one process at a time add evaluations to the records there",
+                stacklevel=4,
+            )
         yield
     finally:
         os.close(handle)

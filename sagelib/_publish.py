@@ -1,4 +1,5 @@
 """What an attempt leaves for readers: its record, and its executed notebook beside it."""
+
 import json
 import os
 from pathlib import Path
@@ -7,28 +8,39 @@ from . import records
 
 
 def keep_notebook(file, place):
-    """Put the executed notebook beside the record at `place`, under its name, for readers elsewhere: without this
-    machine's folders and without images of the data, which is not ours to publish. One that is there stands, and one
-    that did not run to its end is left where it is."""
+    """Put the executed notebook beside the record at `place`, under its name, for readers
+    elsewhere: without this machine's folders and without images of the data, which is not ours to
+    publish. One that is there stands, and one that did not run to its end is left where it is."""
     import nbformat
 
     target = Path(place).with_suffix(".ipynb")
     if target.exists() or not file.exists():
         return
     asked = json.loads((file.parent / "attempt.json").read_text())
-    folders = {str(file.parent): "ATTEMPT", asked["results"]: "RESULTS", asked["out"]: "OUT", asked.get("root"): "DATA"}
+    folders = {
+        str(file.parent): "ATTEMPT",
+        asked["results"]: "RESULTS",
+        asked["out"]: "OUT",
+        asked.get("root"): "DATA",
+    }
     text = file.read_text()
     for folder, word in folders.items():
         text = text.replace(json.dumps(folder)[1:-1], word) if folder else text
     notebook = nbformat.reads(text, 4)
-    if not all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code" and cell.source):
+    if not all(
+        cell.execution_count for cell in notebook.cells if cell.cell_type == "code" and cell.source
+    ):
         return
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"
-                            and not ("show.grid(" in cell.source and "image/png" in o.get("data", {}))]
+            cell.outputs = [
+                o
+                for o in cell.outputs
+                if o.get("name") != "stderr"
+                and not ("show.grid(" in cell.source and "image/png" in o.get("data", {}))
+            ]
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     nbformat.write(notebook, part)
@@ -36,8 +48,8 @@ def keep_notebook(file, place):
 
 
 def publish(made, results):
-    """Write the record in the file `made` to its place under `results`, whole or not at all, and the notebook of its
-    attempt beside it; returns the place.
+    """Write the record in the file `made` to its place under `results`, whole or not at all, and
+    the notebook of its attempt beside it; returns the place.
 
     If another attempt was first, its record stands.
     """

@@ -1,4 +1,6 @@
-"""What makes a record valid: its schema, numbers that JSON has, and parts that agree with each other."""
+"""What makes a record valid: its schema, numbers that JSON has, and parts that agree with each
+other."""
+
 import base64
 import functools
 import json
@@ -7,7 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-SCHEMAS = {kind: Path(__file__).with_name(f"{kind}.schema.json") for kind in ("record", "timing", "few_shot")}
+SCHEMAS = {
+    kind: Path(__file__).with_name(f"{kind}.schema.json")
+    for kind in ("record", "timing", "few_shot")
+}
 
 
 def validate(record):
@@ -20,14 +25,21 @@ def validate(record):
     found = _validator(kind if kind in ("timing", "few_shot") else "record").iter_errors(record)
     worst = jsonschema.exceptions.best_match(found)
     if worst is not None:
-        raise ValueError(f"at {'/'.join(map(str, worst.absolute_path)) or 'the top'}: {worst.message}")
+        raise ValueError(
+            f"at {'/'.join(map(str, worst.absolute_path)) or 'the top'}: {worst.message}"
+        )
     for place, value in _floats(record):
         if not math.isfinite(value):
             raise ValueError(f"at {place}: {value} is no number that JSON has")
     right = correct_images(record)
-    if right is not None and abs(100 * int(right.sum()) / len(right) - record["final"]["accuracy"]) > 1e-6:
-        raise ValueError(f"at final/correct: {right.sum()} of {len(right)} images are right, which is not the final "
-                         f"accuracy, {record['final']['accuracy']} %")
+    if (
+        right is not None
+        and abs(100 * int(right.sum()) / len(right) - record["final"]["accuracy"]) > 1e-6
+    ):
+        raise ValueError(
+            f"at final/correct: {right.sum()} of {len(right)} images are right, which is not the "
+            f"final accuracy, {record['final']['accuracy']} %"
+        )
 
 
 def as_json(record):
@@ -44,8 +56,8 @@ def _validator(kind):
 
 
 def correct_images(record):
-    """Which test images the trained network gets right, a bool array (N,) in the test set's order; None where the
-    record does not say."""
+    """Which test images the trained network gets right, a bool array (N,) in the test set's order;
+    None where the record does not say."""
     packed = record.get("final", {}).get("correct")
     if packed is None:
         return None
@@ -57,6 +69,12 @@ def _floats(value, place=""):
     """Every float in a record with its place, such as ("curve/3/test_loss", 0.5)."""
     if isinstance(value, float):
         yield place, value
-    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    pairs = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, inner in pairs:
         yield from _floats(inner, f"{place}/{key}".lstrip("/"))

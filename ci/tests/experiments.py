@@ -1,4 +1,6 @@
-"""How tests run an experiment notebook: through papermill, or its cells in this process, without a kernel."""
+"""How tests run an experiment notebook: through papermill, or its cells in this process, without a
+kernel."""
+
 import contextlib
 from pathlib import Path
 
@@ -15,7 +17,9 @@ def execute(name, folder, parameters, kernel=False):
     notebook = EXPERIMENTS / f"{name}.ipynb"
     if kernel:
         out = folder / "out.ipynb"
-        papermill.execute_notebook(notebook, out, cwd=folder, progress_bar=False, parameters=parameters)
+        papermill.execute_notebook(
+            notebook, out, cwd=folder, progress_bar=False, parameters=parameters
+        )
         return
     shell = InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}))
     shell.reset(new_session=False)

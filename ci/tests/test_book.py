@@ -212,7 +212,7 @@ ALLOWED = {  # who may import whom inside sagelib; a name stands for the file or
     "quantities": {"records", "robustness", "statistics"}, "summary": {"quantities", "statistics"},
     "scorecard": {"summary", "statistics", "quantities", "records", "timing", "catalog", "methods"},
     "catalog": set(), "models": set(),
-    "datasets": {"datasets", "_constants"},
+    "datasets": {"datasets", "_constants", "_stamp"},
     "_constants": set(),
     "_search": {"_search_triton"}, "_search_triton": set(),
     "sweep": {"_plan", "_attempt", "_view", "_local", "_ray", "_stamp", "records"}, "_local": {"_attempt"},

@@ -1,4 +1,6 @@
-"""Parameters of the experiments: each has a type, literals may be text, and 0 stands for what the notebook says."""
+"""Parameters of the experiments: each has a type, literals may be text, and 0 stands for what the
+notebook says."""
+
 import ast
 import re
 
@@ -15,38 +17,80 @@ NAMES = sorted(path.stem for path in EXPERIMENTS.glob("*.ipynb"))
 def test_every_parameter_of_a_notebook_is_checked_and_its_default_passes(name):
     usual = _plan.defaults(name)
     assert parameters.checked(**usual) == usual
-    cells = [c.source for c in nbformat.read(EXPERIMENTS / f"{name}.ipynb", 4).cells if c.cell_type == "code"]
+    cells = [
+        c.source
+        for c in nbformat.read(EXPERIMENTS / f"{name}.ipynb", 4).cells
+        if c.cell_type == "code"
+    ]
     calls = [n for n in ast.walk(ast.parse("\n".join(cells))) if isinstance(n, ast.Call)]
-    call, = (n for n in calls if ast.unparse(n.func) == "parameters.checked")
+    (call,) = (n for n in calls if ast.unparse(n.func) == "parameters.checked")
     assert {k.arg: ast.unparse(k.value) for k in call.keywords} == {k: k for k in usual}
 
 
-@pytest.mark.parametrize("name, text, value", [
-    ("more_seeds", "[1,2]", [1, 2]), ("more_seeds", "(1, 2)", [1, 2]), ("more_seeds", " [] ", []),
-    ("options", "{'u': 1.0}", {"u": 1.0}), ("options", '{"guided": false}', {"guided": False}), ("options", "{}", {}),
-    ("shots", "[1]", [1]), ("distances", "['cosine']", ["cosine"]), ("severities", "[1, 5]", [1, 5]),
-    ("sizes", "[32, 64]", [32, 64]), ("fractions", "[0.1, 1]", [0.1, 1]), ("sides", "all", "all"),
-    ("sides", "[['sage', {'u': 1}]]", [["sage", {"u": 1}]]), ("dataset", "[1]", "[1]"),
-])
+@pytest.mark.parametrize(
+    "name, text, value",
+    [
+        ("more_seeds", "[1,2]", [1, 2]),
+        ("more_seeds", "(1, 2)", [1, 2]),
+        ("more_seeds", " [] ", []),
+        ("options", "{'u': 1.0}", {"u": 1.0}),
+        ("options", '{"guided": false}', {"guided": False}),
+        ("options", "{}", {}),
+        ("shots", "[1]", [1]),
+        ("distances", "['cosine']", ["cosine"]),
+        ("severities", "[1, 5]", [1, 5]),
+        ("sizes", "[32, 64]", [32, 64]),
+        ("fractions", "[0.1, 1]", [0.1, 1]),
+        ("sides", "all", "all"),
+        ("sides", "[['sage', {'u': 1}]]", [["sage", {"u": 1}]]),
+        ("dataset", "[1]", "[1]"),
+    ],
+)
 def test_the_text_of_a_literal_is_its_value(name, text, value):
-    assert parameters.checked(**{name: text}) == {name: value} == parameters.checked(**{name: value})
+    assert (
+        parameters.checked(**{name: text}) == {name: value} == parameters.checked(**{name: value})
+    )
 
 
-@pytest.mark.parametrize("name, value, message", [
-    ("more_seeds", "1,2 and 3", "a list of whole numbers of at least 0, given to papermill as -y 'more_seeds: [1, 2]'"),
-    ("more_seeds", "[1, 'a']", "more_seeds is \"[1, 'a']\"; it must be a list"), ("more_seeds", 1, "more_seeds is 1; "),
-    ("more_seeds", [True], "more_seeds is [True]; "), ("more_seeds", [-1], "more_seeds is [-1]; "),
-    ("options", "{fraction: 0.1}", "a mapping of options, given to papermill as -y 'options: {fraction: 0.1}'"),
-    ("options", [1], "options is [1]; "), ("options", {"u": float("nan")}, "options is {'u': nan}; "),
-    ("shots", [], "a list of one or more whole numbers"), ("severities", [6], "from 1 to 5"),
-    ("fractions", [0], "numbers above 0"), ("distances", "cosine", "a list of one or more texts"),
-    ("sides", "every", "or all, given to papermill as -y 'sides: [[vanilla, {}], [sage, {fraction: 0.1}]]'"),
-    ("sides", [["sage"]], "sides is [['sage']]; "), ("epochs", "abc", "epochs is 'abc'; it must be a whole number"),
-    ("epochs", 2.0, "epochs is 2.0; "), ("epochs", True, "epochs is True; "), ("seed", -1, "of at least 0"),
-    ("lr", "fast", "lr is 'fast'; it must be a number, given to papermill as -p lr 0.1"),
-    ("lr", float("inf"), "lr is inf; "), ("flip", 1, "flip is 1; it must be True or False"),
-    ("root", 2024, "root is 2024; it must be a text, given to papermill as -r root 2024"),
-])
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        (
+            "more_seeds",
+            "1,2 and 3",
+            "a list of whole numbers of at least 0, given to papermill as -y 'more_seeds: [1, 2]'",
+        ),
+        ("more_seeds", "[1, 'a']", "more_seeds is \"[1, 'a']\"; it must be a list"),
+        ("more_seeds", 1, "more_seeds is 1; "),
+        ("more_seeds", [True], "more_seeds is [True]; "),
+        ("more_seeds", [-1], "more_seeds is [-1]; "),
+        (
+            "options",
+            "{fraction: 0.1}",
+            "a mapping of options, given to papermill as -y 'options: {fraction: 0.1}'",
+        ),
+        ("options", [1], "options is [1]; "),
+        ("options", {"u": float("nan")}, "options is {'u': nan}; "),
+        ("shots", [], "a list of one or more whole numbers"),
+        ("severities", [6], "from 1 to 5"),
+        ("fractions", [0], "numbers above 0"),
+        ("distances", "cosine", "a list of one or more texts"),
+        (
+            "sides",
+            "every",
+            "or all, given to papermill as -y 'sides: [[vanilla, {}], [sage, {fraction: 0.1}]]'",
+        ),
+        ("sides", [["sage"]], "sides is [['sage']]; "),
+        ("epochs", "abc", "epochs is 'abc'; it must be a whole number"),
+        ("epochs", 2.0, "epochs is 2.0; "),
+        ("epochs", True, "epochs is True; "),
+        ("seed", -1, "of at least 0"),
+        ("lr", "fast", "lr is 'fast'; it must be a number, given to papermill as -p lr 0.1"),
+        ("lr", float("inf"), "lr is inf; "),
+        ("flip", 1, "flip is 1; it must be True or False"),
+        ("root", 2024, "root is 2024; it must be a text, given to papermill as -r root 2024"),
+    ],
+)
 def test_a_value_of_another_type_is_one_line_that_names_the_parameter(name, value, message):
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
         parameters.checked(**{name: value})
@@ -71,27 +115,54 @@ def test_what_zero_stands_for():
     assert settled("train", dataset="cifar100", method="comixup")["lr"] == 0.2
     assert settled("train", dataset="cifar10", method="comixup", settings="default")["lr"] == 0.2
     assert settled("train", dataset="cifar10", lr=0.5, epochs=3)["lr"] == 0.5
-    small, real = settled("few_shot", height=32), settled("few_shot", dataset="mini_imagenet", height=84)
+    small, real = (
+        settled("few_shot", height=32),
+        settled("few_shot", dataset="mini_imagenet", height=84),
+    )
     assert [small[k] for k in ("epochs", "width", "batch", "padding")] == [6, 8, 20, 2]
     assert [real[k] for k in ("epochs", "width", "batch", "padding")] == [100, 0, 100, 5]
     assert settled("few_shot", padding=0, height=84)["padding"] == 0
-    assert settled("step_time", sides="all")["sides"] == [[name, {}] for name in catalog.names(methods)]
-    attacked = settled("robustness", images=100, autoattack_images=500, published="files", test=10_000)
-    assert [attacked[k] for k in ("images", "pgd_images", "autoattack_images", "corruption_images")] == [100] * 4
+    assert settled("step_time", sides="all")["sides"] == [
+        [name, {}] for name in catalog.names(methods)
+    ]
+    attacked = settled(
+        "robustness", images=100, autoattack_images=500, published="files", test=10_000
+    )
+    assert [
+        attacked[k] for k in ("images", "pgd_images", "autoattack_images", "corruption_images")
+    ] == [100] * 4
     assert attacked["linf"] == 8 / 255 and attacked["published"] is True
     assert settled("robustness", test=10_000)["corruption_images"] == 10_000
     for name in NAMES:
         once = settled(name, test=10_000, height=32)
-        assert name == "robustness" or parameters.settled(name, once, height=32) == once  # nothing is left to settle
+        assert (
+            name == "robustness" or parameters.settled(name, once, height=32) == once
+        )  # nothing is left to settle
 
 
 def test_settings_are_called_the_papers_where_the_paper_states_them():
     def name(method, dataset, model="preactresnet18", settings="paper"):
-        return parameters.settings_name(dict(method=method, dataset=dataset, model=model, settings=settings))
+        return parameters.settings_name(
+            dict(method=method, dataset=dataset, model=model, settings=settings)
+        )
 
-    assert name("vanilla", "cifar10") == name("comixup", "cifar100") == name("sage", "cifar100", "wrn16_8") == "paper"
-    assert name("sage", "cifar10", "wrn16_8") == name("sage", "shapes") == name("vanilla", "folder") == "default"
-    assert name("sage", "mini_imagenet", "resnet12") == name("mixup", "cifar_fs", "resnet12") == "default"
+    assert (
+        name("vanilla", "cifar10")
+        == name("comixup", "cifar100")
+        == name("sage", "cifar100", "wrn16_8")
+        == "paper"
+    )
+    assert (
+        name("sage", "cifar10", "wrn16_8")
+        == name("sage", "shapes")
+        == name("vanilla", "folder")
+        == "default"
+    )
+    assert (
+        name("sage", "mini_imagenet", "resnet12")
+        == name("mixup", "cifar_fs", "resnet12")
+        == "default"
+    )
     assert name("sage", "cifar10", settings="default") == "default"
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .._stamp import cores
 from ._few_shot import FewShot
 from ._image import read_image
 from ._image_files import image_files, warn_left_out
@@ -105,7 +106,7 @@ def _from_list(top, split):
 def _read(named, split, place):
     """All images of a split, from (file, class name) of each."""
     _same_classes({name for _, name in named}, split, place)
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         images = list(pool.map(_square, [file for file, _ in named]))
     index = {name: k for k, name in enumerate(CLASSES[split])}
     labels = torch.tensor([index[name] for _, name in named])

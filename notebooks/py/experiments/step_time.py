@@ -26,7 +26,7 @@
 # ```
 #
 # and on a GPU from the same command with `-p batch 100 -p precision bf16 -p channels_last True -p compile_network True`. Other methods
-# and options are a list and go through `-y`: `-y 'sides: [[sage, {}], [sage, {fraction: 0.1}]]'`; `-p sides all` times all methods.
+# and options are a list and go through `-y`: `-y 'sides: [[sage, {}], [sage, {fraction: 0.1}]]'`.
 
 # %% tags=["parameters"]
 model = "preactresnet18"
