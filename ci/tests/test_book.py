@@ -220,7 +220,7 @@ ALLOWED = {  # who may import whom inside sagelib; a name stands for the file or
     "estimate": {"_modes", "_plan", "catalog", "datasets", "methods", "models", "parameters", "records", "timing"},
     "_view": {"estimate"}, "_plan": {"catalog", "datasets", "methods", "models", "parameters", "timing"},
     "train": {"evaluate", "_run"}, "_run": {"_capture"}, "_capture": set(),
-    "batches": {"losses"}, "losses": {"saliency"}, "timing": {"_paper_recipe"}, "__init__": {"drop_in"},
+    "batches": {"losses"}, "losses": {"saliency", "_modes"}, "timing": {"_paper_recipe"}, "__init__": {"drop_in"},
     "drop_in": {"_drop_in", "_loop", "methods"}, "_drop_in": {"_loop", "_settings", "methods"}, "_loop": {"_gradient"},
     "_settings": set(),
     "methods": {"methods", "losses", "_constants", "_gradient", "_modes", "saliency", "mask", "rearrange"},
