@@ -137,7 +137,8 @@ def show(plan, size, results, only, out):
     what = ["an earlier attempt finished: it is published" if why == TRAIN and unpublished(cell, out) else why
             for cell, why in left]
     print(f"{title}, size {size}: {len(left)} of {len(cells)} cells are to run")
-    print(*table([cell for cell, _ in left], ["" if why == TRAIN else f"  ({why})" for why in what]), sep="\n")
+    if left:
+        print(*table([cell for cell, _ in left], ["" if why == TRAIN else f"  ({why})" for why in what]), sep="\n")
     return 0
 
 

@@ -161,6 +161,12 @@ def test_a_dry_run_names_machines_and_what_the_hours_rest_on(capsys, plan, tmp_p
         assert float(total.split()[k]) == pytest.approx(sum(map(float, column)), abs=0.03)
 
 
+def test_a_dry_run_with_nothing_to_run_says_so_in_a_line(capsys, plan, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "remaining", lambda *asked: [])
+    assert sweep.show(plan(), "small", tmp_path, (), tmp_path / "out") == 0
+    assert capsys.readouterr().out.endswith("size small: 0 of 4 cells are to run\n")
+
+
 def test_a_network_that_cannot_be_counted_stops_no_sweep(monkeypatch):
     monkeypatch.setattr(estimate, "forward_work", lambda *asked: 1 / 0)
     cells = [cell(seed=seed) for seed in (0, 1)]
