@@ -136,7 +136,7 @@ def seconds(cell, on, held_out=True):
 def hours(cell, on=None):
     """Hours on a Tesla T4, estimated from the operations that a run needs and the numbers that it writes, both counted,
     at the pace of the vanilla runs of the paper's Table 6. Solvers, start-up and evaluations after the training are not
-    included.
+    included, and a narrow network takes a GPU longer than its operations say.
 
     on: another `Machine`. A run that trains nothing counts as a tenth of an hour.
     """
