@@ -7,7 +7,7 @@ import random
 import torch
 from torch.nn.parameter import is_lazy
 
-from ._loop import carried, check_network, local, logits_of, soft_labels
+from ._loop import carried, check_network, loader_worker, local, logits_of, readable, soft_labels
 from ._settings import Settings, looks_at_saliency
 from .methods._clean_pass import clean_pass, unscaled
 from .methods._guided import Guided
@@ -26,7 +26,8 @@ class DropIn(Settings):
 
     After a call `last` is its `Mixed`: x, y, and mask, tau, share, pair, saliency as far as the method has them; None
     where the batch was left alone. It is kept until the next call. `enabled = False` stops the mixing, as for the last
-    epochs.
+    epochs. A compiled step checks no values; methods that need no network break its graph only for a seed, or for a
+    prob between 0 and 1.
     """
 
     bn = "as the method says"  # BatchNorm in the clean pass
@@ -109,12 +110,11 @@ class DropIn(Settings):
 
     def _mixes(self, x):
         self.last, method = None, self.method
-        worker = torch.utils.data.get_worker_info()  # of a loader: each has its own seed, another in each epoch
-        here = worker.seed if worker else 0
-        if self.seed is not None and (method.generator is None or method.generator.device != x.device
-                                      or self._drawn_in != here):
-            method.seed((self.seed + here) % 2**63, x.device)
-            self._drawn_in = here
+        if self.seed is not None:
+            here = worker.seed if (worker := loader_worker()) else 0
+            if method.generator is None or method.generator.device != x.device or self._drawn_in != here:
+                method.seed((self.seed + here) % 2**63, x.device)
+                self._drawn_in = here
         return self.enabled and (self.prob == 1 or (method.host or random).random() < self.prob)
 
     def _mix(self, x, y, s=None):
@@ -136,7 +136,7 @@ class DropIn(Settings):
         s = s[:, None] if s.ndim == 3 else s
         if s.shape != (len(x), 1, *x.shape[2:]):
             raise ValueError(f"saliency= gave maps {tuple(s.shape)}; it must give {(len(x), *x.shape[2:])}")
-        if s.is_cpu and not (s.isfinite().all() and s.min() >= 0):  # elsewhere it would have to wait for the device
+        if readable(s) and not (s.isfinite().all() and s.min() >= 0):
             raise ValueError("saliency= gave maps that are negative somewhere, or not finite: take abs() or clamp(0)")
         return s.detach().to(x.device).float()
 
@@ -149,10 +149,11 @@ class DropIn(Settings):
     @contextlib.contextmanager
     def _passing(self, bn):
         net = local(self._network())
-        if torch.utils.data.get_worker_info():
+        if loader_worker():
             raise RuntimeError("this is a DataLoader's worker, whose copy of the network never learns: mix in the "
                                "training loop, or give saliency=, a function of the images")
-        before = [] if self._passed else [(b, b.clone()) for b in net.buffers() if not is_lazy(b)]
+        first = not self._passed and not torch.compiler.is_compiling()
+        before = [(b, b.clone()) for b in net.buffers() if not is_lazy(b)] if first else []
         try:
             with self.method.passing(net, bn if self.bn is None else None):
                 yield net

@@ -61,13 +61,23 @@ def logits_of(out, classes):
     return out
 
 
+def loader_worker():
+    """The DataLoader's worker that this process is, with a seed of its own in each epoch, or None; none compiles."""
+    return None if torch.compiler.is_compiling() else torch.utils.data.get_worker_info()
+
+
+def readable(z):
+    """Whether the host can check values: not on another device, which it would wait for, nor in a compiled step."""
+    return z.is_cpu and not torch.compiler.is_compiling()
+
+
 def soft_labels(x, target, classes, smoothing=0.0):
     """Images x (B, C, H, W), detached, and labels (B, classes), float32, from class indices (B,) or soft targets
     (B, classes); with one class, the probability of class 1, from 0 and 1 or what lies between, (B,) or (B, 1)."""
     for name, z in (("images", x), ("targets", target)):
         if not isinstance(z, torch.Tensor):
             raise TypeError(f"{name} must be a tensor, not a {type(z).__name__}")
-    if torch.is_inference_mode_enabled():
+    if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
         raise RuntimeError("this is torch.inference_mode, where nothing can be trained: mix in the training loop")
     if x.ndim != 4 or not x.is_floating_point() or len(x) == 0:
         raise ValueError(f"images must be normalised floats (B, C, H, W), not {x.dtype} {tuple(x.shape)}")
@@ -78,7 +88,7 @@ def soft_labels(x, target, classes, smoothing=0.0):
     whole = not (target.is_floating_point() or target.is_complex() or target.dtype == torch.bool)
     if target.shape == (len(x),) and whole:
         target = target.long()
-        if target.is_cpu and not 0 <= int(target.min()) <= int(target.max()) < classes:
+        if readable(target) and not 0 <= int(target.min()) <= int(target.max()) < classes:
             raise ValueError(f"class indices must be from 0 to {classes - 1}, not {int(target.min())} to "
                              f"{int(target.max())}")
         return x.detach(), F.one_hot(target, classes).float() * (1 - smoothing) + smoothing / classes
@@ -94,7 +104,7 @@ def _probability(target, n, smoothing):
         raise ValueError("num_classes=1 is one logit for two classes: targets must be 0 and 1, "
                          f"({n},) or ({n}, 1), not {target.dtype} {tuple(target.shape)}")
     y = target.detach().float().reshape(n, 1)
-    if y.is_cpu and not ((y >= 0) & (y <= 1)).all():
+    if readable(y) and not ((y >= 0) & (y <= 1)).all():
         raise ValueError(f"num_classes=1 is one logit for two classes: targets must be from 0 to 1, not {y.min():g} to "
                          f"{y.max():g}; for class indices num_classes is the number of the network's logits")
     return y if target.is_floating_point() else y * (1 - smoothing) + smoothing / 2

@@ -1,4 +1,4 @@
-"""Modes of a network for a while: evaluation, and BatchNorm that uses the batch's statistics without updating its own.
+"""Modes for a while: a network's evaluation mode, BatchNorm that updates nothing, arithmetic without autocast.
 
 Each module's own flag is set and restored, never the whole network's: a layer that the user froze stays frozen.
 """
@@ -20,6 +20,12 @@ def evaluation_mode(net, kinds=torch.nn.Module):
     finally:
         for m in training:
             m.training = True
+
+
+def without_autocast(device):
+    """A context in which nothing on this device is cast to half precision, whatever autocast is on around it."""
+    kind = device.type if torch.amp.is_autocast_available(device.type) else "cpu"
+    return torch.autocast(kind, enabled=False)
 
 
 @contextlib.contextmanager

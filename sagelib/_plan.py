@@ -9,6 +9,7 @@ from pathlib import Path
 
 from . import datasets, methods, models, parameters
 from .catalog import names
+from .timing import timed_network
 
 EXPERIMENTS = Path(__file__).parents[1] / "notebooks/experiments"
 PLANS = Path(__file__).parents[1] / "book/plans"
@@ -38,7 +39,8 @@ class Cell:
         usual, facts = defaults(self.notebook), {"height": record.get("dataset", {}).get("height")}
         seed = {"seed": record["seed"]} if "seed" in record else {}  # one of several trained side by side
         asked = parameters.deciding(self.notebook, {**usual, **self.parameters}, **facts)
-        had = parameters.deciding(self.notebook, {**usual, **_told(record), **record["parameters"], **seed},
+        built = {"width": timed_network(record)[1]} if record.get("what") == "step_time" else {}
+        had = parameters.deciding(self.notebook, {**usual, **_told(record), **record["parameters"], **seed, **built},
                                   **facts)
         return all(had[name] == value for name, value in asked.items())
 

@@ -6,6 +6,9 @@ Every form looks only at the overlap, where both images are in the frame:
 - table: every row against every row, then sums along diagonals: each pair of pixels is met once. CPU, most of them;
 - triton: one kernel (_search_triton.py). NVIDIA GPUs, float32;
 - gather: shifts as indices, nothing but tensor operations. Every other device, and shifts of its own for each image.
+
+The CPU's two take the mass that stays in the frame from a table of sums in float64. The others add up what they read,
+and need no float64, which a Mac's GPU does not have.
 """
 import functools
 
@@ -90,20 +93,22 @@ def _meet(first, second, space):
 
 
 def gather(a, b, tau):
-    """v with the overlap of each shift gathered by index, in chunks: no shift is read on the host."""
+    """v from the second map gathered by index, in chunks: no shift is read on the host."""
     step = max(1, BLOCK // max(1, a.numel()))
-    overlap = [_gathered(1 / a, 1 / b, part) for part in tau.split(step, -2)]
-    return _from_overlap(a, b, tau, torch.cat(overlap, 1))
+    added = [_gathered(1 / a, b, part) for part in tau.split(step, -2)]
+    return a.sum((1, 2))[:, None] + torch.cat(added, 1)
 
 
-def _gathered(inverse_a, inverse_b, tau):
-    h, w = inverse_a.shape[1:]
-    padded = F.pad(inverse_b, (0, 1, 0, 1), value=torch.inf).flatten(1)  # a row and a column of "nothing there"
+def _gathered(inverse_a, b, tau):
+    """What b adds to v at each shift, (B, N): over the frame, b there less twice the overlap term."""
+    h, w = b.shape[1:]
+    padded = F.pad(b, (0, 1, 0, 1)).flatten(1)  # a row and a column of "nothing there"
     i, j = (torch.arange(n, device=tau.device) - by[..., None] for n, by in ((h, tau[..., 0]), (w, tau[..., 1])))
     i, j = torch.where((i >= 0) & (i < h), i, h), torch.where((j >= 0) & (j < w), j, w)
     where = (i[..., :, None] * (w + 1) + j[..., None, :]).flatten(-2)
-    met = padded[:, where] if tau.ndim == 2 else padded.gather(1, where.flatten(1)).view(where.shape)
-    return (met + inverse_a.flatten(1)[:, None]).reciprocal_().sum(-1)
+    there = padded[:, where] if tau.ndim == 2 else padded.gather(1, where.flatten(1)).view(where.shape)
+    met = there.reciprocal().add_(inverse_a.flatten(1)[:, None]).reciprocal_()
+    return there.sub_(met, alpha=2).sum(-1)
 
 
 def _from_overlap(a, b, tau, overlap):

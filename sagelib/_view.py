@@ -1,21 +1,7 @@
-"""What a sweep says of its cells while it runs, and what they are estimated to cost."""
+"""What a sweep says of its cells while it runs."""
 import time
 
-from . import records
-
-
-def hours(cell):
-    """GPU hours of a cell on a Tesla T4, scaled from the paper's Table 6 by epochs, images and width squared.
-
-    A method or network that is not in the table counts as SAGE, or as PreActResNet18; a benchmark, a tenth.
-    """
-    p = cell.parameters
-    if "method" not in p:
-        return 0.1
-    rows = {row["model"]: row for row in records.reported(6)}
-    row = rows.get(p["model"], rows["preactresnet18"])
-    size = (p.get("train_images") or 50_000) / 50_000 * ((p.get("width") or 64) / 64) ** 2
-    return row.get(p["method"], row["sage"]) * (p.get("epochs") or 300) / 300 * size
+from .estimate import BENCHMARK, hours
 
 
 class View:
@@ -55,7 +41,7 @@ class View:
         """
         if not self.took:
             return ""
-        pace = sum(self.took.values()) / sum(hours(self.todo[name]) for name in self.took)
+        pace = sum(self.took.values()) / sum(self._hours(name) for name in self.took)
         now = time.time()
         waiting = sum(self._seconds(name, pace) for name, state in self.state.items() if state == "waiting")
         running = [max(0, self._seconds(name, pace) - (now - self.since[name]))
@@ -66,6 +52,13 @@ class View:
     def _seconds(self, name, pace):
         """What a cell is expected to take."""
         cell = self.todo[name]
-        alike = [took / hours(self.todo[other]) for other, took in self.took.items()
+        alike = [took / self._hours(other) for other, took in self.took.items()
                  if self.todo[other].parameters.get("method") == cell.parameters.get("method")]
-        return hours(cell) * (sum(alike) / len(alike) if alike else pace)
+        return self._hours(name) * (sum(alike) / len(alike) if alike else pace)
+
+    def _hours(self, name):
+        """The estimate for a cell; where a method or network is broken, its cell says so and the sweep goes on."""
+        try:
+            return hours(self.todo[name])
+        except Exception:
+            return BENCHMARK

@@ -10,7 +10,8 @@ BINS = 15
 
 
 def reliability(logits, labels, bins=BINS):
-    """How many images, how right and how sure in each of `bins` equal bins of confidence: three tensors (bins,).
+    """How many images, how right and how sure in each of `bins` equal bins of confidence: three tensors (bins,),
+    float64, on the CPU.
 
     logits (N, K), labels (N,). Confidence is the largest probability; a value on an edge belongs to the bin above,
     1 to the last. Accuracy and confidence are fractions, 0 in an empty bin.
@@ -18,10 +19,11 @@ def reliability(logits, labels, bins=BINS):
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels) or bins < 1:
         raise ValueError(f"calibration needs logits (N, K) and labels (N,), N and bins at least 1; not "
                          f"{tuple(logits.shape)}, {tuple(labels.shape)} and {bins} bins")
+    logits, labels = logits.cpu(), labels.cpu()  # float64, which a Mac's GPU does not have
     sure, guess = logits.double().softmax(1).max(1)
-    edges = torch.arange(bins + 1, dtype=torch.float64, device=logits.device) / bins
+    edges = torch.arange(bins + 1, dtype=torch.float64) / bins
     where = (torch.bucketize(sure, edges, right=True) - 1).clamp(0, bins - 1)
-    zero = torch.zeros(bins, dtype=torch.float64, device=logits.device)
+    zero = torch.zeros(bins, dtype=torch.float64)
     count = zero.index_add(0, where, torch.ones_like(sure))
     right = zero.index_add(0, where, (guess == labels).double()) / count.clamp(min=1)
     return count, right, zero.index_add(0, where, sure) / count.clamp(min=1)
@@ -35,7 +37,7 @@ def expected_calibration_error(logits, labels, bins=BINS):
 
 def negative_log_likelihood(logits, labels):
     """Mean cross-entropy in nats."""
-    return float(F.cross_entropy(logits.double(), labels))
+    return float(F.cross_entropy(logits.cpu().double(), labels.cpu()))
 
 
 def scores(logits, labels, bins=BINS):

@@ -54,6 +54,11 @@ def settings_name(package, name, choice, dataset, model, stated=()):
     return choice if known else "default"
 
 
+def stated(package, name, what):
+    """What the file of `name` states under a name in capitals, such as the IMAGES of a data set; None without it."""
+    return getattr(_module(package, name), what, None)
+
+
 def _entry(package, name):
     module = _module(package, name)
     return getattr(module, "build", None) or module.load

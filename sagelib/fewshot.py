@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ._modes import evaluation_mode
+from ._modes import evaluation_mode, without_autocast
 from .batches import Batches
 
 DISTANCES = ("cosine", "euclidean")
@@ -99,7 +99,7 @@ def accuracies(found, drawn, shots, distance="cosine", chunk=50):
     right, ways, found = [], drawn.shape[1], found.float()
     truth = torch.arange(ways, device=found.device)[:, None]  # the query's class is its row
     for part in drawn.to(found.device).split(chunk):
-        with torch.autocast(found.device.type, enabled=False):
+        with without_autocast(found.device):
             near = similarity(found[part[..., shots:]].flatten(1, 2), prototypes(found[part[..., :shots]]), distance)
         guess = near.argmax(-1).view(len(part), ways, -1)
         right.append((guess == truth).float().mean((1, 2)))
@@ -108,8 +108,9 @@ def accuracies(found, drawn, shots, distance="cosine", chunk=50):
 
 def mean_interval(values):
     """The mean of (E,) and the half-width of its 95 % interval, 1.96 standard errors; 0 for a single value."""
-    spread = float(values.double().std()) if len(values) > 1 else 0.0
-    return float(values.double().mean()), 1.96 * spread / len(values) ** 0.5
+    values = values.cpu().double()  # a Mac's GPU has no float64
+    spread = float(values.std()) if len(values) > 1 else 0.0
+    return float(values.mean()), 1.96 * spread / len(values) ** 0.5
 
 
 def evaluate(found, labels, episodes, distance="cosine"):

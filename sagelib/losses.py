@@ -3,9 +3,9 @@
 One logit for two classes, logits and labels (B, 1), counts as the logits (-z/2, z/2): both losses are then binary
 cross-entropy of the logit z.
 """
-import torch
 import torch.nn.functional as F
 
+from ._modes import without_autocast
 from .saliency import at_least_float32
 
 
@@ -13,8 +13,7 @@ def bce(logits, y):
     """Binary cross-entropy on the softmax, mean over images and classes (the authors' code; logs stop at -100)."""
     if _one_logit(logits, y):
         return _binary(logits, y)
-    kind = logits.device.type if torch.amp.is_autocast_available(logits.device.type) else "cpu"
-    with torch.autocast(kind, enabled=False):
+    with without_autocast(logits.device):
         p = at_least_float32(logits).softmax(1)
         # a NaN would stop the program inside binary_cross_entropy; here it becomes the loss, which fit reports
         return F.binary_cross_entropy(p.nan_to_num(0.5), y.to(p.dtype)) + 0 * p.sum()

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import catalog, methods
+from . import catalog, methods, models
 from ._paper_recipe import DATASETS, learning_rate
 
 
@@ -159,8 +159,10 @@ def settled(experiment, given, height=None, test=None):
         found[name] = given[name] or value
     if experiment == "few_shot" and given["padding"] < 0 and height:
         found["padding"] = max(1, round(height / 16))
-    if experiment == "step_time" and given["sides"] == "all":
-        found["sides"] = [[name, {}] for name in catalog.names(methods)]
+    if experiment == "step_time":
+        found["width"] = given["width"] or catalog.defaults(models, given["model"]).get("width")
+        if given["sides"] == "all":
+            found["sides"] = [[name, {}] for name in catalog.names(methods)]
     if experiment == "robustness":
         images = given["images"] or test
         found |= {

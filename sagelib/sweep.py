@@ -20,7 +20,9 @@ from . import _plan, records
 from ._attempt import RETRAIN, TRAIN, recover, remaining, unpublished
 from ._local import run_local
 from ._stamp import cores
-from ._view import View, hours
+from ._view import View
+from .estimate import hours as hours
+from .estimate import table
 
 
 def run(plan, size="paper", *, root="data", results=records.RESULTS, out="runs/sweep", jobs=None,
@@ -104,7 +106,7 @@ def main(words=None):
     ask.add_argument("--backend", choices=["local", "ray"], default="local")
     ask.add_argument("--address", help="of a Ray cluster, or auto; by default one is started here")
     ask.add_argument("--gpus", type=float, default=0.0, help="share of a GPU for each cell, on Ray")
-    ask.add_argument("--dry-run", action="store_true", help="say what would run, and its GPU hours on a T4")
+    ask.add_argument("--dry-run", action="store_true", help="say what would run, and how long")
     asked = ask.parse_args(words)
     for kind in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C, also where a shell had it ignored, and a scheduler's way
         signal.signal(kind, signal.default_int_handler)
@@ -132,12 +134,11 @@ def show(plan, size, results, only, out):
     """What would run, with estimated hours."""
     title, cells = chosen(plan, size, only)
     left = remaining(cells, results, out)
-    for cell, what in left:
-        if what == TRAIN and unpublished(cell, out):
-            what = "an earlier attempt finished: it is published"
-        print(f"{hours(cell):8.2f}  {cell.name}  {cell.parameters}{'' if what == TRAIN else f'  ({what})'}")
-    print(f"{sum(hours(cell) for cell, _ in left):8.2f}  GPU hours on a T4, estimated from the paper's Table 6, for "
-          f"{len(left)} of {len(cells)} cells: {title}, size {size}")
+    what = ["an earlier attempt finished: it is published" if why == TRAIN and unpublished(cell, out) else why
+            for cell, why in left]
+    print(f"{title}, size {size}: {len(left)} of {len(cells)} cells are to run")
+    if left:
+        print(*table([cell for cell, _ in left], ["" if why == TRAIN else f"  ({why})" for why in what]), sep="\n")
     return 0
 
 

@@ -24,12 +24,10 @@ import torch
 from test_experiment import execute
 from test_recipes import RECIPES
 
-from sagelib import SAGE, _plan, catalog, records, sweep
-from sagelib.parameters import checked
+from sagelib import SAGE, _plan, catalog, parameters, records, sweep
 
 TOP = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-CATALOGUES = {f"{name}s": package for name, package in _plan.CATALOGUES.items()}
 
 # finding them
 
@@ -244,15 +242,15 @@ def parsed(command):
 
 def small(command):
     """The same command's experiment and parameters, where it is small."""
-    notebook, parameters = parsed(command)
+    notebook, given = parsed(command)
     less = dict(SMALL[notebook])
-    if "dataset" in parameters:
-        less["dataset"] = INSTEAD.get(parameters["dataset"], parameters["dataset"])
+    if "dataset" in given:
+        less["dataset"] = INSTEAD.get(given["dataset"], given["dataset"])
     elif notebook in ("train", "few_shot"):
         less["dataset"] = INSTEAD["cifar10" if notebook == "train" else "cifar_fs"]
     if less.get("dataset") == "folder":  # the data set of these tests has six images
         less["train_images"] = 0
-    return notebook, {**parameters, **less, **({"results": "runs"} if "results" in parameters else {})}
+    return notebook, {**given, **less, **({"results": "runs"} if "results" in given else {})}
 
 
 def pasted(command):
@@ -262,21 +260,20 @@ def pasted(command):
 
 @of("papermill")
 def test_parameters_are_the_notebooks(command):
-    notebook, parameters = parsed(command)
+    notebook, given = parsed(command)
     assert (TOP / command.words[1]).exists() and command.words[2] == "OUT.ipynb"
-    defaults = _plan.defaults(notebook)
-    for name, value in parameters.items():
-        assert name in defaults, f"{notebook}.ipynb has no parameter {name}"
-        checked(**{name: value})  # raises what the notebook would say
-        if f"{name}s" in CATALOGUES and not pasted(command):
-            assert value in catalog.names(CATALOGUES[f"{name}s"])
+    unknown = set(given) - set(_plan.defaults(notebook))
+    assert not unknown, f"{notebook}.ipynb has no parameter {', '.join(unknown)}"
+    parameters.checked(**given)
+    for name, package in _plan.CATALOGUES.items():
+        assert name not in given or given[name] in catalog.names(package) or pasted(command)
 
 
 def effect(command):
     """What a command does where it is small: two of the same effect are run once."""
-    notebook, parameters = small(command)
+    notebook, given = small(command)
     defaults = _plan.defaults(notebook)
-    decisive = {k: v for k, v in parameters.items() if k not in ("root", "results") and v != defaults[k]}
+    decisive = {k: v for k, v in given.items() if k not in ("root", "results") and v != defaults[k]}
     return json.dumps([notebook, decisive], sort_keys=True)
 
 
@@ -315,15 +312,15 @@ def test_lists_and_mappings(command, tmp_path):
 def trained(tmp_path_factory):
     """The folder in which the README's first training command has run."""
     folder = tmp_path_factory.mktemp("trained")
-    notebook, parameters = small(PAPERMILL[0])
-    execute(notebook, folder, parameters)
+    notebook, given = small(PAPERMILL[0])
+    execute(notebook, folder, given)
     return folder
 
 
 def test_the_first_command(trained):
     record, = records.every(trained / "runs")
     assert (record["method"]["name"], record["model"]["name"], record["seed"]) == ("sage", "preactresnet18", 0)
-    assert record["parameters"]["settings"] == "paper" and record["recipe"]["lr"] == 0.2
+    assert record["recipe"]["lr"] == 0.2 and record["dataset"]["train"] == 100
 
 
 def others():
@@ -334,20 +331,20 @@ def others():
 
 @pytest.mark.parametrize("command", others(), ids=lambda c: c.text)
 def test_papermill(command, trained, pictures, tmp_path):
-    notebook, parameters = small(command)
+    notebook, given = small(command)
     record = next((trained / "runs").rglob("sage-seed0-*.json"))
     places = {"DATA": str(tmp_path / "data"), "IMAGES": str(pictures)}
-    parameters = {k: str(record) if "…" in str(v) else places.get(v, v) if isinstance(v, str) else v
-                  for k, v in parameters.items()}
+    given = {k: str(record) if "…" in str(v) else places.get(v, v) if isinstance(v, str) else v
+                  for k, v in given.items()}
     if notebook == "robustness":
-        parameters["networks"] = str(trained / "runs/networks")
-    execute(notebook, tmp_path, parameters)
+        given["networks"] = str(trained / "runs/networks")
+    execute(notebook, tmp_path, given)
     if notebook == "robustness":
         assert records.evaluation(records.read(record), "robustness")["corruptions"]
     else:
         found = made(notebook, tmp_path / "runs")
-        assert len(found) == 1 + len(parameters.get("more_seeds", []))
-        assert all(r["dataset"]["name"] == parameters["dataset"] for r in found if "dataset" in r)
+        assert len(found) == 1 + len(given.get("more_seeds", []))
+        assert all(r["dataset"]["name"] == given["dataset"] for r in found if "dataset" in r)
 
 
 # sweeps
@@ -367,7 +364,7 @@ def dry(words, folder):
 def test_sweep_says_what_it_would_run(command, tmp_path, capsys):
     words = command.words[3:]
     if words:
-        assert dry(words, tmp_path) == 0 and " cells: " in capsys.readouterr().out
+        assert dry(words, tmp_path) == 0 and " cells are to run" in capsys.readouterr().out
     else:  # the program itself is meant
         with pytest.raises(SystemExit, match="0"):
             sweep.main(["--help"])
@@ -377,7 +374,7 @@ def test_sweep_says_what_it_would_run(command, tmp_path, capsys):
 def test_slurm_script_takes_what_is_printed(command, tmp_path, capsys):
     """test_cluster.py runs the script; it gives its words to the sweep."""
     assert '"$1"' in (TOP / command.words[1]).read_text() and '"${@:2}"' in (TOP / command.words[1]).read_text()
-    assert dry(command.words[2:], tmp_path) == 0 and " cells: " in capsys.readouterr().out
+    assert dry(command.words[2:], tmp_path) == 0 and " cells are to run" in capsys.readouterr().out
 
 
 def test_a_sweep_and_its_attempt_run_as_printed(tmp_path):

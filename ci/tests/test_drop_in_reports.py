@@ -20,6 +20,7 @@ from sagelib import (
     methods,
     robustness,
 )
+from sagelib._loop import soft_labels
 from sagelib.losses import LOSSES, one_hot
 
 ALL = (SAGE, Mixup, CutMix, ManifoldMixup, SaliencyMix, PuzzleMix, CoMixup)
@@ -190,3 +191,58 @@ def test_a_first_step_that_fails_leaves_running_statistics_alone(tiny, images):
     with pytest.raises(ValueError, match="num_classes=7"):
         mix.loss(images[0], images[1] % 7)
     assert net[1].num_batches_tracked == 0 and torch.equal(net[1].running_mean, torch.zeros(6))
+
+
+# a step that is compiled as a whole
+
+
+STEPS = {
+    "call": lambda mix, net, x, t: (lambda x, y: F.cross_entropy(net(x), y))(*mix(x, t)),
+    "loss": lambda mix, net, x, t: mix.loss(x, t),
+}
+
+
+@pytest.mark.parametrize("form", STEPS)
+@pytest.mark.parametrize("kind", [Mixup, CutMix, SaliencyMix], ids=lambda c: c.__name__)
+def test_a_compiled_step_has_no_graph_break_and_the_same_draws(kind, form, tiny, images):
+    """`fullgraph=True` turns every graph break, and every value that the host reads, into an error."""
+    torch.compiler.reset()
+    losses = []
+    for compiled in (True, False):
+        net = tiny()
+        mix = kind(10, prob=1.0).bind(net)
+
+        def step(x, t, mix=mix, net=net):
+            return STEPS[form](mix, net, x, t)
+
+        step = torch.compile(step, backend="eager", fullgraph=True) if compiled else step
+        torch.manual_seed(0)
+        losses.append([step(*images).item() for _ in range(3)])
+        assert mix.last.share.shape == (6,)
+    assert_close(*losses)
+    assert len(set(losses[0])) == 3
+
+
+@pytest.mark.parametrize("target, classes", [
+    (torch.arange(6), 10), (torch.rand(6, 10), 10), (torch.arange(6) % 2, 1), (torch.rand(6), 1)])
+def test_labels_are_made_without_a_graph_break(target, classes, images):
+    torch.compiler.reset()
+    make = torch.compile(soft_labels, backend="eager", fullgraph=True)
+    assert_close(make(images[0], target, classes, 0.1), soft_labels(images[0], target, classes, 0.1))
+
+
+@pytest.mark.parametrize("kind", [SAGE, SaliencyMix], ids=lambda c: c.__name__)
+def test_maps_of_ones_own_make_no_graph_break(kind, images):
+    torch.compiler.reset()
+    found = []
+    for compiled in (True, False):
+        mix = kind(10, prob=1.0, saliency=lambda z: z.abs().mean(1))
+        step = torch.compile(mix.__call__, backend="eager", fullgraph=True) if compiled else mix
+        torch.manual_seed(0)
+        found.append(step(*images))
+    assert_close(*found)
+
+
+def test_values_are_still_checked_where_nothing_is_compiled(images):
+    with pytest.raises(ValueError, match="class indices must be from 0 to 9, not"):
+        Mixup(10)(images[0], images[1] + 10)

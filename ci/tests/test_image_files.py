@@ -13,7 +13,7 @@ from sagelib import datasets
 from sagelib.catalog import load
 from sagelib.datasets import mini_imagenet
 from sagelib.datasets._image import image_endings
-from sagelib.datasets.folder import read_image
+from sagelib.datasets.folder import ImageFiles, read_image
 
 COLOURS = np.uint8([[[250, 10, 10], [10, 250, 10], [10, 10, 250]],
                     [[240, 240, 10], [10, 240, 240], [90, 90, 90]]])
@@ -390,6 +390,24 @@ def test_two_class_folders_that_differ_in_case_are_refused(pictures):
 
 
 # the other readers
+
+def test_files_of_any_size_come_one_at_a_time(pictures):
+    save_turned(pictures / "train/cat/0.png", SHOWN, 8)
+    leave_behind(pictures / "train")
+    leave_behind(pictures / "train/dog")
+    found = ImageFiles(pictures / "train", np.array)
+    assert len(found) == 6 and found.classes == ("cat", "dog") and found.targets == [0, 0, 0, 1, 1, 1]
+    assert [file.name for file, _ in found.samples] == ["0.png", "1.png", "2.png"] * 2
+    assert np.array_equal(found[0][0], SHOWN) and found[0][1] == 0
+    for k in range(1, 6):
+        with Image.open(found.samples[k][0]) as opened:
+            assert np.array_equal(found[k][0], np.asarray(opened)) and found[k][1] == k // 3
+    sizes = [tuple(image.shape) for image, _ in torch.utils.data.DataLoader(found, 1)]
+    assert sizes == [(1, 16, 24, 3), *[(1, 12, 16, 3)] * 5]
+    (pictures / "test/emu").mkdir()
+    with pytest.raises(ValueError, match="has the class 'emu' that the training set does not have"):
+        ImageFiles(pictures / "test", np.array, found.classes)
+
 
 def test_mini_imagenet_reads_its_files_the_same_way(tmp_path, monkeypatch):
     monkeypatch.setattr(mini_imagenet, "EACH", 1)

@@ -4,6 +4,7 @@ import ast
 import contextlib
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import nbformat
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
@@ -55,6 +56,7 @@ def test_cells_on_records_bear_every_set(path, made, tmp_path, capsys):
             if "parameters" in cell.metadata.get("tags", []):
                 assert shell.user_ns["results"] == ""
                 shell.push({"results": str(folder)})
+    plt.close("all")
     stale = capsys.readouterr().out.count(show.STALE)
     assert kind not in ("today",) or not stale, (
         "a paragraph no longer agrees with the book's own records: rewrite it"

@@ -442,17 +442,17 @@ if pictures is None:
                 (photos / split / name).mkdir(parents=True, exist_ok=True)
                 photo = Image.fromarray(pixels.permute(1, 2, 0).numpy()).resize((96 + k % 40, 72 + k % 30))
                 photo.save(photos / split / name / f"{k:03}.jpg")
-print({split: {p.name: len(list(p.iterdir())) for p in sorted((photos / split).iterdir())} for split in ("train", "test")})
 
 # %% [markdown]
-# torchvision reads such a folder. Crops and flips stay in the transforms, SAGE comes after the loader, and evaluation knows
-# nothing of it. What depends on the size of the pictures stands in three functions: the view of a photo, the network, and the
-# blur and the number of shifts of SAGE.
+# The library reads such a folder: photos are turned upright, every format becomes RGB, and hidden files are passed over. Crops and
+# flips stay in the transforms, SAGE comes after the loader, and evaluation knows nothing of it. Three functions depend on the size
+# of the images: the view of a photo, the network, and the blur and the number of shifts of SAGE.
 
 # %%
-from torchvision.datasets import ImageFolder
 from torchvision.models import resnet18
 from torchvision.transforms import v2
+
+from sagelib.datasets.folder import ImageFiles, read_image
 
 as_tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.25] * 3)]
 crops = v2.Compose([v2.RandomResizedCrop(side, (0.7, 1)), v2.RandomHorizontalFlip(), *as_tensor])
@@ -472,7 +472,10 @@ def photo_sage(classes, side):
     return SAGE(num_classes=classes, sigma=max(1.0, side / 64), fraction=0.01 if side <= 64 else 0.001)
 
 
-seen, held = ImageFolder(photos / "train", crops), ImageFolder(photos / "test", photo_view(side))
+seen = ImageFiles(photos / "train", crops)
+held = ImageFiles(photos / "test", photo_view(side), seen.classes)
+print({split: {name: part.targets.count(k) for k, name in enumerate(part.classes)}
+       for split, part in (("train", seen), ("test", held))})
 loader = DataLoader(seen, 20, shuffle=True, drop_last=True)  # in a script: num_workers=4
 
 # %% [markdown]
@@ -518,7 +521,7 @@ assert pictures or min(right) > 120 / len(seen.classes)  # guessing: 100 in so m
 saved = torch.load(weights, weights_only=True, map_location="cpu")
 again = photo_network(len(saved["classes"]), saved["side"]).eval()
 again.load_state_dict(saved["weights"])
-photo = photo_view(saved["side"])(Image.open(held.samples[0][0]).convert("RGB"))
+photo = photo_view(saved["side"])(Image.fromarray(read_image(held.samples[0][0])))
 with torch.no_grad():
     said = again(photo[None]).softmax(1)[0]
 torch.testing.assert_close(said, sure[0], rtol=0, atol=1e-3)

@@ -8,6 +8,7 @@ import torch
 from . import cifar100
 from ._few_shot import FewShot, by_class
 
+IMAGES = dict(train=64 * 600, held_out=16 * 600, height=32, width=32)  # held out: the validation classes
 VAL = """
     beaver beetle butterfly camel cattle crab crocodile flatfish lamp maple_tree motorcycle otter sea shark
     television tractor

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from ._dataset import Dataset, measured
-from ._files import count_endings, image_files, is_image, visible, warn_left_out
 from ._image import read_frame, read_image
+from ._image_files import count_endings, image_files, is_image, visible, warn_left_out
 
-__all__ = ["class_names", "load", "read", "read_image"]
+__all__ = ["ImageFiles", "class_names", "load", "read", "read_image"]
 
 
 def load(root, background="white"):
@@ -53,7 +53,38 @@ def read(path, classes, size=None, background="white"):
 
     size: the height and width that each must have; None: those of the first.
     """
-    path = _directory(path)
+    files, labels = _listed(_directory(path), classes)
+    images = np.stack(_read_all(path, files, size, background))  # (N, H, W, 3)
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)
+
+
+class ImageFiles:
+    """The images of the class folders under `path`, of any size, for a DataLoader.
+
+    Item k is (view(image), class index), the image a Pillow image as `read_image` gives it. classes:
+    those of the training set, for a test set; None: the folders' names. As in torchvision's
+    ImageFolder, `classes`, `samples` and `targets` hold the names of the classes, the (file, class
+    index) of each image, and the class indices.
+    """
+
+    def __init__(self, path, view, classes=None, background="white"):
+        self.classes = class_names(path) if classes is None else tuple(classes)
+        self.view, self.background = view, background
+        files, self.targets = _listed(_directory(path), self.classes)
+        self.samples = list(zip(files, self.targets, strict=True))
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, k):
+        from PIL import Image
+
+        file, label = self.samples[k]
+        return self.view(Image.fromarray(read_image(file, self.background))), label
+
+
+def _listed(path, classes):
+    """The files of all images of the classes under `path`, and their class indices: two lists."""
     extra = set(class_names(path)) - set(classes)
     if extra:
         raise ValueError(f"{path} has the class {sorted(extra)[0]!r} that the training set does "
@@ -64,11 +95,8 @@ def read(path, classes, size=None, background="white"):
     beside = [p for p in visible(path) if is_image(p)]
     if beside:
         warnings.warn(f"{path}: {len(beside)} image(s) are in no class folder and are left out, "
-                      f"for example {beside[0].name}", stacklevel=2)
-    images = np.stack(_read_all(path, files, size, background))  # (N, H, W, 3)
-    counts = torch.tensor([len(part) for part in by_class])
-    labels = torch.arange(len(classes)).repeat_interleave(counts)
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), labels
+                      f"for example {beside[0].name}", stacklevel=3)
+    return files, [k for k, part in enumerate(by_class) for _ in part]
 
 
 def _files_of(folder):

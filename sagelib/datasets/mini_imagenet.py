@@ -17,11 +17,12 @@ import torch
 
 from .._stamp import cores
 from ._few_shot import FewShot
-from ._files import image_files, warn_left_out
 from ._image import read_image
+from ._image_files import image_files, warn_left_out
 from ._safe_pickle import load_arrays
 
 SIZE, EACH = 84, 600
+IMAGES = dict(train=64 * EACH, held_out=16 * EACH, height=SIZE, width=SIZE)  # held out: the validation classes
 CLASSES = {
     "train": """
         n01532829 n01558993 n01704323 n01749939 n01770081 n01843383 n01910747 n02074367 n02089867 n02091831

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from ._dataset import Dataset, measured
 
+IMAGES = dict(train=1000, held_out=1000, height=32, width=32)
 FILLS = ("striped", "dotted")
 SHAPES = {  # which points (u, v), at distance r of the centre, lie in a shape of radius about 1
     "disc": lambda u, v, r: r < 1,

@@ -25,6 +25,7 @@ MORE = {  # as in SHAPES: which points (u, v), at distance r of the centre, lie 
     "star": lambda u, v, r: r < 0.62 + 0.42 * torch.cos(5 * torch.atan2(u, -v)),
 }
 ALL = SHAPES | MORE
+IMAGES = dict(train=16 * 60, held_out=6 * 60, height=32, width=32)  # held out: the validation classes
 PARTS = {"train": tuple(ALL)[:8], "val": tuple(ALL)[8:11], "test": tuple(ALL)[11:]}
 
 

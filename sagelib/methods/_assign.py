@@ -1,7 +1,7 @@
 """Co-Mixup's search: which input each output shows in each cell, output after output, sweep after sweep.
 
 The steps and their order are those of the authors' code; the difference is that each labelling is solved exactly
-(_potts.py). Tensor operations throughout, on the device of the inputs: nothing here waits for a value.
+(_potts.py). Tensor operations throughout: on an NVIDIA GPU nothing here waits for a value.
 """
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,11 @@ def assign(cost, alike, start, beta, gamma, threshold, sweeps):
 
     P partitions at once. cost (P, n, 4, 4): of showing an input in a cell; alike (P, n, n): how much two inputs count
     as the same; start (P, n, 4, 4). A partition that a sweep did not change by a millionth is left as it is.
+    Float64, on the CPU unless the device is an NVIDIA GPU, the one kind that solves the labellings itself.
     """
+    home = cost.device
+    if home.type not in ("cpu", "cuda", "meta"):
+        cost, alike, start = cost.cpu(), alike.cpu(), start.cpu()
     cost, alike, cells = cost.detach().double(), alike.detach().double(), start.shape[2] * start.shape[3]
     beta, gamma, repel = beta / cells, gamma / cells, torch.zeros_like(alike, dtype=torch.float64)
     z = (start[..., None] == torch.arange(cost.shape[1], device=start.device)).double()
@@ -33,7 +37,7 @@ def assign(cost, alike, start, beta, gamma, threshold, sweeps):
         value = objective(z, cost, beta, gamma)
         moving = moving & ((last - value).abs() >= 1e-6 * value.abs())
         last = value
-    return z.float()
+    return z.float().to(home)
 
 
 def objective(z, cost, beta, gamma):

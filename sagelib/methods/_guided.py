@@ -24,6 +24,9 @@ class Guided(Method):
         """Weights of the clean and of the mixed loss in a step; a clean weight of 0 leaves no gradient of it."""
         return 0.0, 1.0
 
+    def units(self):
+        return 6 if self.weights()[0] > 0 else 5
+
     def clean_loss(self, logits, y):
         """The loss whose gradient by the images is the saliency."""
         return cross_entropy(logits, y)

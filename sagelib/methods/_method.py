@@ -94,6 +94,11 @@ class Method:
         """Loss of logits (B, K) for soft labels (B, K), a scalar; computed in float32."""
         return LOSSES[self.loss](logits, y)
 
+    def units(self):
+        """Passes of a step through the network, forward and backward: 3, that is forward, backward to the layers'
+        inputs, backward to the weights. A first pass that gives saliency adds 2, or 3 if it also trains the weights."""
+        return 3
+
     def state(self):
         """What one step leaves for the next, as tensors for a checkpoint: for most methods nothing."""
         return {}

@@ -15,10 +15,11 @@ ENOUGH = 1 << 29  # capacities are 32-bit integers: costs are scaled so that non
 
 
 def energy(labels, unary, down, right):
-    """Cost of labels (B, h, w) in {0, 1, 2}, (B,), float64: sites plus neighbours.
+    """Cost of labels (B, h, w) in {0, 1, 2}, (B,), float64, on the CPU: sites plus neighbours.
 
     unary (B, 3, h, w); down (B, h - 1, w) and right (B, h, w - 1): the weights w of vertical and horizontal pairs.
     """
+    labels, unary, down, right = (z.cpu() for z in (labels, unary, down, right))
     sites = unary.double().gather(1, labels[:, None]).sum((1, 2, 3))
     vertical, horizontal = labels.diff(dim=1), labels.diff(dim=2)
     return sites + (down * vertical**2).double().sum((1, 2)) / 4 + (right * horizontal**2).double().sum((1, 2)) / 4

@@ -1,4 +1,9 @@
-"""From normalised images to pixels and back, for methods that look at colours. No difference from what data sets do."""
+"""From normalised images to pixels and back, for methods that look at colours, and OpenCV's arithmetic on them.
+
+The first two do what data sets do, without a difference.
+"""
+import torch
+
 from .._constants import by_channel
 
 
@@ -14,3 +19,18 @@ def to_pixels(x, mean, std):
 def from_pixels(p, mean, std):
     """Images (B, C, H, W) in [0, 1] normalised, float32: `to_pixels` backwards."""
     return (p.float() - by_channel(mean, p.device)) / by_channel(std, p.device)
+
+
+def multiply_add(x, weight, z):
+    """x * weight + z in float32, rounded once, for a weight that is rounded to float32 first: no float64 is needed.
+
+    T. Dekker, "A floating-point technique for extending the available precision", 1971: the rounding errors of the
+    product and of the sum are numbers too. Factors are split into halves of 12 bits, whose products are exact.
+    """
+    weight = torch.full((), weight, device=x.device)
+    (x1, x2), (w1, w2) = ((high := 4097 * v - (4097 * v - v), v - high) for v in (x, weight))
+    product = x * weight
+    lost = x2 * w2 - (((product - x1 * w1) - x2 * w1) - x1 * w2)  # product + lost is x * weight
+    total = product + z
+    part = total - product
+    return total + (((product - (total - part)) + (z - part)) + lost)

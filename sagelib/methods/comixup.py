@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from .._modes import batch_statistics
+from .._modes import batch_statistics, without_autocast
 from ..losses import cross_entropy
 from ..saliency import normalise
 from ._assign import assign
@@ -42,8 +42,7 @@ def mix(x, y, s, prior, start, distance, *, beta=0.32, gamma=1.0, eta=0.05, omeg
         found = [tuple(t.shape) for t in (s, prior, start, distance)]
         raise ValueError(f"for {b} images of {h} x {w}: saliency {(b, 1, h, w)}, prior {(b,)}, start "
                          f"{(b, CELLS, CELLS)}, distance {(b, b)}; not {found}")
-    kind = x.device.type if torch.amp.is_autocast_available(x.device.type) else "cpu"
-    with torch.autocast(kind, enabled=False):  # pictures and labels are no place for half precision
+    with without_autocast(x.device):  # pictures and labels are no place for half precision
         return _mix(x, y, s.float(), prior.float().reshape(p, n), start.reshape(p, n, CELLS, CELLS),
                     distance.float().reshape(p, n, n), beta, gamma, eta, omega, threshold, sweeps)
 

@@ -85,6 +85,9 @@ class GuidedMixup(Method):
 
     source: str = choice("spectral", "gradient")
 
+    def units(self):
+        return 5 if self.source == "gradient" else 3
+
     def mix(self, x, y, net=None):
         if self.source == "spectral":
             s = spectral_residual(x)

@@ -6,6 +6,7 @@ RandAugment, after which a salient square of the original is put back. The label
 the label's logit, its largest absolute value over the channels, as in the paper. The difference: the paper draws
 squares until one fits, here one is drawn at once from all that do.
 """
+import math
 from dataclasses import dataclass
 
 import torch
@@ -30,11 +31,18 @@ def boxes(s, size, quantile, keys, salient=False):
     if keys.shape != worth.shape:
         raise ValueError(f"a square of {sides[0]} x {sides[1]} has {worth.shape[1]} places in {h} x {w} pixels: "
                          f"keys must be {tuple(worth.shape)}, not {tuple(keys.shape)}")
-    limit = worth.quantile(quantile, 1, keepdim=True)
+    limit = _quantile(worth, quantile)
     allowed = worth >= limit if salient else worth <= limit
     place = torch.where(allowed, keys, -1).argmax(1)
     top, left = place // (w - sides[1] + 1), place % (w - sides[1] + 1)
     return torch.stack([top, left, top + sides[0], left + sides[1]], 1)
+
+
+def _quantile(z, q):
+    """The q-quantile of each row of z (B, N), between neighbours linear, (B, 1); torch's may need float64."""
+    z, rank = z.sort(1).values, q * (z.shape[1] - 1)
+    below, above = z[:, int(rank), None], z[:, math.ceil(rank), None]
+    return torch.lerp(below, above, rank - int(rank))
 
 
 def mix(x, y, box, augmented=None):

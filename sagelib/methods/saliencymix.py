@@ -8,15 +8,17 @@ The published code differs from the paper in two ways, which `published=True` re
 image's partner, serves the whole batch; and the detector is fed with normalised floats, of which it reads single bytes
 as the centre pixels, so that its peak is nearly noise.
 """
+import math
+import numbers
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
-from .._constants import scalar
+from ..saliency import at_least_float32
 from . import cutmix
 from ._method import Method, check_saliency, choice, number, per_channel
-from ._pixels import to_pixels
+from ._pixels import multiply_add, to_pixels
 
 RADII = (12, 24, 48, 28, 56, 112)  # pixels: half sides of the six surrounds
 GREY = (3735, 19235, 9798)  # OpenCV's blue, green, red in 1/32768, for channels 0, 1, 2 as they come
@@ -32,14 +34,18 @@ def box(saliency_map, lam):
     """Top, left, bottom, right around the peak of a map (H, W), or of each map (B, H, W): (4,) or (B, 4).
 
     The sides are int(sqrt(1 - lam) * H) and W, made even, and clipped at the border. The first of equal
-    peaks counts.
+    peaks counts. lam: a number, then in float64, or a tensor, () or (B,), in its own precision, at least float32: a
+    side can then differ by a pixel where sqrt(1 - lam) is within 2e-7 of a whole number of pixels over H.
     """
     h, w = saliency_map.shape[-2:]
     flat = saliency_map.flatten(-2)
     places = torch.arange(h * w, device=flat.device)
     peak = torch.where(flat == flat.amax(-1, keepdim=True), places, h * w - 1).amin(-1)
-    side = (1 - scalar(lam, flat.device, torch.float64)).clamp(0, 1).sqrt()
-    half = (side * h).long() // 2, (side * w).long() // 2
+    if isinstance(lam, numbers.Real):
+        half = [int(math.sqrt(min(max(1 - lam, 0), 1)) * n) // 2 for n in (h, w)]
+    else:
+        side = (1 - at_least_float32(torch.as_tensor(lam, device=flat.device))).clamp(0, 1).sqrt()
+        half = [(side * n).long() // 2 for n in (h, w)]
     low, high = ([(at + sign * reach).clamp(0, size) for at, reach, size in ((peak // w, half[0], h),
                                                                              (peak % w, half[1], w))]
                  for sign in (-1, 1))
@@ -66,10 +72,9 @@ def fine_grained_of_floats(x):
     The surrounds are those of the floats; the centre at row i, column j is byte j of row i's memory, so that
     a row is judged by the bytes of its first quarter alone.
     """
-    blue, green, red = (torch.full((), v, device=x.device).double() for v in (0.114, 0.587, 0.299))
-    grey = x[:, 1].float() * green.float()
-    grey = (x[:, 0].double() * blue + grey.double()).float()  # in float64: OpenCV rounds once for both operations
-    grey = (x[:, 2].double() * red + grey.double()).float()
+    grey = x[:, 1].float() * 0.587
+    grey = multiply_add(x[:, 0].float(), 0.114, grey)  # OpenCV rounds once for both operations
+    grey = multiply_add(x[:, 2].float(), 0.299, grey)
     for _ in range(2):
         for axis in (2, 1):
             a, b, c = _neighbours(grey, axis)

@@ -30,7 +30,7 @@
 
 # %% tags=["parameters"]
 model = "preactresnet18"
-width = 8                # channels of the first stage; the paper's network has 64
+width = 8                # channels of the first stage, or the network's own measure of width; 0: its own value, as in the paper
 batch = 20               # images in a batch; the paper has 100
 sides = [["vanilla", {}], ["mixup", {}], ["cutmix", {}], ["sage", {}], ["sage", {"fraction": 1.0}],
          ["sage", {"reuse": 0}], ["sage_merged", {}]]  # methods and options; "all": every method, as it comes
@@ -58,7 +58,7 @@ given = parameters.checked(model=model, width=width, batch=batch, sides=sides, r
                            precision=precision, channels_last=channels_last, compile_network=compile_network,
                            device=device, seed=seed, results=results)
 given = parameters.settled("step_time", given)
-sides, device = given["sides"], device or ("cuda" if torch.cuda.is_available() else "cpu")
+sides, width, device = given["sides"], given["width"], device or ("cuda" if torch.cuda.is_available() else "cpu")
 torch.set_num_threads(threads)
 # the same batch again and again: with the usual learning rate the network would know it by heart
 recipe = Recipe(epochs=1, lr=1e-6, precision=precision, channels_last=channels_last, compile=compile_network)
@@ -74,7 +74,7 @@ train = catalog.load(datasets, "shapes", train=20 * batch, test=10)[0].to(device
 def run_of(name, options):
     """A method's training run and a function that makes one of its steps."""
     torch.manual_seed(seed)
-    net = catalog.load(models, model, classes=10, **({"width": width} if model == "preactresnet18" else {})).to(device)
+    net = catalog.load(models, model, classes=10, **({"width": width} if width else {})).to(device)
     known = {k: getattr(train, k) for k in ("mean", "std") if k in catalog.defaults(methods, name)}
     method = catalog.load(methods, name, **known, **options).seed(seed, device)
     run = Run(net, Batches(train, batch, generator=torch.Generator(device).manual_seed(seed)), method, recipe)
@@ -234,7 +234,8 @@ show.table(["bfloat16 against float32", ""], [["correlation of the maps", agreem
 # %%
 # NBVAL_IGNORE_OUTPUT
 record = records.make_timing(what="step_time", rows=rows, device=device,
-                             parameters={**parameters.recorded(given), "bf16_agreement": agreement})
+                             parameters={**parameters.recorded(given), "network": {"name": model, "width": width},
+                                         "bf16_agreement": agreement})
 written = records.write(record, results)
 assert records.read(written) == record
 show.table(["record", "hardware"], [[written, record["hardware"]["gpu"] or record["hardware"]["cpu"]]])
