@@ -60,43 +60,48 @@ def attempt(folder):
     folder = Path(folder)
     asked = json.loads((folder / "attempt.json").read_text())
     cell, results, out = Cell(**asked["cell"]), Path(asked["results"]), asked["out"]
-    common = {k: asked[k] for k in ("root", "device") if asked.get(k)}
     what, record = _left(cell, _published(cell.notebook, results), out)
     if what == TRAIN and recover(cell, out, results):
         what, record = _left(cell, _published(cell.notebook, results), out)
     if what in (TRAIN, RETRAIN):
-        execute(
-            cell.notebook,
-            folder,
-            {
-                **cell.parameters,
-                **common,
-                "results": str(folder / "results"),
-                "checkpoints": f"{out}/checkpoints",
-                "networks": _networks(out, record),
-                "progress": False,
-            },
-        )
-    if what == TRAIN:
-        (made,) = (folder / "results").rglob("*.json")
-        record = records.read(publish(made, results))
+        made = _train(cell, folder, asked, record)
+        record = records.read(publish(made, results)) if what == TRAIN else record
     published = records.path(record, results)
     if not cell.evaluated(record):
-        execute(
-            cell.then,
-            folder,
-            {
-                **cell.then_parameters,
-                **common,
-                "record": str(published),
-                "networks": _networks(out),
-                "weights_file": str(_weights(record, out)),
-            },
-        )
-        keep_notebook(
-            folder / f"{cell.then}.ipynb", published.with_stem(f"{published.stem}-{cell.then}")
-        )
+        _evaluate(cell, folder, asked, published, _weights(record, out))
     return published
+
+
+def _train(cell, folder, asked, record=None):
+    """Run the cell's notebook; returns the file of the record that came of it. `record`: the one
+    that is there already, where the run is trained again."""
+    places = {
+        "results": str(folder / "results"),
+        "checkpoints": f"{asked['out']}/checkpoints",
+        "networks": _networks(asked["out"], record),
+    }
+    execute(
+        cell.notebook, folder, {**cell.parameters, **_common(asked), **places, "progress": False}
+    )
+    (made,) = (folder / "results").rglob("*.json")
+    return made
+
+
+def _evaluate(cell, folder, asked, published, weights):
+    """Run the notebook that evaluates the network in the file `weights`, and keep it beside the
+    record at `published`, to which it adds the evaluation."""
+    places = {
+        "record": str(published),
+        "networks": _networks(asked["out"]),
+        "weights_file": str(weights),
+    }
+    execute(cell.then, folder, {**cell.then_parameters, **_common(asked), **places})
+    evaluated = folder / f"{cell.then}.ipynb"
+    keep_notebook(evaluated, published.with_stem(f"{published.stem}-{cell.then}"))
+
+
+def _common(asked):
+    return {name: asked[name] for name in ("root", "device") if asked.get(name)}
 
 
 def remaining(cells, results, out):
