@@ -158,7 +158,7 @@ whole = {m: round(sum(both)) for m, both in units.items()}
 assert abs(times["sage"] - 2) < 0.005 * 2 and abs(times["sage, reuse 0"] - 5 / 3) < 0.005 * 5 / 3
 assert all(steps[m] == steps["vanilla"] for m in ("mixup", "cutmix", "manifold_mixup", "saliencymix"))
 assert steps["puzzlemix"] == steps["sage, reuse 0"] and abs(times["comixup"] - times["sage"]) < 1e-3
-for m in METHODS:  # whole units, less the gradient by the first layer's input where nobody asks for it
+for m in METHODS:  # whole units, less the first layer's gradient with respect to its input where nobody asks for it
     assert abs(sum(steps[m]) / (2 * (whole[m] * forward[name] - first[name])) - 1) < 1e-3
 show.table(["method", "forward", "backward", "over vanilla"], [[m, *both, times[m]] for m, both in units.items()],
            f"Units of work in a step, {name}. A unit is a forward pass.")
