@@ -14,6 +14,7 @@ make_environment() {
   "$python" ci/environment.py || fail "the environment, see above"
   PATH="$PWD/.venv/bin:$PATH"
   export PATH PYDEVD_DISABLE_FILE_VALIDATION=1 JUPYTER_PLATFORM_DIRS=1
+  unset PYTHONDONTWRITEBYTECODE # pip compiles nothing (ci/environment.py): each process would compile its imports anew
 }
 
 # The browser of the tests: one that is there, or Debian's, or playwright's own.

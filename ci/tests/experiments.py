@@ -2,6 +2,7 @@
 kernel."""
 
 import contextlib
+import sys
 from pathlib import Path
 
 import nbformat
@@ -10,6 +11,20 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 EXPERIMENTS = Path(__file__).parents[2] / "notebooks/experiments"
+
+
+@contextlib.contextmanager
+def notebook_shell():
+    """IPython in this process, empty, for the cells of a notebook. Its module stands for `__main__`
+    only meanwhile: torch.multiprocessing's children start from the real one."""
+    main = sys.modules["__main__"]
+    shell = InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}))
+    shell.reset(new_session=False)
+    sys.modules["__main__"] = shell.user_module
+    try:
+        yield shell
+    finally:
+        sys.modules["__main__"] = main
 
 
 def execute(name, folder, parameters, kernel=False):
@@ -21,9 +36,7 @@ def execute(name, folder, parameters, kernel=False):
             notebook, out, cwd=folder, progress_bar=False, parameters=parameters
         )
         return
-    shell = InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}))
-    shell.reset(new_session=False)
-    with contextlib.chdir(folder):
+    with notebook_shell() as shell, contextlib.chdir(folder):
         for cell in nbformat.read(notebook, 4).cells:
             if cell.cell_type == "code":
                 shell.run_cell(cell.source).raise_error()

@@ -9,6 +9,7 @@ from pathlib import Path
 from sagelib import records
 
 TOP = Path(__file__).parents[2]
+HANGS = 1500  # seconds after which a process is taken for one that hangs; no test depends on its speed
 PLANS = TOP / "book/plans"
 PLAN = """
 title: Four small runs
@@ -29,7 +30,7 @@ def command(plan, tmp_path, *more):
 
 
 def swept(plan, tmp_path, *more):
-    return subprocess.run(command(plan, tmp_path, *more), capture_output=True, text=True, cwd=TOP, timeout=300)
+    return subprocess.run(command(plan, tmp_path, *more), capture_output=True, text=True, cwd=TOP, timeout=HANGS)
 
 
 def attempts(tmp_path):
@@ -49,7 +50,7 @@ def alive(tmp_path):
     return found
 
 
-def wait(condition, seconds=90):
+def wait(condition, seconds=HANGS):
     end = time.time() + seconds
     while not condition() and time.time() < end:
         time.sleep(0.2)

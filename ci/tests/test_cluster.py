@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sweeps import PLANS, TOP, alive, attempts, command, four_records, wait
+from sweeps import HANGS, PLANS, TOP, alive, attempts, command, four_records, wait
 
 CLUSTER = """
 import contextlib, sys, threading, time
@@ -40,7 +40,10 @@ def kill_one_in_the_middle():
     cluster.remove_node(node, allow_graceful=False)  # SIGKILL of the node's processes
     print("a node was killed", flush=True)
     time.sleep(2)
-    cluster.add_node(num_cpus=1)
+    for _ in range(10):  # on a busy machine a new node may miss Ray's own deadline
+        with contextlib.suppress(Exception):
+            cluster.add_node(num_cpus=1)
+            return
 
 
 threading.Thread(target=kill_one_in_the_middle, daemon=True).start()
@@ -55,12 +58,12 @@ def test_a_cluster_of_two_nodes_loses_one_in_the_middle_and_no_run(plan, tmp_pat
     (tmp_path / "drive.py").write_text(CLUSTER)
     quiet = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "HOME": str(tmp_path)}
     driver = subprocess.run([sys.executable, str(tmp_path / "drive.py"), str(file), str(tmp_path / "results"),
-                             str(tmp_path / "out")], capture_output=True, text=True, cwd=TOP, env=quiet, timeout=400)
+                             str(tmp_path / "out")], capture_output=True, text=True, cwd=TOP, env=quiet, timeout=HANGS)
     assert driver.returncode == 0, driver.stdout + driver.stderr
     assert "a node was killed" in driver.stdout and "[4/4 done, 0 running, 0 failed" in driver.stdout
     assert all(len(r["curve"]) == 12 for r in four_records(tmp_path))
     assert len(attempts(tmp_path)) == 5  # the one that was killed, once more
-    wait(lambda: not alive(tmp_path), 30)
+    wait(lambda: not alive(tmp_path))
 
 
 SRUN = """#!/bin/bash
@@ -81,11 +84,11 @@ def test_the_slurm_example_runs_where_slurms_commands_answer(plan, tmp_path):
                  SLURM_CPUS_PER_TASK="2", HOME=str(tmp_path))
     asked = [*command(file, tmp_path, "--threads", "1", "--gpus", "0")[3:]]
     ended = subprocess.run(["bash", PLANS / "sweep.sbatch", *asked], env={**os.environ, **slurm, "PATH": path},
-                           cwd=TOP, capture_output=True, text=True, timeout=300)
+                           cwd=TOP, capture_output=True, text=True, timeout=HANGS)
     assert ended.returncode == 0 and "[4/4 done, 0 running, 0 failed" in ended.stdout, ended.stdout + ended.stderr
     four_records(tmp_path)
     assert (tmp_path / ".ray/auth_token").stat().st_mode & 0o077 == 0  # nobody else may reach the cluster
-    wait(lambda: not alive(tmp_path), 60)
+    wait(lambda: not alive(tmp_path))
 
 
 def test_shell_scripts_are_clean():

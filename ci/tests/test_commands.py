@@ -21,7 +21,8 @@ import nbformat
 import papermill.cli
 import pytest
 import torch
-from test_experiment import execute
+from experiments import execute
+from sweeps import HANGS
 from test_recipes import RECIPES
 
 from sagelib import SAGE, _plan, catalog, parameters, records, sweep
@@ -171,7 +172,7 @@ def test_every_command_is_known_here():
 def run(words, folder=TOP, **environment):
     """A command in a process of this environment; returns what it printed, fails with it."""
     words = [str(BIN / Path(words[0]).name), *map(str, words[1:])]
-    ended = subprocess.run(words, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300,
+    ended = subprocess.run(words, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=HANGS,
                            env={**os.environ, "PYTHONPATH": str(TOP), **environment})
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
     return ended.stdout

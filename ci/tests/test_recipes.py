@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from sweeps import HANGS
 
 TOP = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -39,7 +40,7 @@ def tree(tmp_path_factory):
 
 def there(tree, *words):
     """Run a command of this environment in the copy; returns what it printed, fails with it."""
-    ended = subprocess.run([BIN / words[0], *words[1:]], cwd=tree, capture_output=True, text=True, timeout=300,
+    ended = subprocess.run([BIN / words[0], *words[1:]], cwd=tree, capture_output=True, text=True, timeout=HANGS,
                            env={**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"})
     assert ended.returncode == 0, ended.stdout[-5000:] + ended.stderr[-5000:]
     return ended.stdout

@@ -7,9 +7,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import nbformat
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
+from experiments import notebook_shell
 from made_records import KINDS, make
-from traitlets.config import Config
 
 from sagelib import records, scorecard, show
 
@@ -48,9 +47,7 @@ def names(source, context):
 def test_cells_on_records_bear_every_set(path, made, tmp_path, capsys):
     """Parameters, set-up and the cells tagged "records", with `results` set, in one process: no error."""
     kind, folder = made
-    shell = InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}))
-    shell.reset(new_session=False)
-    with contextlib.chdir(tmp_path):
+    with notebook_shell() as shell, contextlib.chdir(tmp_path):
         for cell in tagged(path, "parameters", "setup", "records"):
             shell.run_cell(cell.source).raise_error()
             if "parameters" in cell.metadata.get("tags", []):

@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 from experiments import execute
-from sweeps import PLAN, PLANS, TOP, alive, attempts, command, four_records, swept, wait
+from sweeps import HANGS, PLAN, PLANS, TOP, alive, attempts, command, four_records, swept, wait
 
 from sagelib import _attempt, _plan, catalog, methods, parameters, records, sweep
 from sagelib._attempt import publish, short
@@ -212,7 +212,7 @@ def test_the_printed_command_on_a_few_shot_plan_runs_once(tmp_path):
     asked = command(PLANS / "table_2.yml", tmp_path, "--only", "method=vanilla")
     asked[asked.index("small")] = "tiny"
     for said in ("0 done, 1 to run", "1 done, 0 to run"):
-        ended = subprocess.run(asked, capture_output=True, text=True, cwd=TOP, timeout=300)
+        ended = subprocess.run(asked, capture_output=True, text=True, cwd=TOP, timeout=HANGS)
         assert ended.returncode == 0 and said in ended.stdout, ended.stdout + ended.stderr
     assert len(attempts(tmp_path)) == 1
 
@@ -255,8 +255,8 @@ def test_a_stopped_driver_loses_nothing_and_leaves_nothing_running(signal_, plan
     wait(lambda: list((tmp_path / "out").glob("checkpoints/*.pt")))
     assert sum("ipykernel" in what for what in alive(tmp_path).values()) >= 1
     driver.send_signal(signal_)
-    assert driver.wait(30) == (130 if signal_ == signal.SIGINT else -9)
-    wait(lambda: not alive(tmp_path), 30)
+    assert driver.wait(HANGS) == (130 if signal_ == signal.SIGINT else -9)
+    wait(lambda: not alive(tmp_path))
     begun = len(attempts(tmp_path))
     saved = list((tmp_path / "out").glob("checkpoints/*.pt"))
     ended = swept(file, tmp_path)
@@ -272,10 +272,10 @@ def test_a_killed_attempt_is_tried_again(plan, tmp_path):
     driver = subprocess.Popen(asked, cwd=TOP, stdout=subprocess.PIPE, text=True)
     wait(lambda: list((tmp_path / "out").glob("checkpoints/*.pt")))
     os.kill(next(p for p, what in alive(tmp_path).items() if "sagelib._attempt" in what), signal.SIGKILL)
-    said, _ = driver.communicate(timeout=200)
+    said, _ = driver.communicate(timeout=HANGS)
     assert driver.returncode == 0 and "was killed; it is tried again" in said
     assert len(records.every(tmp_path / "results")) == 2 and len(attempts(tmp_path)) == 3
-    wait(lambda: not alive(tmp_path), 30)
+    wait(lambda: not alive(tmp_path))
 
 
 def test_two_sweeps_in_one_folder_are_refused(plan, tmp_path):
@@ -420,7 +420,7 @@ def test_a_run_whose_attempt_is_killed_just_before_its_publication_is_not_traine
     (tmp_path / "hook").mkdir()
     (tmp_path / "hook/sitecustomize.py").write_text(KILL)
     path = os.pathsep.join(filter(None, [str(tmp_path / "hook"), os.environ.get("PYTHONPATH")]))
-    killed = subprocess.run(command(file, tmp_path, *only), cwd=TOP, capture_output=True, timeout=300, env={
+    killed = subprocess.run(command(file, tmp_path, *only), cwd=TOP, capture_output=True, timeout=HANGS, env={
         **os.environ, "PYTHONPATH": path, "PUBLISHED": str(tmp_path / "results")})
     assert killed.returncode == -signal.SIGKILL and not list((tmp_path / "results").rglob("*.json"))
     left, = (tmp_path / "out").glob("attempts/*/*/results/**/*.json")
