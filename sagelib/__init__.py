@@ -5,20 +5,29 @@
     x, y = mix(x, target)
 """
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # for editors: at run time they are imported when they are asked for
+    from .method import Method, Mixed
+    from .mixer import SAGE, CoMixup, CutMix, ManifoldMixup, Mixer, Mixup, PuzzleMix, SaliencyMix
 
 try:
     __version__ = version("sagelib")
 except PackageNotFoundError:  # run from a checkout that was not installed
     __version__ = "0+unknown"
 
-__all__ = ["SAGE", "CoMixup", "CutMix", "DropIn", "ManifoldMixup", "Mixup", "PuzzleMix", "SaliencyMix"]
+__all__ = ["SAGE", "CoMixup", "CutMix", "ManifoldMixup", "Method", "Mixed", "Mixer", "Mixup", "PuzzleMix",
+           "SaliencyMix"]
 
 
 def __getattr__(name):
-    """The drop-in classes, imported when they are asked for: a tool that needs no torch does not wait for it."""
+    """What a user's loop needs, imported when it is asked for: a tool that needs no torch does not wait for it."""
+    if name in ("Method", "Mixed"):
+        from . import method
+        return getattr(method, name)
     if name in __all__:
-        from . import drop_in
-        return getattr(drop_in, name)
+        from . import mixer
+        return getattr(mixer, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -9,10 +9,3 @@ def by_channel(values, device):
     if not isinstance(values, torch.Tensor):
         values = torch.stack([torch.full((), float(v), device=device) for v in values])
     return values.to(device, torch.float32).flatten()[:, None, None]
-
-
-def scalar(value, device, dtype=torch.float32):
-    """A number or a tensor as a tensor of this type on this device."""
-    if isinstance(value, (int, float)):
-        return torch.full((), float(value), device=device, dtype=dtype)
-    return torch.as_tensor(value, device=device, dtype=dtype)

@@ -37,7 +37,7 @@ class Run:
         self.stream = torch.cuda.Stream(self.device) if gpu else None
         self.step = self._step
         if gpu and graph:
-            self.step = Captured(self._step, batches.size, list(self._generators().values()), method.host)
+            self.step = Captured(self._step, batches.size, list(self._generators().values()), method.cpu_rng)
 
     def place(self):
         """The run's own stream, for what it does between `begin` and `end`."""
@@ -93,10 +93,11 @@ class Run:
             x = x.contiguous(memory_format=torch.channels_last)
         self.optimizer.zero_grad()
         with self.autocast():
-            loss = self.method.backward(self.forward, x, y, self.scaler.scale)
+            loss = self.method.loss(self.forward, x, y, self.scaler)
+        self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return loss
+        return loss.detach()
 
     def settings(self):
         """All that decides the result, for error messages and to refuse a checkpoint of another run."""
@@ -117,7 +118,7 @@ class Run:
         state = {"settings": self.settings(), "curve": self.curve, "net": self.net.state_dict(), "best": self.best,
                  "optimizer": self.optimizer.state_dict()["state"], "scaler": self.scaler.state_dict(),
                  "generators": {k: g.get_state() for k, g in self._generators().items()},
-                 "host": self.method.host.getstate() if self.method.host else None, "method": self.method.state(),
+                 "host": self.method.cpu_rng.getstate() if self.method.cpu_rng else None, "method": self.method.state(),
                  "torch": torch.get_rng_state(),
                  "cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None}
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
@@ -145,8 +146,8 @@ class Run:
         self.scaler.load_state_dict(state["scaler"])
         for name, generator in self._generators().items():
             generator.set_state(state["generators"][name])
-        if self.method.host and state["host"]:
-            self.method.host.setstate(state["host"])
+        if self.method.cpu_rng and state["host"]:
+            self.method.cpu_rng.setstate(state["host"])
         self.method.load_state(state["method"], self.device)
         torch.set_rng_state(state["torch"])
         if state["cuda"] is not None and self.device.type == "cuda":

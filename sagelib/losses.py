@@ -3,6 +3,7 @@
 One logit for two classes, logits and labels (B, 1), counts as the logits (-z/2, z/2): both losses are then binary
 cross-entropy of the logit z.
 """
+import torch
 import torch.nn.functional as F
 
 from ._modes import without_autocast
@@ -38,6 +39,21 @@ def _one_logit(logits, y):
 def _binary(logits, y):
     logits = at_least_float32(logits)
     return F.binary_cross_entropy_with_logits(logits, y.to(logits.dtype))
+
+
+def logits_of(out, classes):
+    """Logits (B, classes) of what a network gave: a tensor, the first of several, or something that has logits."""
+    out = out["logits"] if isinstance(out, dict) and "logits" in out else getattr(out, "logits", out)
+    out = out[0] if isinstance(out, (tuple, list)) else out
+    if not isinstance(out, torch.Tensor):
+        keys = f" with {', '.join(map(repr, out))}" if isinstance(out, dict) else ""
+        raise ValueError(f"the network gives a {type(out).__name__}{keys}; it must give logits, or something that has "
+                         "logits: bind a wrapper that does")
+    if out.ndim != 2 or out.shape[1] != classes:
+        hint = "; one logit for two classes is num_classes=1" if out.ndim == 2 and out.shape[1] == 1 else ""
+        raise ValueError(f"the network gives {tuple(out.shape)}; with num_classes={classes} it must give logits "
+                         f"(B, {classes}){hint}")
+    return out
 
 
 LOSSES = {"bce": bce, "cross_entropy": cross_entropy}

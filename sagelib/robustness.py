@@ -14,8 +14,8 @@ import torch.nn.functional as F
 
 from ._autoattack import autoattack
 from ._constants import by_channel
-from ._gradient import gradient
 from ._modes import evaluation_mode
+from .stored_grad import gradient
 
 LINF, L2, VARIANCE = 8 / 255, 0.5, 0.01  # the paper's budgets
 PERTURBATIONS = ("gaussian", "fgsm", "fgm")

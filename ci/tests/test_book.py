@@ -170,7 +170,7 @@ def test_the_reference_has_a_section_and_a_line_for_every_public_file(pages):
         found += [folder + name for _, name, _ in sections]
     assert sorted(f for f in found if "/_" not in f"/{f}") == sorted(public_files())
     assert [f for f in found if "/" not in f][:4] == ["drop_in.py", "saliency.py", "mask.py", "rearrange.py"]
-    for base in ("_drop_in.DropIn", "methods._method.Method", "methods._method.Mixed", "methods._guided.Guided"):
+    for base in ("_drop_in.Mixer", "methods._method.Method", "methods._method.Mixed", "methods._guided.Guided"):
         assert f".. autoclass:: sagelib.{base}\n" in text
 
 

@@ -5,6 +5,7 @@ import random
 import pytest
 import torch
 from devices import FAR, far_device
+from steps import train_step
 from torch.testing import assert_close
 
 from sagelib import (
@@ -59,8 +60,8 @@ def test_every_methods_step(name, options, tiny, images):
     near, far = tiny(), tiny()
     with far_device():
         far.to(FAR)
-        one = catalog.load(methods, name, **options).seed(1).backward(near, x, y)
-        two = catalog.load(methods, name, **options).seed(1).backward(far, x.to(FAR), y.to(FAR))
+        one = train_step(catalog.load(methods, name, **options).seed(1), near, x, y)
+        two = train_step(catalog.load(methods, name, **options).seed(1), far, x.to(FAR), y.to(FAR))
         assert two.device == FAR
         assert_close(two.cpu(), one)
         for p, q in zip(far.parameters(), near.parameters(), strict=True):
@@ -75,7 +76,7 @@ def test_every_drop_in(kind, tiny, images):
         with far_device():
             net = tiny().to(device)
             mix = kind(10, **({"prob": 1.0} if kind is SaliencyMix else {})).bind(net)
-            mix.method.host = random.Random(0)
+            mix.method.cpu_rng = random.Random(0)
             torch.manual_seed(0)
             loss = mix.loss(images[0].to(device), images[1].to(device))
             loss.backward()

@@ -5,6 +5,7 @@ import loops
 import pytest
 import torch
 import torch.nn.functional as F
+from steps import train_step
 from torch.testing import assert_close
 
 from sagelib import catalog, methods
@@ -44,15 +45,15 @@ def test_same_seed_same_gradient_and_another_seed_another(name, tiny):
         net = tiny()
         method = catalog.load(methods, name).seed(seed)
         for _ in range(2):
-            method.backward(net, x, y)
+            train_step(method, net, x, y)
         return torch.cat([p.grad.flatten() for p in net.parameters()])
 
     assert torch.equal(gradient(1), gradient(1))
     method = catalog.load(methods, name).seed(1)
-    method.backward(tiny(), x, y)
+    train_step(method, tiny(), x, y)
     fresh = catalog.load(methods, name).seed(1)
     fixed = (torch.equal(method.generator.get_state(), fresh.generator.get_state())
-             and method.host.getstate() == fresh.host.getstate())  # it drew nothing
+             and method.cpu_rng.getstate() == fresh.cpu_rng.getstate())  # it drew nothing
     assert torch.equal(gradient(1), gradient(2)) == fixed
 
 
@@ -80,12 +81,12 @@ def test_one_hot_pictures(name, tiny):
 def test_backward_adds_to_the_gradient_and_reports_the_loss(name, loss, tiny):
     x, y = batch()
     net = tiny()
-    value = catalog.load(methods, name, loss=loss).seed(3).backward(net, x, y)
+    value = train_step(catalog.load(methods, name, criterion=loss).seed(3), net, x, y)
     once = [p.grad.clone() for p in net.parameters()]
     twice = tiny()
     for p, g in zip(twice.parameters(), once, strict=True):
         p.grad = g.clone()
-    again = catalog.load(methods, name, loss=loss).seed(3).backward(twice, x, y)
+    again = train_step(catalog.load(methods, name, criterion=loss).seed(3), twice, x, y)
     assert value.ndim == 0 and not value.requires_grad and again == value
     for p, g in zip(twice.parameters(), once, strict=True):
         assert_close(p.grad, 2 * g)
@@ -96,8 +97,8 @@ def test_under_bfloat16_autocast(name, tiny):
     x, y = batch()
     net = tiny()
     with torch.autocast("cpu", torch.bfloat16):
-        loss = catalog.load(methods, name).seed(0).backward(net, x, y)
-    plain = catalog.load(methods, name).seed(0).backward(tiny(), x, y)
+        loss = train_step(catalog.load(methods, name).seed(0), net, x, y)
+    plain = train_step(catalog.load(methods, name).seed(0), tiny(), x, y)
     assert_close(loss, plain, rtol=0.05, atol=0.01)
     assert all(p.grad.isfinite().all() for p in net.parameters())
 
@@ -113,7 +114,7 @@ def test_mix_leaves_gradients_and_mode_alone(name, tiny):
 @every
 def test_network_without_batchnorm(name, tiny):
     net = tiny(norm=False)
-    assert catalog.load(methods, name).seed(0).backward(net, *batch()).isfinite()
+    assert train_step(catalog.load(methods, name).seed(0), net, *batch()).isfinite()
 
 
 def test_bce_is_the_loop():
@@ -176,6 +177,8 @@ def test_sage_mix_is_the_authors(vectors):
 class Given(sage.Sage):
     """SAGE with the draws of the authors' run."""
 
+    draws, order = None, None
+
     def draw_permutation(self, n, device):
         return self.draws["draw1_torch.randperm"] if n < 63 * 63 else self.order
 
@@ -192,7 +195,7 @@ def test_sage_step_is_the_authors(vectors):
     row = (offsets(32, 32)[None] == place[:, None]).all(2).nonzero()[:, 1]
     method.draws, method.order = v, torch.cat([row, row.new_zeros(3969 - 39)])
     optimizer = torch.optim.SGD(net.parameters(), float(v["lr"]), 0.9, nesterov=True, weight_decay=1e-4)
-    method.backward(net, v["x"], one_hot(v["y"], 10))
+    train_step(method, net, v["x"], one_hot(v["y"], 10))
     parameters = dict(net.named_parameters())
     for k in v:
         if k.startswith("grad:"):
@@ -209,7 +212,7 @@ def test_reuse_weighs_the_clean_and_the_mixed_gradient(tiny):
 
     def gradient(reuse):
         net = tiny()
-        sage.Sage(reuse=reuse).seed(7).backward(net, x, y)
+        train_step(sage.Sage(reuse=reuse).seed(7), net, x, y)
         return torch.cat([p.grad.flatten() for p in net.parameters()])
 
     assert_close(gradient(0.3), 0.3 * gradient(1.0) + 0.7 * gradient(0), rtol=1e-4, atol=1e-7)
@@ -221,7 +224,7 @@ def test_reuse_weighs_the_clean_and_the_mixed_gradient(tiny):
 def test_backward_uses_the_saliency_of_the_clean_pass(tiny):
     x, y = batch()
     net, method = tiny(), sage.Sage(reuse=0).seed(9)
-    method.backward(net, x, y)
+    train_step(method, net, x, y)
     other, z = tiny(), x.clone().requires_grad_()
     grad, = torch.autograd.grad(LOSSES["bce"](other(z), y), z)
     replay = sage.Sage().seed(9)
@@ -235,7 +238,7 @@ def test_backward_uses_the_saliency_of_the_clean_pass(tiny):
 @pytest.mark.parametrize("bn, updates", [("train", 2), ("eval", 1)])
 def test_batchnorm_mode_of_the_saliency_pass(bn, updates, tiny):
     net = tiny().train()
-    sage.Sage(bn=bn).seed(0).backward(net, *batch())
+    train_step(sage.Sage(bn=bn).seed(0), net, *batch())
     assert net[1].num_batches_tracked == updates and net[1].training
 
 
@@ -306,9 +309,9 @@ def test_normalised_saliency_is_what_the_method_uses():
 def test_deepcopied_network_trains_alike(name, tiny):
     """Nothing of a step is left behind in the network: a copy made after it takes the same next step."""
     net, x, y = tiny(), *batch()
-    catalog.load(methods, name).seed(0).backward(net, x, y)
+    train_step(catalog.load(methods, name).seed(0), net, x, y)
     twin = deepcopy(net)
-    one, two = (catalog.load(methods, name).seed(5).backward(n, x, y) for n in (net, twin))
+    one, two = (train_step(catalog.load(methods, name).seed(5), n, x, y) for n in (net, twin))
     assert one == two
 
 
@@ -318,7 +321,7 @@ def test_deepcopied_network_trains_alike(name, tiny):
 def test_uniform_saliency_needs_no_network_to_be_right():
     x, y, s = torch.randn(6, 3, 8, 10), batch(6)[1], torch.rand(6, 1, 8, 10)
     method = catalog.load(methods, "sage", maps="uniform", fraction=1.0, u=1.0).seed(1)
-    found = method.mix_by(x, y, s)
+    found = method.mix_with_saliency(x, y, s)
     again = catalog.load(methods, "sage", u=1.0).seed(1)
     pair, lam = again.draw_permutation(6, "cpu"), again.draw_uniform(0, 1.0, "cpu")
     for i in range(6):
@@ -330,16 +333,17 @@ def test_uniform_saliency_needs_no_network_to_be_right():
 
 def test_another_images_saliency_is_never_its_own():
     x, y, s = torch.randn(5, 3, 6, 6), batch(5)[1], torch.rand(5, 3, 6, 6)
-    one = catalog.load(methods, "sage", maps="other", sigma=0).seed(2).mix_by(x, y, saliency(s))
-    two = catalog.load(methods, "sage", sigma=0).seed(2).mix_by(x, y, saliency(s[[4, 0, 1, 2, 3]]))
+    one = catalog.load(methods, "sage", maps="other", sigma=0).seed(2).mix_with_saliency(x, y, saliency(s))
+    two = catalog.load(methods, "sage", sigma=0).seed(2).mix_with_saliency(x, y, saliency(s[[4, 0, 1, 2, 3]]))
     assert_close(one.x, two.x)
-    assert not torch.equal(one.mask, catalog.load(methods, "sage", sigma=0).seed(2).mix_by(x, y, saliency(s)).mask)
+    own = catalog.load(methods, "sage", sigma=0).seed(2).mix_with_saliency(x, y, saliency(s))
+    assert not torch.equal(one.mask, own.mask)
 
 
 def test_a_random_shift_is_any_of_the_candidates():
     x, y, s = torch.randn(40, 3, 6, 6), batch(40)[1], torch.rand(40, 3, 6, 6)
     method = catalog.load(methods, "sage", searched=False, fraction=0.05).seed(0)
-    mixed = method.mix_by(x, y, saliency(s))
+    mixed = method.mix_with_saliency(x, y, saliency(s))
     twin = catalog.load(methods, "sage", fraction=0.05).seed(0)
     pair, lam, tau = twin.draw_permutation(40, "cpu"), twin.draw_uniform(0, 0.6, "cpu"), twin.candidates(6, 6, "cpu")
     assert set(map(tuple, mixed.tau.tolist())) == set(map(tuple, tau.tolist()))  # 6 candidates, 40 draws
@@ -353,13 +357,13 @@ def test_the_merged_step_is_two_passes_with_saliency_one_step_old(tiny):
     """Gradients and running statistics of one pass over both halves, against a pass for each, in float64."""
     x, y = torch.randn(3, 6, 3, 16, 16, dtype=torch.float64), torch.stack([batch(6)[1].double()] * 3)
     net, slow = (tiny().double().train() for _ in range(2))
-    method = catalog.load(methods, "sage_merged", loss="cross_entropy", reuse=0.3).seed(4)
-    twin = catalog.load(methods, "sage", loss="cross_entropy").seed(4)
+    method = catalog.load(methods, "sage_merged", criterion="cross_entropy", reuse=0.3).seed(4)
+    twin = catalog.load(methods, "sage", criterion="cross_entropy").seed(4)
     mixed = None
     for k in range(3):
         net.zero_grad()
         slow.zero_grad()
-        loss = method.backward(net, x[k], y[k])
+        loss = train_step(method, net, x[k], y[k])
         expected, clean = 0, x[k].clone().requires_grad_()
         if mixed is not None:
             part = 0.7 * F.cross_entropy(slow(mixed.x), mixed.y)
@@ -367,7 +371,7 @@ def test_the_merged_step_is_two_passes_with_saliency_one_step_old(tiny):
             expected = part.detach()
         part = (0.3 if k else 1.0) * F.cross_entropy(slow(clean), y[k])
         part.backward()
-        mixed = twin.mix_by(x[k], y[k], saliency(clean.grad))
+        mixed = twin.mix_with_saliency(x[k], y[k], saliency(clean.grad))
         assert_close(loss, (expected + part).detach())
         assert_close(method.waiting, [mixed.x, mixed.y])
         for p, q in zip(net.parameters(), slow.parameters(), strict=True):
@@ -378,7 +382,7 @@ def test_the_merged_step_is_two_passes_with_saliency_one_step_old(tiny):
             for p in [*net.parameters(), *slow.parameters()]:
                 p -= 0.1 * p.grad
     before = [z.clone() for z in method.waiting]
-    method.backward(net, x[0][:4], y[0][:4])  # an odd batch is an ordinary step, and what waits goes on waiting
+    train_step(method, net, x[0][:4], y[0][:4])  # an odd batch is an ordinary step, and what waits goes on waiting
     assert all(torch.equal(a, b) for a, b in zip(before, method.waiting, strict=True))
     assert not any("forward" in vars(m) for m in net.modules())
 

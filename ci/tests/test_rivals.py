@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import rivals
 import torch
+from steps import train_step
 from torch.testing import assert_close
 
 from sagelib import catalog, methods, models
@@ -76,7 +77,7 @@ def test_manifold_mixup_chooses_each_place_and_needs_stages(tiny):
         method = manifold_mixup.ManifoldMixup(alpha=100.0).seed(seed)
         pair, lam = method.draw_permutation(4, "cpu"), method.draw_beta(100.0, "cpu")
         share = lam * torch.eye(4) + (1 - lam) * torch.eye(4)[pair]
-        value = manifold_mixup.ManifoldMixup(alpha=100.0).seed(seed).backward(tiny(), x, y)
+        value = train_step(manifold_mixup.ManifoldMixup(alpha=100.0).seed(seed), tiny(), x, y)
         for place in range(3):
             weight = torch.ones(3)
             weight[place] = lam
@@ -85,7 +86,7 @@ def test_manifold_mixup_chooses_each_place_and_needs_stages(tiny):
                 losses.setdefault(place, []).append(seed)
     assert set(losses) == {0, 1, 2}
     with pytest.raises(ValueError, match="stages"):
-        manifold_mixup.ManifoldMixup().seed(0).backward(torch.nn.Flatten(), draw(2, 3, 4, 4), labels(2, 48))
+        train_step(manifold_mixup.ManifoldMixup().seed(0), torch.nn.Flatten(), draw(2, 3, 4, 4), labels(2, 48))
 
 
 # SaliencyMix
@@ -340,7 +341,7 @@ def test_comixup_trains_on_the_clean_batch_too(tiny):
 
     def gradient(**options):
         net = tiny()
-        comixup.CoMixup(**options).seed(0).backward(net, x, y)
+        train_step(comixup.CoMixup(**options).seed(0), net, x, y)
         return torch.cat([p.grad.flatten() for p in net.parameters()])
 
     net = tiny()
@@ -432,7 +433,7 @@ def test_randaugment_is_torchvisions_and_leaves_the_global_generator_alone():
                                            ("saliencymix", {"detector": "opencv"})])
 def test_the_other_options_work_too(name, options, tiny):
     method = catalog.load(methods, name, **options).seed(0)
-    assert method.backward(tiny(), draw(3, 3, 8, 12), labels(3)).isfinite()
+    assert train_step(method, tiny(), draw(3, 3, 8, 12), labels(3)).isfinite()
 
 
 @pytest.mark.parametrize("constants", [([0.4], [0.2]), (torch.full((1, 3, 1, 1), 0.4), np.full(3, 0.2)), (0.4, 0.2)])
@@ -447,7 +448,7 @@ def test_every_method_trains_a_real_network_on_one_odd_image(name):
     """A last batch of one image, not square, two classes, under bfloat16."""
     net = catalog.load(models, "preactresnet18", classes=2, width=2)
     with torch.autocast("cpu", torch.bfloat16):
-        loss = catalog.load(methods, name).seed(0).backward(net, draw(1, 3, 20, 28), labels(1, 2))
+        loss = train_step(catalog.load(methods, name).seed(0), net, draw(1, 3, 20, 28), labels(1, 2))
     assert loss.isfinite() and all(p.grad.isfinite().all() for p in net.parameters())
 
 

@@ -30,7 +30,7 @@ CASES = {
     "option NaN": (lambda: sage.Sage(sigma=float("nan")), "Sage: sigma is nan; it must be a number from 0 to 100"),
     "option not a choice": (lambda: sage.Sage(norm="l3"), "Sage: norm is 'l3'; it must be one of 'l2', 'l1'"),
     "option not a bool": (lambda: sage.Sage(guided="no"), "Sage: guided is 'no'; it must be True or False"),
-    "unknown loss": (lambda: mixup.Mixup(loss="mse"), "it must be one of 'bce', 'cross_entropy'"),
+    "unknown loss": (lambda: mixup.Mixup(criterion="mse"), "it must be one of 'bce', 'cross_entropy'"),
     "negative alpha": (lambda: cutmix.CutMix(alpha=-1), "CutMix: alpha is -1; it must be a number from 0 to 100"),
     "gradient of one image": (lambda: saliency(X[0]), "a gradient of shape (B, C, H, W), not (3, 6, 8)"),
     "unknown norm": (lambda: saliency(X, "max"), "unknown saliency norm 'max'; known: l2, l1"),

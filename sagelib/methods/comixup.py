@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 
 from .._modes import batch_statistics, without_autocast
-from ..losses import cross_entropy
+from ..losses import cross_entropy, logits_of
+from ..method import Mixed, SaliencyGuided, check_pairs, check_saliency, choice, number, whole
 from ..saliency import normalise
+from ..stored_grad import loss_with_stored_grad
 from ._assign import assign
-from ._guided import Guided
-from ._method import Mixed, check_pairs, check_saliency, choice, number, whole
 
 CELLS = 4
 
@@ -75,7 +75,7 @@ def distances(s):
 
 
 @dataclass(kw_only=True)
-class CoMixup(Guided):
+class CoMixup(SaliencyGuided):
     """Partitions of up to `partition` consecutive images; the clean pass of the saliency also trains, as a
     regulariser.
 
@@ -97,16 +97,27 @@ class CoMixup(Guided):
     clean: float = number(1.0, 0, 100)
     bn: str = choice("train", "batch")
 
-    def weights(self):
-        return self.clean, 1.0
+    def loss(self, net, x, y, scaler=None):
+        if self.clean > 0:
+            with self.saliency_pass_mode(net, training=True):
+                clean, grad = loss_with_stored_grad(net, x, lambda out: self.clean * self.saliency_loss(out, y), scaler)
+            s = self.saliency_from_grad(grad) if self.saliency_fn is None else self.compute_saliency(net, x, y)
+        else:
+            clean, s = 0, self.compute_saliency(net, x, y, training=True)
+        mixed = self.last = self.mix_with_saliency(x, y, s)
+        return clean + self.loss_of(net(mixed.x), mixed.y)
 
-    def clean_loss(self, logits, y):
-        return (2 / max(2, y.shape[1]) if self.loss == "bce" else 1) * cross_entropy(logits, y)
+    def saliency_loss(self, out, y):
+        size = 2 / max(2, y.shape[1]) if self.criterion == "bce" else 1
+        return size * cross_entropy(logits_of(out, y.shape[1]), y)
 
-    def passing(self, net, bn=None):
-        return batch_statistics(net) if (bn or self.bn) == "batch" else contextlib.nullcontext()
+    def saliency_pass_mode(self, net, training=False):
+        return contextlib.nullcontext() if self.bn == "train" and training else batch_statistics(net)
 
-    def mix_by(self, x, y, s):
+    def units(self):
+        return 6 if self.clean > 0 else 5
+
+    def mix_with_saliency(self, x, y, s):
         check_saliency(s, x)
         whole_parts = len(x) // self.partition * self.partition
         far = distances(s)
@@ -122,7 +133,7 @@ class CoMixup(Guided):
             start = torch.randint(n, (p, n, CELLS, CELLS), **place).to(x.device)
             blocks = far[part, part].reshape(p, n, p, n).diagonal(dim1=0, dim2=2).movedim(-1, 0)
             parts.append(mix(x[part], y[part], s[part], prior, start, blocks, **settings))
-        return Mixed(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]))
+        return Mixed(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]), saliency=s)
 
 
 build = CoMixup

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .._constants import scalar
-from ._method import Method, Mixed, blend, check_pairs, number
+from ..method import Method, Mixed, blend, check_pairs, number, scalar
 
 
 def mix(x, y, pair, box):

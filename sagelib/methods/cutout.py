@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ._method import Method, Mixed, check_pairs, number
+from ..method import Method, Mixed, check_pairs, number
 from .cutmix import outside
 
 SETTINGS = {  # the paper's squares: 16 pixels on CIFAR-10, 8 on CIFAR-100

@@ -7,16 +7,14 @@ As in the authors' code (https://github.com/3neutronstar/GuidedMixup): maps blur
 to 1, compared by l2 distance, paired along one greedy cycle; the label is the mean of the mask. It differs in where
 the pairing runs: on the device.
 """
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 
-from ..losses import cross_entropy
 from ..mask import mask
-from ..saliency import normalise, saliency, smooth
-from ._clean_pass import image_gradient
-from ._method import Method, Mixed, blend, check_pairs, check_saliency, choice
+from ..method import Mixed, SaliencyGuided, blend, check_pairs, check_saliency, choice
+from ..saliency import normalise, smooth
 
 GREY = (0.2989, 0.587, 0.114)  # red, green, blue
 LARGEST = 128  # pixels: larger images are shrunk before their spectrum is taken
@@ -77,7 +75,7 @@ def spectral_residual(x):
 
 
 @dataclass(kw_only=True)
-class GuidedMixup(Method):
+class GuidedMixup(SaliencyGuided):
     """Every batch mixed. source: "spectral" is the paper's Guided-SR, which needs no network; "gradient" its
     Guided-AP, which takes the gradient of a pass of its own in evaluation mode."""
 
@@ -88,17 +86,18 @@ class GuidedMixup(Method):
     def units(self):
         return 5 if self.source == "gradient" else 3
 
-    def mix(self, x, y, net=None):
-        if self.source == "spectral":
-            s = spectral_residual(x)
-        else:
-            s = saliency(image_gradient(net, x, lambda z: cross_entropy(z, y)))
-        return self.mix_by(x, y, s)
+    @property
+    def needs_network(self):
+        return super().needs_network and self.source == "gradient"
 
-    def mix_by(self, x, y, s):
-        """Mixed by saliency maps s (B, 1, H, W), at least 0, of any scale."""
-        s = smooth(s, 3.0, radius=3)
-        return mix(x, y, s, pairing(s))
+    def compute_saliency(self, net, x, y, training=False):
+        if self.source == "spectral" and self.saliency_fn is None:
+            return spectral_residual(x)
+        return super().compute_saliency(net, x, y, training)
+
+    def mix_with_saliency(self, x, y, s):
+        smoothed = smooth(s, 3.0, radius=3)
+        return replace(mix(x, y, smoothed, pairing(smoothed)), saliency=s)
 
 
 build = GuidedMixup

@@ -7,15 +7,14 @@ the label's logit, its largest absolute value over the channels, as in the paper
 squares until one fits, here one is drawn at once from all that do.
 """
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 
-from .._modes import evaluation_mode
+from ..losses import logits_of
+from ..method import Mixed, SaliencyGuided, check_pairs, choice, number, per_channel, whole
 from . import cutout, randaugment
-from ._guided import Guided
-from ._method import Mixed, check_pairs, choice, number, per_channel, whole
 from .cutmix import outside
 
 
@@ -56,7 +55,7 @@ def mix(x, y, box, augmented=None):
 
 
 @dataclass(kw_only=True)
-class KeepAugment(Guided):
+class KeepAugment(SaliencyGuided):
     """keep: "cut" or "paste"; size, quantile: as in `boxes`; ops, magnitude, mean, std: RandAugment's, for "paste"."""
 
     NEEDS = "gradient"
@@ -69,26 +68,23 @@ class KeepAugment(Guided):
     mean: float | tuple = per_channel(0.0, -100)
     std: float | tuple = per_channel(1.0, 0)
 
-    def clean_loss(self, logits, y):
-        y = y - 0.5 if y.shape[1] == 1 else y  # one logit z stands for -z/2 and z/2
-        return (logits.float() * y).sum()
+    def saliency_loss(self, out, y):
+        signed = y - 0.5 if y.shape[1] == 1 else y  # one logit z stands for -z/2 and z/2
+        return (logits_of(out, y.shape[1]).float() * signed).sum()
 
-    def passing(self, net, bn=None):
-        return evaluation_mode(net)
-
-    def seen(self, grad):
+    def saliency_from_grad(self, grad):
         return grad.float().abs().amax(1, keepdim=True)
 
-    def mix_by(self, x, y, s):
+    def mix_with_saliency(self, x, y, s):
         h, w = x.shape[2:]
         places = (h - max(1, round(self.size * h)) + 1) * (w - max(1, round(self.size * w)) + 1)
         keys = torch.rand(len(x), places, generator=self.generator, device=self._place(x.device)).to(x.device)
         box = boxes(s, self.size, self.quantile, keys, salient=self.keep == "paste")
         if self.keep == "cut":
-            return mix(x, y, box)
+            return replace(mix(x, y, box), saliency=s)
         seed = self.draw_seed()
         changed = randaugment.mix(x, y, seed, self.ops, self.magnitude, self.mean, self.std).x
-        return mix(x, y, box, changed)
+        return replace(mix(x, y, box, changed), saliency=s)
 
 
 build = KeepAugment

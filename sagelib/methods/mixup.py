@@ -5,7 +5,7 @@ pairing per batch, every batch mixed. No difference from the authors' code in th
 """
 from dataclasses import dataclass
 
-from ._method import Method, Mixed, as_column, blend, check_pairs, number
+from ..method import Method, Mixed, as_column, blend, check_pairs, number
 
 
 def mix(x, y, pair, lam):

@@ -9,23 +9,22 @@ authors' code:
 - patches move by gather and scatter instead of by products with a dense plan; the plans are the same;
 - images of any size: those that the grid does not divide are extended at the bottom and the right, and cut again.
 """
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 
-from .._constants import scalar
-from .._modes import evaluation_mode
-from ..saliency import normalise
-from ._guided import Guided
-from ._method import (
+from ..method import (
     Mixed,
+    SaliencyGuided,
     blend_labels,
     check_pairs,
     check_saliency,
     number,
     per_channel,
+    scalar,
 )
+from ..saliency import normalise
 from ._min_cut import min_cut
 from ._pixels import to_pixels
 from ._transport import move, transport_plan
@@ -130,7 +129,7 @@ def _enlarge(m, size):
 
 
 @dataclass(kw_only=True)
-class PuzzleMix(Guided):
+class PuzzleMix(SaliencyGuided):
     """One lambda from Beta(alpha, alpha), one pairing and one grid of 2, 4, 8 or 16 blocks a side for the batch.
 
     The saliency comes from a pass of its own in evaluation mode, with cross-entropy, and leaves no gradient. mean,
@@ -150,15 +149,13 @@ class PuzzleMix(Guided):
     mean: float | tuple = per_channel(0.0, -100)
     std: float | tuple = per_channel(1.0, 0)
 
-    def passing(self, net, bn=None):
-        return evaluation_mode(net)
-
-    def mix_by(self, x, y, s):
+    def mix_with_saliency(self, x, y, s):
         blocks = self.draw_choice(n for n in GRIDS if n <= max(2, min(x.shape[2:]) // 2))
         many = self._many(x)
         pair, lam = self.draw_permutation(len(x), x.device), self.draw_beta(self.alpha, x.device, *many)
-        return mix(x, y, s, pair, lam, blocks, self.transport, self.mean, self.std, beta=self.beta,
-                   gamma=self.gamma, eta=self.eta, t_eps=self.t_eps, t_size=4 * -(-max(x.shape[2:]) // 64))
+        mixed = mix(x, y, s, pair, lam, blocks, self.transport, self.mean, self.std, beta=self.beta,
+                    gamma=self.gamma, eta=self.eta, t_eps=self.t_eps, t_size=4 * -(-max(x.shape[2:]) // 64))
+        return replace(mixed, saliency=s)
 
 
 build = PuzzleMix

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ._method import Method, Mixed, check_pairs, per_channel, whole
+from ..method import Method, Mixed, check_pairs, per_channel, whole
 from ._pixels import from_pixels, to_pixels
 
 

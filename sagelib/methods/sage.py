@@ -10,16 +10,25 @@ Where paper and authors' code (https://github.com/SamsungLabs/SAGE) differ, and 
 - "without saliency-guided mixup" has no published code: see `Sage.guided`.
 """
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from .._modes import BATCHNORM, batch_statistics, evaluation_mode
 from ..mask import mask
+from ..method import (
+    Mixed,
+    SaliencyGuided,
+    as_column,
+    blend_labels,
+    check_pairs,
+    check_saliency,
+    choice,
+    number,
+)
 from ..rearrange import best_offset, offsets, shift
 from ..saliency import normalise, saliency, smooth
-from ._guided import Guided
-from ._method import Mixed, as_column, blend_labels, check_pairs, check_saliency, choice, number
+from ..stored_grad import loss_with_stored_grad
 
 SETTINGS = {  # the paper's appendix B; WRN16-8 is in the authors' README alone
     "paper": {
@@ -62,13 +71,14 @@ def mix_at(x, y, a, b, pair, best, guided=True):
 
 
 @dataclass(kw_only=True)
-class Sage(Guided):
-    """Algorithm 1: one lambda, one pairing and one set of candidate shifts per batch; two passes per step.
+class Sage(SaliencyGuided):
+    """Algorithm 1: one lambda, one batch permutation and one set of candidate shifts per batch; two passes per step.
 
     u: lambda is uniform on (0, u). reuse: share of the clean gradient in the step, 0 drops it (and does
     not compute it). fraction: part of all shifts that is searched, at random. sigma: Gaussian, pixels.
-    norm: of Equation 1. bn: BatchNorm in the saliency pass; "train" updates its statistics twice a step, as the
-    authors' code does, "batch" looks at the batch and updates nothing, "eval" looks through the running statistics.
+    norm: of Equation 1. bn: BatchNorm in the saliency pass of a step; "train" updates its statistics twice a step, as
+    the authors' code does, "batch" normalises with the batch's statistics and updates nothing, "eval" with the running
+    statistics. (`mix` alone updates nothing: with "train" it is as with "batch".)
     per_image: a lambda and candidates for each image instead of for the batch. guided=False is the ablation without
     saliency-guided mixup: the shifted partner is pasted over the image (our reading; no code exists).
     rearranged=False never shifts: without rearrangement.
@@ -92,18 +102,30 @@ class Sage(Guided):
     maps: str = choice("own", "uniform", "other")
     searched: bool = True
 
-    def weights(self):
-        return self.reuse, 1 - self.reuse
+    def loss(self, net, x, y, scaler=None):
+        """The loss of one step, a scalar, whose gradient is reuse * clean + (1 - reuse) * mixed: Algorithm 1."""
+        if self.reuse > 0:                                                                              # line 1
+            with self.saliency_pass_mode(net, training=True):
+                clean, grad = loss_with_stored_grad(net, x, lambda out: self.reuse * self.saliency_loss(out, y), scaler)
+            s = self.saliency_from_grad(grad) if self.saliency_fn is None else self.compute_saliency(net, x, y)
+        else:
+            clean, s = 0, self.compute_saliency(net, x, y, training=True)
+        mixed = self.last = self.mix_with_saliency(x, y, s)                                             # lines 2 to 7
+        return clean + (1 - self.reuse) * self.loss_of(net(mixed.x), mixed.y)                           # lines 8, 9
 
-    def clean_loss(self, logits, y):
-        return self.criterion(logits, y)
+    def saliency_loss(self, out, y):
+        return self.loss_of(out, y)
 
-    def passing(self, net, bn=None):
-        return {"train": contextlib.nullcontext, "eval": lambda: evaluation_mode(net, BATCHNORM),
-                "batch": lambda: batch_statistics(net)}[bn or self.bn]()
-
-    def seen(self, grad):
+    def saliency_from_grad(self, grad):
         return saliency(grad, self.norm)
+
+    def saliency_pass_mode(self, net, training=False):
+        if self.bn == "eval":
+            return evaluation_mode(net, BATCHNORM)
+        return contextlib.nullcontext() if self.bn == "train" and training else batch_statistics(net)
+
+    def units(self):
+        return 6 if self.reuse > 0 else 5
 
     def candidates(self, h, w, device, images=None):
         """The shifts to search this time, (N, 2): int(fraction * all), at least one; the same for the batch.
@@ -121,18 +143,18 @@ class Sage(Guided):
         keys = torch.rand(images, len(every), generator=self.generator, device=self._place(device)).to(device)
         return every[keys.topk(n).indices]
 
-    def mix_by(self, x, y, s):
+    def mix_with_saliency(self, x, y, s):
         many = self._many(x)
         pair = self.draw_permutation(len(x), x.device)
         lam = self.draw_uniform(0, self.u, x.device, *many)
         tau = self.candidates(*x.shape[2:], x.device, *many)
-        s = self._maps(smooth(s, self.sigma))
+        seen, s = s, self._maps(smooth(s, self.sigma))
         if self.searched:
-            return mix(x, y, s, pair, lam, tau, self.guided)
+            return replace(mix(x, y, s, pair, lam, tau, self.guided), saliency=seen)
         place = dict(generator=self.generator, device=self._place(x.device))
         which = torch.randint(tau.shape[-2], (len(x),), **place).to(x.device)
         best = tau.expand(len(x), -1, -1)[torch.arange(len(x), device=x.device), which]
-        return mix_at(x, y, *weighted(x, y, s, pair, lam), pair, best, self.guided)
+        return replace(mix_at(x, y, *weighted(x, y, s, pair, lam), pair, best, self.guided), saliency=seen)
 
     def _maps(self, s):
         if self.maps == "uniform":

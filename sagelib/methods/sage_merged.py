@@ -13,8 +13,11 @@ from dataclasses import dataclass
 
 import torch
 
+from ..losses import logits_of
+from ..method import Mixed
+from ..stored_grad import loss_with_stored_grad
+from ..unwrap import uncompiled, unwrapped
 from . import sage
-from ._method import Mixed
 
 SETTINGS = sage.SETTINGS
 
@@ -23,28 +26,34 @@ SETTINGS = sage.SETTINGS
 class SageMerged(sage.Sage):
     """The options of SAGE; `reuse` must be above 0, since the clean half is in the batch in any case."""
 
-    def __post_init__(self):
-        super().__post_init__()
+    waiting = None  # images and labels that the next step trains on; written in place
+
+    def check_options(self):
         if self.reuse == 0 or self.bn != "train":
             raise ValueError("SageMerged: reuse must be above 0 and bn 'train', since one pass serves both halves; "
                              "Sage has reuse=0 and bn='eval'")
-        self.waiting = None  # images and labels that the next step trains on; written in place
 
-    def backward(self, net, x, y, scale=lambda loss: loss):
+    def loss(self, net, x, y, scaler=None):
         if self.waiting is not None and len(x) != len(self.waiting[0]):
-            return super().backward(net, x, y, scale)
-        net, x = getattr(net, "_orig_mod", net), x.detach().requires_grad_()  # compiled, it would not see the halves
+            return super().loss(net, x, y, scaler)
+        if unwrapped(net) is not net:
+            raise ValueError("SageMerged trains a network as it is, not in a wrapper such as DistributedDataParallel: "
+                             "Sage does")
+        net = uncompiled(net)  # compiled, it would not see the halves
         if self.waiting is None:
-            loss = self.criterion(net(x), y)
+            loss, grad = loss_with_stored_grad(net, x, lambda out: self.loss_of(out, y), scaler)
         else:
-            mixed = Mixed(*self.waiting)
-            with halves(net, len(x)):
-                logits = net(torch.cat([mixed.x, x]))
-            loss = ((1 - self.reuse) * self.criterion(logits[:len(x)], mixed.y)
-                    + self.reuse * self.criterion(logits[len(x):], y))
-        scale(loss).backward()
-        self._keep(self.mix_by(x.detach(), y, self.seen(x.grad)))
-        return loss.detach()
+            mixed, n = Mixed(*self.waiting), len(x)
+
+            def both(out):
+                out = logits_of(out, y.shape[1])
+                return ((1 - self.reuse) * self.loss_of(out[:n], mixed.y) + self.reuse * self.loss_of(out[n:], y))
+
+            with halves(net, n):
+                loss, grad = loss_with_stored_grad(net, torch.cat([mixed.x, x]), both, scaler)
+        self.last = self.mix_with_saliency(x, y, self.saliency_from_grad(grad[-len(x):]))
+        self._keep(self.last)
+        return loss
 
     def state(self):
         return {} if self.waiting is None else {"waiting": list(self.waiting)}

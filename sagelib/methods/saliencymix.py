@@ -10,14 +10,14 @@ as the centre pixels, so that its peak is nearly noise.
 """
 import math
 import numbers
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 
+from ..method import Method, check_saliency, checked_maps, choice, number, per_channel
 from ..saliency import at_least_float32
 from . import cutmix
-from ._method import Method, check_saliency, choice, number, per_channel
 from ._pixels import multiply_add, to_pixels
 
 RADII = (12, 24, 48, 28, 56, 112)  # pixels: half sides of the six surrounds
@@ -156,12 +156,15 @@ class SaliencyMix(Method):
     mean: float | tuple = per_channel(0.0, -100)
     std: float | tuple = per_channel(1.0, 0)
 
-    def __post_init__(self):
-        super().__post_init__()
+    saliency_fn = None  # as in SaliencyGuided: takes the place of the detector
+
+    def check_options(self):
         if self.published and self.per_image:
             raise ValueError("SaliencyMix: published=True is one box for the whole batch; per_image=True needs its own")
 
     def mix(self, x, y, net=None):
+        if self.saliency_fn is not None:
+            return self.mix_with_saliency(x, y, checked_maps(self.saliency_fn, x))
         pair, lam, mixing = self._draw(x)
         ours = fine_grained_of_floats if self.published else fine_grained
         detect = opencv if self.detector == "opencv" else ours
@@ -172,11 +175,11 @@ class SaliencyMix(Method):
             boxes = box(detect(_three(pixels))[pair], lam)
         return mix(x, y, pair, torch.where(mixing, boxes, 0))
 
-    def mix_by(self, x, y, s):
+    def mix_with_saliency(self, x, y, s):
         """As `mix`, with boxes at the peaks of maps s (B, 1, H, W) in place of the detector's."""
         check_saliency(s, x)
         pair, lam, mixing = self._draw(x)
-        return mix(x, y, pair, torch.where(mixing, box(s[pair, 0], lam), 0))
+        return replace(mix(x, y, pair, torch.where(mixing, box(s[pair, 0], lam), 0)), saliency=s)
 
     def _draw(self, x):
         many = self._many(x)

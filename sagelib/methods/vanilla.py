@@ -4,7 +4,7 @@ Differs from the SAGE authors' code in nothing.
 """
 from dataclasses import dataclass
 
-from ._method import Method, Mixed
+from ..method import Method, Mixed
 
 
 @dataclass(kw_only=True)

@@ -4,6 +4,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from steps import train_step
 from torch import nn
 from torch.testing import assert_close
 
@@ -20,8 +21,8 @@ from sagelib import (
     methods,
     robustness,
 )
-from sagelib._loop import soft_labels
 from sagelib.losses import LOSSES, one_hot
+from sagelib.mixer import soft_labels
 
 ALL = (SAGE, Mixup, CutMix, ManifoldMixup, SaliencyMix, PuzzleMix, CoMixup)
 every = pytest.mark.parametrize("kind", ALL, ids=lambda c: c.__name__)
@@ -69,7 +70,7 @@ def test_one_logit_is_two_logits(kind, loss, tiny, images):
 def test_every_method_trains_one_logit_as_two(name, tiny, images):
     one, two = tiny(classes=1), TwoLogits(tiny(classes=1))
     y = (images[1] % 2).float()[:, None]
-    steps = [catalog.load(methods, name).seed(1).backward(net, images[0], labels)
+    steps = [train_step(catalog.load(methods, name).seed(1), net, images[0], labels)
              for net, labels in ((one, y), (two, torch.cat([1 - y, y], 1)))]
     assert_close(*steps)
     assert_close(gradients(one), gradients(two))
@@ -161,7 +162,7 @@ USES = {
        for kind in (SAGE, PuzzleMix, CoMixup) for form in ("__call__", "loss")},
     "GuidedMixup": lambda net, x, t: catalog.load(methods, "guidedmixup", source="gradient").mix(
         x, one_hot(t, 10), net),
-    "KeepAugment": lambda net, x, t: catalog.load(methods, "keepaugment").backward(net, x, one_hot(t, 10)),
+    "KeepAugment": lambda net, x, t: train_step(catalog.load(methods, "keepaugment"), net, x, one_hot(t, 10)),
     "attacks": lambda net, x, t: robustness.evaluate(net, catalog.load(datasets, "shapes", train=10, test=10)[1]),
 }
 

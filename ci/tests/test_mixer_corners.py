@@ -181,7 +181,7 @@ def test_stages_in_evaluation_mode_are_mixed_all_the_same(tiny, images):
     with pytest.raises(RuntimeError, match=r"network in training mode.*call net\.train\(\)"):
         for _ in range(20):
             mix.loss(*images)
-    assert mix._next is None
+    assert mix.method.pending is None
 
 
 @pytest.mark.parametrize("copied", ["mix", "owner"])
@@ -193,17 +193,17 @@ def test_a_copy_of_the_method_mixes_in_its_own_network(copied, tiny, images):
     twin = twin if copied == "mix" else twin.mix
     for _ in range(10):
         assert_close(twin.loss(*images), mix.loss(*images))
-        assert twin._next is None and twin.model is not net
-    assert twin.model[2] is twin._stages[0]
-    twin.alpha = 7.0
-    assert mix.alpha == 2.0
+        assert twin.method.pending is None and twin.model is not net
+    assert twin.model[2] is twin.method.attached[0]
+    twin.method.alpha = 7.0
+    assert mix.method.alpha == 2.0
 
 
 def test_options_of_a_copy_are_its_own(tiny):
     one = SAGE(10)
     two = copy.copy(one)
-    two.u = 0.1
-    assert one.u != 0.1 and two.u == 0.1
+    two.method.u = 0.1
+    assert one.method.u != 0.1 and two.method.u == 0.1
 
 
 def test_a_stage_that_gives_a_tuple(images):
@@ -236,7 +236,7 @@ def test_wrong_stages_are_one_clear_error(tiny, images):
     with pytest.raises(ValueError, match="a stage must be a module of the network"):
         ManifoldMixup(10).bind(tiny(), stages=[nn.ReLU(), nn.ReLU()])
     mix = ManifoldMixup(10, seed=0).bind(tiny().train())
-    mix.stages = 3
+    mix.method.stages = 3
     with pytest.raises(ValueError, match="stages is 3, and bind was told 2"):
         mix(*images)
 
@@ -268,9 +268,9 @@ def test_class_numbers_of_any_whole_type(dtype, images):
 
 def test_numbers_of_numpy(tiny, images):
     one, two = SAGE(10, seed=3, u=0.5).bind(tiny()), SAGE(10, seed=np.int64(3), u=np.float32(0.5)).bind(tiny())
-    assert torch.equal(one(*images)[0], two(*images)[0]) and type(two.seed) is int and type(two.u) is float
-    two.sigma = np.float64(2)
-    assert type(two.sigma) is float
+    assert torch.equal(one(*images)[0], two(*images)[0]) and type(two.seed) is int and type(two.method.u) is float
+    two.method.sigma = np.float64(2)
+    assert type(two.method.sigma) is float
     for wrong in (2**63, -1):
         with pytest.raises(ValueError, match=r"it must be a whole number from 0 to 2\*\*63 - 1"):
             SAGE(10, seed=wrong)
@@ -292,9 +292,9 @@ def test_colours_and_channels_that_do_not_fit(kind, tiny):
         mix(torch.randn(6, 4, 16, 16), torch.arange(6))
 
 
-def test_what_a_drop_in_says_of_itself():
+def test_what_a_mixer_says_of_itself():
     mix = SAGE(10, loss=Temperature())
-    assert "loss=Temperature()" in repr(mix) and "bn=None" in repr(mix) and "cross_entropy" not in repr(mix)
+    assert "criterion=Temperature()" in repr(mix) and "cross_entropy" not in repr(mix) and "10, " in repr(mix)
     for kind in (PuzzleMix, Mixup):
-        with pytest.raises(AttributeError, match="has no 'bn' that can be set"):
-            kind(10).bn = "eval"
+        with pytest.raises(AttributeError, match="has no option 'bn'"):
+            kind(10).method.bn = "eval"

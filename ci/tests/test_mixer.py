@@ -9,18 +9,34 @@ import pytest
 import torch
 import torch.multiprocessing
 import torch.nn.functional as F
+from steps import train_step
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
 import sagelib
-from sagelib import SAGE, CoMixup, CutMix, DropIn, ManifoldMixup, Mixup, PuzzleMix, SaliencyMix, catalog, methods
+from sagelib import (
+    SAGE,
+    CoMixup,
+    CutMix,
+    ManifoldMixup,
+    Method,
+    Mixed,
+    Mixer,
+    Mixup,
+    PuzzleMix,
+    SaliencyMix,
+    catalog,
+    methods,
+)
 from sagelib.losses import one_hot
-from sagelib.methods import manifold_mixup, mixup, sage
+from sagelib.methods import comixup, cutmix, manifold_mixup, mixup, puzzlemix, sage, saliencymix
 from sagelib.rearrange import best_offset, offsets, total_saliency
 from sagelib.saliency import saliency, smooth
 
 ALL = (SAGE, Mixup, CutMix, ManifoldMixup, SaliencyMix, PuzzleMix, CoMixup)
+METHOD = {SAGE: sage.Sage, Mixup: mixup.Mixup, CutMix: cutmix.CutMix, ManifoldMixup: manifold_mixup.ManifoldMixup,
+          SaliencyMix: saliencymix.SaliencyMix, PuzzleMix: puzzlemix.PuzzleMix, CoMixup: comixup.CoMixup}
 LOOK = (SAGE, PuzzleMix, CoMixup)
 every = pytest.mark.parametrize("kind", ALL, ids=lambda c: c.__name__)
 
@@ -61,7 +77,7 @@ def test_a_call_is_the_methods_own_mix(kind, tiny, images):
     net = tiny().train()
     given = {"stages": 0} if kind is ManifoldMixup else {"prob": 1.0} if kind is SaliencyMix else {}
     mix = kind(num_classes=10, seed=3, **given).bind(net)
-    method = kind.BUILD(loss="cross_entropy", **given, **({"bn": "batch"} if kind in (SAGE, CoMixup) else {})).seed(3)
+    method = METHOD[kind](criterion="cross_entropy", **given).seed(3)
     expected = method.mix(images[0], one_hot(images[1], 10), net)
     x, y = mix(*images)
     assert torch.equal(x, expected.x) and torch.equal(y, expected.y)
@@ -74,10 +90,10 @@ def test_the_loss_has_the_gradient_of_the_methods_own_step(kind, loss, tiny, ima
     one, two = tiny().train(), tiny().train()
     given = {"stages": 0} if kind is ManifoldMixup else {"prob": 1.0} if kind is SaliencyMix else {}
     mix = kind(num_classes=10, seed=3, loss=loss, **given).bind(one)
-    method = kind.BUILD(loss=loss, **given).seed(3)
+    method = METHOD[kind](criterion=loss, **given).seed(3)
     found = mix.loss(*images)
     found.backward()
-    assert_close(found.detach(), method.backward(two, images[0], one_hot(images[1], 10)))
+    assert_close(found.detach(), train_step(method, two, images[0], one_hot(images[1], 10)))
     assert_close(gradients(one), gradients(two), rtol=1e-5, atol=1e-7)
     assert all(torch.equal(a, b) for a, b in zip(one.buffers(), two.buffers(), strict=True))
 
@@ -119,17 +135,17 @@ def test_a_frozen_layer_stays_without_a_gradient(tiny, images):
 
 def test_running_statistics_move_twice_with_reuse_and_never_in_a_call(tiny, images):
     counts = {}
-    for bn in (None, "train", "batch", "eval"):
+    for bn in ("train", "batch", "eval"):
         net = tiny().train()
         mix = SAGE(num_classes=10, bn=bn).bind(net)
         mix(*images)
         called = net[1].num_batches_tracked.item()
         mix.loss(*images)
         counts[bn] = called, net[1].num_batches_tracked.item() - called
-    assert counts == {None: (0, 2), "train": (1, 2), "batch": (0, 1), "eval": (0, 1)}
+    assert counts == {"train": (0, 2), "batch": (0, 1), "eval": (0, 1)}
     net, frozen = tiny().train(), tiny().train()
     frozen[1].track_running_stats = False  # what "batch" means: the same maps as without running statistics
-    maps = [DropIn(sage.Sage(bn="batch"), 10, seed=0).bind(n) for n in (net, frozen)]
+    maps = [Mixer(sage.Sage(bn="batch"), 10, seed=0).bind(n) for n in (net, frozen)]
     assert torch.equal(maps[0](*images)[0], maps[1](*images)[0]) and net[1].track_running_stats
 
 
@@ -161,7 +177,7 @@ def test_it_mixes_when_it_is_told_and_as_often(images, tiny):
         mixed += mix.last is not None
     assert 110 < mixed < 190  # 150 expected, four deviations of 10
     often = SaliencyMix(num_classes=10, prob=1.0, seed=0)
-    assert often.prob == 1.0 and SaliencyMix(num_classes=10).prob == 0.5 == inspect.signature(
+    assert often.prob == 1.0 == often.method.prob and SaliencyMix(num_classes=10).prob == 0.5 == inspect.signature(
         SaliencyMix).parameters["prob"].default
     mixed = 0
     half = SaliencyMix(num_classes=10, seed=0)
@@ -174,7 +190,8 @@ def test_it_mixes_when_it_is_told_and_as_often(images, tiny):
 def test_the_signature_names_every_option():
     found = inspect.signature(SAGE).parameters
     assert found["u"].default == 0.6 and found["reuse"].default == 0.3 and found["loss"].default == "cross_entropy"
-    assert sorted(c.__name__ for c in (*ALL, DropIn)) == sorted(sagelib.__all__) and "SAGE" in dir(sagelib)
+    assert sorted(c.__name__ for c in (*ALL, Mixer, Method, Mixed)) == sorted(sagelib.__all__)
+    assert "SAGE" in dir(sagelib)
     with pytest.raises(AttributeError, match="no attribute 'sage_mix'"):
         _ = sagelib.sage_mix
 
@@ -192,18 +209,23 @@ def test_the_seed_settles_all_draws_and_copies_go_on_alike(tiny, images):
     assert torch.equal(twin(*images)[0], c) and torch.equal(stored(*images)[0], c)
 
 
+def test_an_option_that_is_not_there_is_an_error():
+    with pytest.raises(TypeError, match="unexpected keyword argument 'eta'"):
+        SAGE(num_classes=10, eta=0.7)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'saliency'"):
+        Mixup(num_classes=10, saliency=len)
+
+
 @pytest.mark.parametrize("wrong, message", [
-    (lambda: SAGE(num_classes=10, eta=0.7), "SAGE has no option 'eta'; it has: loss, "),
     (lambda: SAGE(num_classes=10, u=1.5), "Sage: u is 1.5"), (lambda: SAGE(num_classes=0), "num_classes is 0"),
-    (lambda: Mixup(num_classes=10, prob=1.2), "prob is 1.2"), (lambda: CutMix(10, loss="mse"), "loss is 'mse'"),
+    (lambda: Mixup(num_classes=10, prob=1.2), "prob is 1.2"), (lambda: CutMix(10, loss="mse"), "criterion is 'mse'"),
     (lambda: CutMix(num_classes=10, label_smoothing=1), "label_smoothing is 1"),
-    (lambda: Mixup(num_classes=10, saliency=len), "Mixup looks at no saliency"),
+    (lambda: Mixer(mixup.Mixup(), 10, saliency=len), "Mixup looks at no saliency"),
     (lambda: setattr(Mixup(num_classes=10), "saliency", len), "Mixup looks at no saliency"),
-    (lambda: DropIn("sage", 10), "method is 'sage'; give a method itself, such as catalog.load"),
+    (lambda: Mixer("sage", 10), "method is 'sage'; give a method itself, such as catalog.load"),
     (lambda: SAGE(nn.Linear(1, 1)), "num_classes is Linear"), (lambda: SAGE(10, seed="a"), "seed is 'a'"),
     (lambda: SAGE(10, saliency=torch.ones(6, 8, 9)), "saliency is a Tensor; it must be a function"),
     (lambda: SAGE(10, loss=nn.CrossEntropyLoss), r"give an instance: CrossEntropyLoss\(\)"),
-    (lambda: DropIn(catalog.load(methods, "sage_merged"), 10), r"call its backward\(net, x, y\)$"),
     (lambda: SaliencyMix(num_classes=10, published=True, per_image=True), "one box for the whole batch"),
 ])
 def test_wrong_options_are_one_clear_error(wrong, message):
@@ -222,7 +244,7 @@ def test_wrong_batches_are_one_clear_error(tiny, images):
             mix(*batch)
     with pytest.raises(ValueError, match="num_classes=7 it must give logits"):
         SAGE(num_classes=7).bind(tiny())(x, t % 7)
-    with pytest.raises(RuntimeError, match=r"SAGE needs the network: call .bind\(model\) first"):
+    with pytest.raises(RuntimeError, match=r"Sage needs the network: call .bind\(model\) first"):
         SAGE(num_classes=10)(x, t)
     with pytest.raises(RuntimeError, match="inference_mode"), torch.inference_mode():
         mix(x, t)
@@ -263,8 +285,8 @@ def test_saliency_of_ones_own_needs_no_network(kind, images):
     own = lambda z: z.abs().mean(1)  # noqa: E731
     mix = kind(num_classes=10, saliency=own, seed=4, **({"prob": 1.0} if kind is SaliencyMix else {}))
     found = mix(x, t)
-    method = kind.BUILD(loss="cross_entropy", **({"prob": 1.0} if kind is SaliencyMix else {})).seed(4)
-    expected = method.mix_by(x, one_hot(t, 10), x.abs().mean(1, keepdim=True))
+    method = METHOD[kind](criterion="cross_entropy", **({"prob": 1.0} if kind is SaliencyMix else {})).seed(4)
+    expected = method.mix_with_saliency(x, one_hot(t, 10), x.abs().mean(1, keepdim=True))
     assert torch.equal(found[0], expected.x) and torch.equal(found[1], expected.y) and not torch.equal(found[0], x)
     if kind is SaliencyMix:  # the box of each image lies around its partner's peak
         for i, j in enumerate(mix.last.pair.tolist()):
@@ -299,7 +321,7 @@ def test_per_image_every_pair_has_its_own_lambda_and_shifts(images):
     x, y = images[0], one_hot(images[1], 10)
     s = torch.rand(6, 1, 14, 18)
     method, twin = (sage.Sage(per_image=True, fraction=0.02).seed(4) for _ in range(2))
-    found = method.mix_by(x, y, s)
+    found = method.mix_with_saliency(x, y, s)
     pair, lam = twin.draw_permutation(6, "cpu"), twin.draw_uniform(0, 0.6, "cpu", 6)
     tau = twin.candidates(14, 18, "cpu", 6)
     assert tau.shape == (6, int(0.02 * 27 * 35), 2) and len(lam.unique()) == 6
@@ -356,8 +378,8 @@ def test_manifold_mixup_mixes_in_the_next_forward_and_only_there(tiny, images):
             twin[2]._forward_hooks.pop(hook, None)
             twin[3]._forward_hooks.pop(hook, None)
         mixed, y = mix(x, t)
-        inside = mix._next is not None
-        place = 0 if not inside else 1 + mix._stages.index(mix._next[0])
+        inside = mix.method.pending is not None
+        place = 0 if not inside else 1 + mix.method.attached.index(mix.method.pending[0])
         places.add(place)
         lam = torch.ones(3)
         lam[place] = mix.last.share[0]
@@ -365,9 +387,9 @@ def test_manifold_mixup_mixes_in_the_next_forward_and_only_there(tiny, images):
         net.eval()
         net(x)  # a forward that does not train passes by
         net.train()
-        assert (mix._next is not None) == inside
+        assert (mix.method.pending is not None) == inside
         assert_close(net(mixed), expected)
-        assert mix._next is None
+        assert mix.method.pending is None
         assert_close(y, mixup.mix(x, one_hot(t, 10), mix.last.pair, mix.last.share).y)
     assert places == {0, 1, 2}
     mix.unbind()
@@ -380,11 +402,11 @@ def test_a_copy_of_a_network_is_not_mixed_in(tiny, images):
         net = tiny().train()
         mix = ManifoldMixup(num_classes=10, seed=0).bind(wrap(net))
         mix(*images)
-        while mix._next is None:
+        while mix.method.pending is None:
             mix(*images)
         average = copy.deepcopy(net)
         assert_close(average(images[0]), tiny().train()(images[0]))
-        assert mix._next is not None  # the network itself has not been run yet
+        assert mix.method.pending is not None  # the network itself has not been run yet
         mix.unbind()
         with pytest.raises(RuntimeError, match=r"call \.bind"):
             mix(*images)
@@ -588,44 +610,48 @@ def test_what_a_network_gives_may_be_wrapped(wrap, tiny, images):
     assert_close(gradients(net), gradients(plain))
 
 
-def test_backward_is_loss_and_its_backward(tiny, images):
-    one, two = tiny().train(), tiny().train()
-    loss = SAGE(num_classes=10, seed=0).bind(one).loss(*images)
-    loss.backward()
-    again = SAGE(num_classes=10, seed=0).bind(two).backward(*images)
-    assert torch.equal(again, loss.detach()) and not again.requires_grad
-    assert all(torch.equal(a, b) for a, b in zip(gradients(one), gradients(two), strict=True))
-
-
-def test_any_method_of_the_catalogue_drops_in(tiny, images):
-    for name in set(catalog.names(methods)) - {"manifold_mixup", "sage_merged"}:
-        mix = DropIn(catalog.load(methods, name), 10, seed=0).bind(tiny().train())
-        assert_close(mix(*images)[1].sum(1), torch.ones(6))
+@pytest.mark.parametrize("name", catalog.names(methods))
+def test_any_method_of_the_catalogue_drops_in(name, tiny, images):
+    mix = Mixer(catalog.load(methods, name), 10, seed=0).bind(tiny().train())
+    for _ in range(3):
         mix.loss(*images).backward()
-    for name in ("manifold_mixup", "sage_merged"):
-        with pytest.raises(ValueError, match="has a step of its own"):
-            DropIn(catalog.load(methods, name), 10)
+        assert mix.last.x.shape == images[0].shape
+    if name != "manifold_mixup":
+        assert_close(mix(*images)[1].sum(1), torch.ones(6))
 
 
-def test_options_are_read_and_changed_as_attributes(tiny, images):
+def test_options_are_read_and_changed_on_the_method(tiny, images):
     mix = SAGE(10, seed=1, reuse=0.3).bind(tiny())
-    assert mix.u == 0.6 and mix.reuse == 0.3 and "u=0.6" in repr(mix) and "seed=1" in repr(mix)
-    mix.u = 0.0  # nothing of the image itself is left
+    assert mix.method.u == 0.6 and mix.method.reuse == 0.3 and "u=0.6" in repr(mix) and "seed=1" in repr(mix)
+    mix.method.u = 0.0  # nothing of the image itself is left
     mix(*images)
     assert mix.last.share.max() < 0.01
     with pytest.raises(ValueError, match="u is 2"):
-        mix.u = 2
-    assert mix.u == 0.0
-    with pytest.raises(AttributeError, match="SAGE has no attribute 'eta'"):
-        mix.eta  # noqa: B018
-    for name in ("eta", "loss"):
-        with pytest.raises(AttributeError, match=f"SAGE has no '{name}' that can be set; it has .*, u, reuse"):
+        mix.method.u = 2
+    assert mix.method.u == 0.0
+    with pytest.raises(AttributeError, match="'Mixer' object has no attribute 'u'"):
+        mix.u  # noqa: B018
+    for name in ("eta", "u", "loss", "last", "model_"):
+        with pytest.raises(AttributeError, match=f"Mixer has no '{name}' that can be set; .* Mixer.method.{name}$"):
             setattr(mix, name, 0.5)
+    for name in ("eta", "losses"):
+        with pytest.raises(AttributeError, match=f"Sage has no option '{name}'; it has: criterion, u, reuse"):
+            setattr(mix.method, name, 0.5)
     for name, value in (("prob", 7), ("prob", "x"), ("label_smoothing", 1), ("seed", 0.5), ("saliency", 3),
-                        ("num_classes", 0)):
+                        ("num_classes", 0), ("enabled", 1)):
         with pytest.raises(ValueError, match=f"{name} is .*; it must be"):
             setattr(mix, name, value)
     assert mix.prob == 1 and mix.seed == 1
+
+
+def test_options_that_exclude_each_other_are_refused_when_they_are_set():
+    merged, peaks = catalog.load(methods, "sage_merged"), saliencymix.SaliencyMix(published=True)
+    for method, name, value, why in ((merged, "reuse", 0, "must be above 0"), (merged, "bn", "eval", "bn 'train'"),
+                                     (peaks, "per_image", True, "one box for the whole batch")):
+        before = getattr(method, name)
+        with pytest.raises(ValueError, match=why):
+            setattr(method, name, value)
+        assert getattr(method, name) == before
 
 
 def test_a_seed_that_is_set_later_counts_from_then_on(tiny, images):
@@ -644,12 +670,12 @@ def test_a_seed_that_is_set_later_counts_from_then_on(tiny, images):
 def test_a_mode_of_batchnorm_can_be_taken_back(images):
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
     mix = SAGE(10).bind(net)
-    for mode, batches in (("batch", 1), (None, 2), ("eval", 1)):  # batches that the running statistics see in `loss`
-        mix.bn, before = mode, int(net[1].num_batches_tracked)
+    for mode, batches in (("batch", 1), ("train", 2), ("eval", 1)):  # batches that the running statistics see in `loss`
+        mix.method.bn, before = mode, int(net[1].num_batches_tracked)
         mix.loss(*images)
         assert net[1].num_batches_tracked == before + batches
     with pytest.raises(ValueError, match="bn is 'sometimes'"):
-        mix.bn = "sometimes"
+        mix.method.bn = "sometimes"
 
 
 def test_a_stopped_run_goes_on_with_the_same_draws(tiny, images, tmp_path):
@@ -682,8 +708,8 @@ def test_a_worker_of_a_loader_does_not_look_through_its_own_copy_of_the_network(
 @pytest.mark.parametrize("name", ["guidedmixup", "keepaugment"])
 def test_saliency_of_ones_own_for_later_methods(name, images):
     x, t = images
-    found = DropIn(catalog.load(methods, name), 10, saliency=lambda z: z.abs().mean(1), seed=4)(x, t)
-    expected = catalog.load(methods, name).seed(4).mix_by(x, one_hot(t, 10), x.abs().mean(1, keepdim=True))
+    found = Mixer(catalog.load(methods, name), 10, saliency=lambda z: z.abs().mean(1), seed=4)(x, t)
+    expected = catalog.load(methods, name).seed(4).mix_with_saliency(x, one_hot(t, 10), x.abs().mean(1, keepdim=True))
     assert torch.equal(found[0], expected.x) and torch.equal(found[1], expected.y) and not torch.equal(found[0], x)
 
 

@@ -1,0 +1,360 @@
+"""The methods where timm's or torchvision's Mixup stands in a training loop: `x, y = mix(x, target)`.
+
+    mix = SAGE(num_classes=10).bind(model)
+    x, y = mix(x, target)            # then the loop goes on as it was, with soft labels
+    loss = mix.loss(x, target)       # or: Algorithm 1 with gradient reuse, then loss.backward() as ever
+
+Both work under autocast and a GradScaler, in DistributedDataParallel, with accumulated gradients, on compiled networks.
+Source: Ma et al., "SAGE", BMVC 2022, Algorithm 1; the other methods' are in their files under `methods`.
+"""
+import contextlib
+import copy
+import numbers
+import random
+
+import torch
+import torch.nn.functional as F
+from torch.nn.parameter import is_lazy
+
+from .method import Method, readable
+from .methods import comixup, cutmix, manifold_mixup, mixup, puzzlemix, sage, saliencymix
+
+OWN = {  # what a Mixer itself is told: which values are allowed, and how that is said
+    "num_classes": (lambda v: isinstance(v, numbers.Integral) and v >= 1, "a whole number, at least 1"),
+    "label_smoothing": (lambda v: isinstance(v, numbers.Real) and 0 <= v < 1, "a number, at least 0 and below 1"),
+    "prob": (lambda v: isinstance(v, numbers.Real) and 0 <= v <= 1, "a number from 0 to 1"),
+    "seed": (lambda v: v is None or (isinstance(v, numbers.Integral) and 0 <= v < 2**63),
+             "a whole number from 0 to 2**63 - 1, or None"),
+    "saliency": (lambda v: v is None or callable(v), "a function of the images, or None"),
+    "enabled": (lambda v: isinstance(v, bool), "True or False"),
+}
+
+
+class Mixer:
+    """A mixing method for a loop of one's own.
+
+    method: such as `CutMix(alpha=0.5)` of `sagelib.methods.cutmix`. num_classes: of the labels; 1 for a network with
+    one logit for two classes, whose targets are 0 and 1 and whose labels (B, 1) are the probability of class 1.
+    label_smoothing: of class indices, in [0, 1). prob: share of the batches that are mixed. saliency: a function of the
+    images (B, C, H, W) that gives maps (B, H, W) or (B, 1, H, W), at least 0, which take the place of the network's.
+    seed: draw from generators of its own, on the images' device, instead of PyTorch's; on several processes give each
+    its own seed. A value out of range is a ValueError that says what is allowed, also when it is set later. The
+    method's options are read and changed on `method`: `mix.method.u = 0.5`.
+
+    After a call `last` is its `Mixed`: x, y, and mask, tau, share, pair, saliency as far as the method has them; None
+    where the batch was left alone. It is kept until the next call. `enabled = False` stops the mixing, as for the last
+    epochs. A compiled step checks no values; methods that need no network break its graph only for a seed, or for a
+    prob between 0 and 1.
+    """
+
+    def __init__(self, method, num_classes, *, label_smoothing=0.0, prob=1.0, saliency=None, seed=None):
+        if not isinstance(method, Method):
+            raise ValueError(f"method is {method!r}; give a method itself, such as catalog.load(methods, 'cutmix')")
+        self.__dict__.update(method=copy.copy(method), model=None)
+        self.num_classes, self.label_smoothing, self.prob = num_classes, label_smoothing, prob
+        self.saliency, self.seed, self.enabled = saliency, seed, True
+        self._passed = False  # whether the network has been used without an error
+        self._drawn_in = 0  # the process, by its worker's seed, that the generators were made in
+        self.method.last = None
+        if num_classes == 1 and (method.criterion is F.cross_entropy
+                                 or isinstance(method.criterion, torch.nn.CrossEntropyLoss)):
+            raise ValueError("cross-entropy over one logit is always 0; for num_classes=1 give loss='cross_entropy' or "
+                             "BCEWithLogitsLoss(), or use two logits: num_classes=2")
+
+    def __setattr__(self, name, value):
+        if name in OWN:
+            fits, words = OWN[name]
+            if not fits(value):
+                shown = f"a {type(value).__name__}" if name == "saliency" else repr(value)
+                raise ValueError(f"{name} is {shown}; it must be {words}")
+            if name == "saliency":
+                if value is not None and not hasattr(self.method, "saliency_fn"):
+                    raise ValueError(f"{type(self.method).__name__} looks at no saliency: leave out saliency=")
+                if hasattr(self.method, "saliency_fn"):
+                    self.method.saliency_fn = value
+                return
+            if name == "seed" and name in self.__dict__:
+                self.method.generator = self.method.cpu_rng = None  # the next batch makes new ones
+            value = int(value) if name in ("num_classes", "seed") and value is not None else value
+        elif name not in ("method", "model") and not name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__} has no {name!r} that can be set; it has {', '.join(OWN)}, and "
+                                 f"the method's options: {type(self).__name__}.method.{name}")
+        super().__setattr__(name, value)
+
+    def __setstate__(self, state):  # of a copy, which has options of its own
+        self.__dict__.update(state, method=copy.copy(state["method"]))
+
+    def __repr__(self):
+        own = {k: getattr(self, k) for k in ("label_smoothing", "prob", "seed")}
+        own["model"] = self.model and type(self.model).__name__
+        return f"Mixer({self.method}, {self.num_classes}, {', '.join(f'{k}={v!r}' for k, v in own.items())})"
+
+    @property
+    def saliency(self):
+        """The function that gives maps in place of the network, or None."""
+        return getattr(self.method, "saliency_fn", None)
+
+    @property
+    def last(self):
+        """The `Mixed` of the latest batch, None where it was left alone."""
+        return self.method.last
+
+    def bind(self, model, **where):
+        """Look through this network from now on; returns self.
+
+        An nn.Module that is called with the images alone and gives logits (B, K), a tuple that begins with them, or
+        something that has `logits`; wrap one that takes more. Plain, compiled, in DistributedDataParallel, or set up by
+        Lightning Fabric (then a call goes under `fabric.autocast()`, and the loss to `fabric.backward`); not in
+        FSDP or ZeRO-3, whose weights are elsewhere. Manifold Mixup takes `stages`: names of modules ("layer1",
+        "layer2") or modules, in order; without it they are model.stages.
+
+        A network that takes or gives something else goes in a wrapper:
+
+            class Logits(nn.Module):
+                def __init__(self, net): super().__init__(); self.net = net
+                def forward(self, x): return self.net(x, masks=None)["out"]
+        """
+        check_network(model, self.prob)
+        self.method.attach(model, **where)
+        self.model, self._passed = model, False
+        return self
+
+    def unbind(self):
+        """Leave the network, as before it is pickled whole: hooks of Manifold Mixup are taken out of it."""
+        self.method.detach()
+        self.model = None
+
+    def __call__(self, x, target):
+        """Images (B, C, H, W), normalised floats, and class indices (B,) or soft labels (B, K) -> images, soft labels.
+
+        With num_classes=1 the targets are 0 and 1, or between them, (B,) or (B, 1), and the labels (B, 1).
+        The network keeps every .grad, every requires_grad, its modes and BatchNorm's running statistics. Layers with
+        another state of their own (spectral norm) see one more forward, and dropout draws once more.
+        """
+        x, y = soft_labels(x, target, self.num_classes, self.label_smoothing)
+        if not self._mixes(x):
+            return x, y
+        with self._using_the_network(self.method.needs_network) as net:
+            mixed = self.method.last = self.method.mix(x, y, net)
+        if x.is_contiguous(memory_format=torch.channels_last):
+            mixed.x = mixed.x.contiguous(memory_format=torch.channels_last)
+        return mixed.x, mixed.y
+
+    def loss(self, x, target, scaler=None):
+        """The loss of one step by the method, a scalar to call .backward() on: for SAGE with gradient reuse.
+
+        The gradient of the clean batch, where saliency came from, is part of it; until .backward() it takes the memory
+        of the weights once more. `scaler`: the loop's GradScaler, if it has one. Of several outputs of the network the
+        first is trained. x and target as in a call.
+        """
+        x, y = soft_labels(x, target, self.num_classes, self.label_smoothing)
+        net = self._network()
+        if not self._mixes(x):
+            return self.method.loss_of(net(x), y)
+        with self._using_the_network(self.method.needs_network):
+            return self.method.loss(net, x, y, scaler)
+
+    def state_dict(self):
+        """Where the generators of `seed` are, for a checkpoint; {} without a seed: PyTorch draws."""
+        method = self.method
+        if method.generator is None or method.cpu_rng is None:
+            return {}
+        return {"generator": method.generator.get_state(), "device": str(method.generator.device),
+                "host": method.cpu_rng.getstate()}
+
+    def load_state_dict(self, state):
+        """Go on with the draws where `state_dict` was taken, on that kind of device; a loader's workers draw anew."""
+        if state:
+            try:
+                self.method.seed(0, state["device"])
+            except (RuntimeError, AssertionError) as error:
+                raise ValueError(f"these draws were made on {state['device']}, which is not here; they go on there, or "
+                                 "start anew from a seed") from error
+            self._drawn_in = 0
+            self.method.generator.set_state(state["generator"].cpu())
+            version, numbers_, gauss = state["host"]
+            self.method.cpu_rng.setstate((version, tuple(numbers_), gauss))
+
+    def _mixes(self, x):
+        """Whether this batch is mixed; the generators are made where there are none."""
+        method = self.method
+        method.last = None
+        if self.seed is not None:
+            here = worker.seed if (worker := loader_worker()) else 0
+            if method.generator is None or method.generator.device != x.device or self._drawn_in != here:
+                method.seed((self.seed + here) % 2**63, x.device)
+                self._drawn_in = here
+        return self.enabled and (self.prob == 1 or (method.cpu_rng or random).random() < self.prob)
+
+    def _network(self):
+        if self.model is None:
+            raise RuntimeError(f"{type(self.method).__name__} needs the network: call .bind(model) first")
+        return self.model
+
+    def _using_the_network(self, needed):
+        return self._looking() if needed else contextlib.nullcontext(self.model)
+
+    @contextlib.contextmanager
+    def _looking(self):
+        """The network, whose buffers are put back if its first pass shows that it cannot be used."""
+        net = self._network()
+        if loader_worker():
+            raise RuntimeError("this is a DataLoader's worker, whose copy of the network never learns: mix in the "
+                               "training loop, or give saliency=, a function of the images")
+        first = not self._passed and not torch.compiler.is_compiling()
+        before = [(b, b.clone()) for b in net.buffers() if not is_lazy(b)] if first else []
+        try:
+            yield net
+        except Exception:
+            with torch.no_grad():
+                for now, old in before:
+                    now.copy_(old)
+            raise
+        self._passed = True
+
+
+def SAGE(num_classes, *, u=0.6, reuse=0.3, fraction=0.01, sigma=1.0, norm="l2", bn="train", per_image=False,
+         guided=True, rearranged=True, maps="own", searched=True, loss="cross_entropy", label_smoothing=0.0, prob=1.0,
+         saliency=None, seed=None):
+    """Saliency-guided mixup with optimal rearrangements: Algorithm 1 of the paper, as a Mixer.
+
+    u: lambda is uniform on (0, u). reuse: share of the clean gradient in `loss`; a call has none. fraction: part of all
+    shifts that is searched. sigma: of the blur of the maps, pixels. norm: "l2" or "l1" over the channels. per_image: a
+    lambda and shifts for each image. bn: BatchNorm in the clean pass of `loss`: "train" updates the running statistics
+    with both batches, as the paper's code does, "batch" and "eval" with the mixed one; a call leaves them alone.
+    `SAGE(10, loss="bce", u=0.6, reuse=0.3)` is the paper's setting for CIFAR-10, whose learning rate of 0.2 goes with
+    that loss. The other options are in `methods/sage.py`.
+
+    loss: "cross_entropy", "bce" (the paper's tables), or a function (logits, soft labels) -> scalar; for one logit both
+    names are binary cross-entropy. num_classes, label_smoothing, prob, saliency, seed: as in Mixer.
+    """
+    method = sage.Sage(criterion=loss, u=u, reuse=reuse, fraction=fraction, sigma=sigma, norm=norm, bn=bn,
+                       per_image=per_image, guided=guided, rearranged=rearranged, maps=maps, searched=searched)
+    return Mixer(method, num_classes, label_smoothing=label_smoothing, prob=prob, saliency=saliency, seed=seed)
+
+
+def Mixup(num_classes, *, alpha=1.0, per_image=False, loss="cross_entropy", label_smoothing=0.0, prob=1.0, seed=None):
+    """Mixup, as a Mixer: lambda from Beta(alpha, alpha), for the batch or, with per_image, for each image.
+
+    Needs no network. loss as in SAGE; num_classes, label_smoothing, prob, seed: as in Mixer.
+    """
+    method = mixup.Mixup(criterion=loss, alpha=alpha, per_image=per_image)
+    return Mixer(method, num_classes, label_smoothing=label_smoothing, prob=prob, seed=seed)
+
+
+def CutMix(num_classes, *, alpha=1.0, per_image=False, loss="cross_entropy", label_smoothing=0.0, prob=1.0, seed=None):
+    """CutMix, as a Mixer: a box of area 1 - lambda, lambda from Beta(alpha, alpha); per_image: one for each image.
+
+    Needs no network. loss as in SAGE; num_classes, label_smoothing, prob, seed: as in Mixer.
+    """
+    method = cutmix.CutMix(criterion=loss, alpha=alpha, per_image=per_image)
+    return Mixer(method, num_classes, label_smoothing=label_smoothing, prob=prob, seed=seed)
+
+
+def SaliencyMix(num_classes, *, alpha=1.0, published=False, per_image=False, detector="builtin", mean=0.0, std=1.0,
+                loss="cross_entropy", label_smoothing=0.0, prob=0.5, saliency=None, seed=None):
+    """SaliencyMix, as a Mixer: a box around the partner's most salient point, or the peak of your own map.
+
+    Needs no network. mean, std: of the normalised images. prob: 0.5 as in its paper. The other options are in
+    `methods/saliencymix.py`; loss as in SAGE; num_classes, label_smoothing, saliency, seed: as in Mixer.
+    """
+    method = saliencymix.SaliencyMix(criterion=loss, alpha=alpha, prob=1.0, published=published, per_image=per_image,
+                                     detector=detector, mean=mean, std=std)  # prob is drawn here, not again there
+    return Mixer(method, num_classes, label_smoothing=label_smoothing, prob=prob, saliency=saliency, seed=seed)
+
+
+def PuzzleMix(num_classes, *, alpha=1.0, beta=1.2, gamma=0.5, eta=0.2, t_eps=0.8, transport=True, per_image=False,
+              mean=0.0, std=1.0, loss="cross_entropy", label_smoothing=0.0, prob=1.0, saliency=None, seed=None):
+    """Puzzle Mix, as a Mixer: blocks of two images by a minimum cut, then moved by a transport plan.
+
+    Needs scipy and numba. mean, std: of the normalised images, to get back to pixels. The other options are in
+    `methods/puzzlemix.py`; loss as in SAGE; num_classes, label_smoothing, prob, saliency, seed: as in Mixer.
+    """
+    method = puzzlemix.PuzzleMix(criterion=loss, alpha=alpha, beta=beta, gamma=gamma, eta=eta, t_eps=t_eps,
+                                 transport=transport, per_image=per_image, mean=mean, std=std)
+    return Mixer(method, num_classes, label_smoothing=label_smoothing, prob=prob, saliency=saliency, seed=seed)
+
+
+def CoMixup(num_classes, *, partition=20, beta=0.32, gamma=1.0, eta=0.05, omega=0.001, threshold=0.83, alpha=2.0,
+            sweeps=4, clean=1.0, bn="train", loss="cross_entropy", label_smoothing=0.0, prob=1.0, saliency=None,
+            seed=None):
+    """Co-Mixup, as a Mixer: up to `partition` images mixed jointly, by cells. Needs scipy and numba.
+
+    clean: weight of the clean loss in `loss`; a call has none. bn: as in SAGE, "train" or "batch". The other options
+    are in `methods/comixup.py`; loss as in SAGE; num_classes, label_smoothing, prob, saliency, seed: as in Mixer.
+    """
+    method = comixup.CoMixup(criterion=loss, partition=partition, beta=beta, gamma=gamma, eta=eta, omega=omega,
+                             threshold=threshold, alpha=alpha, sweeps=sweeps, clean=clean, bn=bn)
+    return Mixer(method, num_classes, label_smoothing=label_smoothing, prob=prob, saliency=saliency, seed=seed)
+
+
+def ManifoldMixup(num_classes, *, alpha=2.0, stages=2, per_image=False, loss="cross_entropy", label_smoothing=0.0,
+                  prob=1.0, seed=None):
+    """Manifold Mixup, as a Mixer: Mixup of the images, or inside the network after one of its first `stages` stages.
+
+    A call says where and returns soft labels; the next forward of the network in training mode mixes there. The stages
+    are the network's `.stages`, or those that `bind` is told; a stage whose activations are recomputed (checkpointing)
+    must not be one of them. loss as in SAGE; num_classes, label_smoothing, prob, seed: as in Mixer.
+    """
+    method = manifold_mixup.ManifoldMixup(criterion=loss, alpha=alpha, stages=stages, per_image=per_image)
+    return Mixer(method, num_classes, label_smoothing=label_smoothing, prob=prob, seed=seed)
+
+
+def check_network(model, prob):
+    """One clear error for what cannot be looked through."""
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"bind takes the network, an nn.Module that is called with the images alone, not a "
+                        f"{type(model).__name__}: wrap it in one")
+    if any(isinstance(m, torch.jit.ScriptModule) and any("running_mean" in name for name, _ in m.named_buffers())
+           for m in model.modules()):
+        raise ValueError("the BatchNorm of a scripted network cannot be held still: train it as it was before "
+                         "torch.jit.script, or use torch.compile")
+    several = torch.distributed.is_available() and torch.distributed.is_initialized() and (
+        torch.distributed.get_world_size() > 1)
+    if several and 0 < prob < 1 and any(isinstance(m, torch.nn.SyncBatchNorm) for m in model.modules()):
+        raise ValueError(f"prob is {prob}: each process would decide for itself, and SyncBatchNorm would wait for "
+                         "those that do not mix; it must be 0 or 1")
+
+
+def loader_worker():
+    """The DataLoader's worker that this process is, with a seed of its own in each epoch, or None; none compiles."""
+    return None if torch.compiler.is_compiling() else torch.utils.data.get_worker_info()
+
+
+def soft_labels(x, target, classes, smoothing=0.0):
+    """Images x (B, C, H, W), detached, and labels (B, classes), float32, from class indices (B,) or soft targets
+    (B, classes); with one class, the probability of class 1, from 0 and 1 or what lies between, (B,) or (B, 1)."""
+    for name, z in (("images", x), ("targets", target)):
+        if not isinstance(z, torch.Tensor):
+            raise TypeError(f"{name} must be a tensor, not a {type(z).__name__}")
+    if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
+        raise RuntimeError("this is torch.inference_mode, where nothing can be trained: mix in the training loop")
+    if x.ndim != 4 or not x.is_floating_point() or len(x) == 0:
+        raise ValueError(f"images must be normalised floats (B, C, H, W), not {x.dtype} {tuple(x.shape)}")
+    if target.device != x.device:
+        raise ValueError(f"images are on {x.device}, targets on {target.device}: move the batch to one device first")
+    if classes == 1:
+        return x.detach(), _probability(target, len(x), smoothing)
+    whole = not (target.is_floating_point() or target.is_complex() or target.dtype == torch.bool)
+    if target.shape == (len(x),) and whole:
+        target = target.long()
+        if readable(target) and not 0 <= int(target.min()) <= int(target.max()) < classes:
+            raise ValueError(f"class indices must be from 0 to {classes - 1}, not {int(target.min())} to "
+                             f"{int(target.max())}")
+        return x.detach(), F.one_hot(target, classes).float() * (1 - smoothing) + smoothing / classes
+    if target.shape != (len(x), classes) or not target.is_floating_point():
+        raise ValueError(f"targets must be class indices ({len(x)},) or soft labels ({len(x)}, {classes}), floats; "
+                         f"they are {target.dtype} {tuple(target.shape)}")
+    return x.detach(), target.detach().float()
+
+
+def _probability(target, n, smoothing):
+    """Labels (n, 1), float32, of the two classes 0 and 1 that a network with one logit tells apart."""
+    if target.shape not in {(n,), (n, 1)} or target.is_complex():
+        raise ValueError("num_classes=1 is one logit for two classes: targets must be 0 and 1, "
+                         f"({n},) or ({n}, 1), not {target.dtype} {tuple(target.shape)}")
+    y = target.detach().float().reshape(n, 1)
+    if readable(y) and not ((y >= 0) & (y <= 1)).all():
+        raise ValueError(f"num_classes=1 is one logit for two classes: targets must be from 0 to 1, not {y.min():g} to "
+                         f"{y.max():g}; for class indices num_classes is the number of the network's logits")
+    return y if target.is_floating_point() else y * (1 - smoothing) + smoothing / 2

@@ -1,0 +1,106 @@
+"""The pass over the clean batch that saliency comes from: its gradient with respect to the images, and a loss in which
+the gradient of the weights is stored, for one `.backward()` later.
+
+Algorithm 1 of SAGE (https://arxiv.org/abs/2211.00113) adds the clean batch's gradient to that of the mixed batch. The
+pass that gives saliency has computed it already; here the loss hands it out when `.backward()` comes through.
+"""
+import torch
+
+from .saliency import at_least_float32
+from .unwrap import unwrapped
+
+
+def loss_with_stored_grad(net, x, loss_of, scaler=None):
+    """loss_of(net(x)), a scalar that stores its gradient, and the gradient with respect to x (B, C, H, W).
+
+    The gradient with respect to the weights is computed now. When a later .backward() comes through the loss, the
+    weights receive it together with all else: once, as DistributedDataParallel, gradient scalers and trainers that
+    clear gradients before .backward() expect. Until then it takes the memory of the weights once more. A hook on a
+    weight sees the clean gradient by itself, and the sum. scaler: the loop's GradScaler, which scales the pass.
+    RuntimeError where the network passes no gradient to the images.
+    """
+    scale = _scale(x, scaler)
+    images = x.detach().requires_grad_()
+    with torch.enable_grad():
+        loss = loss_of(unwrapped(net)(images.clone()))  # a network may write on what it is given
+        weights = [leaf for leaf in leaves(loss) if leaf is not images]  # of the network, the loss, what they call
+        grad, *grads = gradient(scale * loss, [images, *weights])
+    used = [k for k, g in enumerate(grads) if g is not None]  # others must not look used: DDP would wait for them
+    stored = _StoredGrad.apply(loss.detach(), scale, [grads[k] for k in used], *(weights[k] for k in used))
+    return stored, _unscaled(grad, scale)
+
+
+def input_gradient(net, x, loss_of):
+    """Gradient of loss_of(net(x)) with respect to x, (B, C, H, W); no .grad is computed or touched.
+
+    RuntimeError where the network passes no gradient to the images.
+    """
+    scale = _scale(x)
+    images = x.detach().requires_grad_()
+    with torch.enable_grad():
+        loss = loss_of(unwrapped(net)(images.clone()))  # a network may write on what it is given
+        return _unscaled(gradient(scale * loss, [images])[0], scale)
+
+
+def gradient(loss, inputs, allow_unused=True):
+    """Gradients of a scalar with respect to each of `inputs`, None where it does not depend on one
+    (without `allow_unused` that is PyTorch's error).
+
+    A network that recomputes segments with use_reentrant=True has no such gradient: a RuntimeError says what to do.
+    """
+    try:
+        return torch.autograd.grad(loss, inputs, allow_unused=allow_unused)
+    except RuntimeError as error:
+        if "use_reentrant=True" not in str(error):
+            raise
+        raise RuntimeError("the network recomputes a segment by torch.utils.checkpoint with use_reentrant=True, which "
+                           "gives no gradient with respect to the images alone: use_reentrant=False does") from error
+
+
+def leaves(loss):
+    """The tensors that a loss was computed from and that collect a gradient, each once."""
+    seen, todo, found = set(), [loss.grad_fn], []
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found.append(node.variable)
+        todo += [before for before, _ in node.next_functions]
+    return found
+
+
+class _StoredGrad(torch.autograd.Function):
+    """A loss that is known, with its gradient with respect to the weights, times scale: nothing is computed again."""
+
+    @staticmethod
+    def forward(ctx, loss, scale, grads, *weights):
+        ctx.save_for_backward(scale, *grads)  # .backward() frees them
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx, out):
+        if torch.is_grad_enabled():
+            raise RuntimeError("a second derivative (create_graph=True) of this loss would lack the clean batch's "
+                               "part: set reuse=0, or clean=0 for Co-Mixup")
+        scale, *grads = ctx.saved_tensors
+        return None, None, None, *((out / scale).to(g) * g for g in grads)
+
+
+def _scale(x, scaler=None):
+    """What to scale the pass by, a 0-d tensor: float16, which a network may choose inside, underflows without.
+
+    The scaler's own scale, or a power of two, which changes no digit elsewhere.
+    """
+    if scaler is not None and getattr(scaler, "is_enabled", lambda: True)():
+        return scaler.scale(torch.ones((), device=x.device))
+    return torch.full((), 2.0 ** (6 + len(x).bit_length()), device=x.device)
+
+
+def _unscaled(grad, scale):
+    """A gradient (B, C, H, W) of scale * loss -> that of the loss, float32 or float64."""
+    if grad is None:
+        raise RuntimeError("the network passes no gradient to the images: take out no_grad() or detach(), and freeze "
+                           "layers by requires_grad=False")
+    return at_least_float32(grad) / scale
