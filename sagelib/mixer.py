@@ -214,8 +214,7 @@ class Mixer:
 
 
 def SAGE(num_classes, *, u=0.6, reuse=0.3, fraction=0.01, sigma=1.0, norm="l2", bn="train", per_image=False,
-         guided=True, rearranged=True, maps="own", searched=True, loss="cross_entropy", label_smoothing=0.0, prob=1.0,
-         saliency=None, seed=None):
+         guided=True, rearranged=True, loss="cross_entropy", label_smoothing=0.0, prob=1.0, saliency=None, seed=None):
     """Saliency-guided mixup with optimal rearrangements: Algorithm 1 of the paper, as a Mixer.
 
     u: lambda is uniform on (0, u). reuse: share of the clean gradient in `loss`; a call has none. fraction: part of all
@@ -229,7 +228,7 @@ def SAGE(num_classes, *, u=0.6, reuse=0.3, fraction=0.01, sigma=1.0, norm="l2", 
     names are binary cross-entropy. num_classes, label_smoothing, prob, saliency, seed: as in Mixer.
     """
     method = sage.Sage(criterion=loss, u=u, reuse=reuse, fraction=fraction, sigma=sigma, norm=norm, bn=bn,
-                       per_image=per_image, guided=guided, rearranged=rearranged, maps=maps, searched=searched)
+                       per_image=per_image, guided=guided, rearranged=rearranged)
     return Mixer(method, num_classes, label_smoothing=label_smoothing, prob=prob, saliency=saliency, seed=seed)
 
 

@@ -35,7 +35,8 @@ from sagelib.train import Recipe, fit
 OPTIONS = {
     "comixup": ({"partition": 4},), "guidedmixup": ({"source": "gradient"},), "keepaugment": ({"keep": "paste"},),
     "puzzlemix": ({"per_image": True}, {"transport": False}),
-    "sage": ({"per_image": True}, {"fraction": 1.0}, {"searched": False}, {"bn": "batch"}),
+    "sage": ({"per_image": True}, {"fraction": 1.0}, {"bn": "batch"}),
+    "sage_controls": ({"searched": False}, {"maps": "other"}),
     "saliencymix": ({"prob": 1.0}, {"prob": 1.0, "per_image": True}, {"prob": 1.0, "published": True},
                     {"prob": 1.0, "detector": "opencv"}),
 }

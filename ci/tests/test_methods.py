@@ -177,13 +177,13 @@ def test_sage_mix_is_the_authors(vectors):
 class Given(sage.Sage):
     """SAGE with the draws of the authors' run."""
 
-    draws, order = None, None
+    given, order = None, None
 
     def draw_permutation(self, n, device):
-        return self.draws["draw1_torch.randperm"] if n < 63 * 63 else self.order
+        return self.given["draw1_torch.randperm"] if n < 63 * 63 else self.order
 
     def draw_uniform(self, low, high, device):
-        return self.draws["sampled_alpha"].float()
+        return self.given["sampled_alpha"].float()
 
 
 def test_sage_step_is_the_authors(vectors):
@@ -193,7 +193,7 @@ def test_sage_step_is_the_authors(vectors):
     method = Given(norm="l1", reuse=0.3)
     place = torch.stack([1 + v["offsets"] % 63 - 32, 1 + v["offsets"] // 63 - 32], 1)  # their order: columns first
     row = (offsets(32, 32)[None] == place[:, None]).all(2).nonzero()[:, 1]
-    method.draws, method.order = v, torch.cat([row, row.new_zeros(3969 - 39)])
+    method.given, method.order = v, torch.cat([row, row.new_zeros(3969 - 39)])
     optimizer = torch.optim.SGD(net.parameters(), float(v["lr"]), 0.9, nesterov=True, weight_decay=1e-4)
     train_step(method, net, v["x"], one_hot(v["y"], 10))
     parameters = dict(net.named_parameters())
@@ -320,7 +320,7 @@ def test_deepcopied_network_trains_alike(name, tiny):
 
 def test_uniform_saliency_needs_no_network_to_be_right():
     x, y, s = torch.randn(6, 3, 8, 10), batch(6)[1], torch.rand(6, 1, 8, 10)
-    method = catalog.load(methods, "sage", maps="uniform", fraction=1.0, u=1.0).seed(1)
+    method = catalog.load(methods, "sage_controls", maps="uniform", fraction=1.0, u=1.0).seed(1)
     found = method.mix_with_saliency(x, y, s)
     again = catalog.load(methods, "sage", u=1.0).seed(1)
     pair, lam = again.draw_permutation(6, "cpu"), again.draw_uniform(0, 1.0, "cpu")
@@ -333,7 +333,7 @@ def test_uniform_saliency_needs_no_network_to_be_right():
 
 def test_another_images_saliency_is_never_its_own():
     x, y, s = torch.randn(5, 3, 6, 6), batch(5)[1], torch.rand(5, 3, 6, 6)
-    one = catalog.load(methods, "sage", maps="other", sigma=0).seed(2).mix_with_saliency(x, y, saliency(s))
+    one = catalog.load(methods, "sage_controls", maps="other", sigma=0).seed(2).mix_with_saliency(x, y, saliency(s))
     two = catalog.load(methods, "sage", sigma=0).seed(2).mix_with_saliency(x, y, saliency(s[[4, 0, 1, 2, 3]]))
     assert_close(one.x, two.x)
     own = catalog.load(methods, "sage", sigma=0).seed(2).mix_with_saliency(x, y, saliency(s))
@@ -342,7 +342,7 @@ def test_another_images_saliency_is_never_its_own():
 
 def test_a_random_shift_is_any_of_the_candidates():
     x, y, s = torch.randn(40, 3, 6, 6), batch(40)[1], torch.rand(40, 3, 6, 6)
-    method = catalog.load(methods, "sage", searched=False, fraction=0.05).seed(0)
+    method = catalog.load(methods, "sage_controls", searched=False, fraction=0.05).seed(0)
     mixed = method.mix_with_saliency(x, y, saliency(s))
     twin = catalog.load(methods, "sage", fraction=0.05).seed(0)
     pair, lam, tau = twin.draw_permutation(40, "cpu"), twin.draw_uniform(0, 0.6, "cpu"), twin.candidates(6, 6, "cpu")

@@ -371,8 +371,8 @@ plt.show()
 # Above one half uniform maps choose against the images. A pixel that only the first image covers is then worth more than a pixel
 # that both cover, so the best shift for uniform maps pushes the second image out of the frame.
 #
-# Is saliency then worth its extra pass? Only training can tell. `Sage(maps="uniform")`, `Sage(maps="other")` and
-# `Sage(searched=False)` are the controls for that question; each is SAGE with one component replaced.
+# Is saliency then worth its extra pass? Only training can tell. The method `sage_controls` has the controls for
+# that question, `maps="uniform"`, `maps="other"` and `searched=False`: each is SAGE with one component replaced.
 #
 # ## Exercises
 

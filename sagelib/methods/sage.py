@@ -41,16 +41,17 @@ SETTINGS = {  # the paper's appendix B; WRN16-8 is in the authors' README alone
 
 
 def mix(x, y, s, pair, lam, tau, guided=True):
-    """Rearrange each partner where most saliency survives, then mix by saliency: Algorithm 1, lines 2 to 7.
+    """Move each partner image to where most saliency survives, then mix by saliency: Algorithm 1, lines 2 to 7.
 
-    x (B, C, H, W), y (B, K); s (B, 1, H, W) saliency, smoothed but not normalised; pair (B,) integers;
-    lam in [0, 1], a number or (B,): weight of the image's own saliency; tau (N, 2) candidate shifts
-    of the partner, or (B, N, 2), some for each. `guided=False` pastes the shifted partner whole instead of
-    using Equation 2. The label's share is the mean of the mask, so what no image covers (zeros: the mean
-    colour) counts as the partner's.
+    x (B, C, H, W), y (B, K); s (B, 1, H, W) saliency, smoothed but not normalised; pair (B,) integers: the partner of
+    each image; lam in [0, 1], a number or (B,): weight of the image's own saliency; tau (N, 2) candidate shifts of the
+    partner, or (B, N, 2), some for each. `guided=False` pastes the shifted partner whole instead of using Equation 2.
+    The label's share is the mean of the mask, so pixels that no image covers (zeros: the mean colour) count as the
+    partner's.
     """
-    a, b = weighted(x, y, s, pair, lam)
-    return mix_at(x, y, a, b, pair, best_offset(a, b, tau), guided)
+    a, b = weighted(x, y, s, pair, lam)              # line 2: saliency of the image and of its partner  (B, 1, H, W)
+    best = best_offset(a, b, tau)                    # line 3: Equation 4                                (B, 2)
+    return mix_at(x, y, a, b, pair, best, guided)    # lines 4 to 7
 
 
 def weighted(x, y, s, pair, lam):
@@ -64,10 +65,11 @@ def weighted(x, y, s, pair, lam):
 
 def mix_at(x, y, a, b, pair, best, guided=True):
     """`mix` without the search: weighted maps a and b (B, 1, H, W), and how far each partner is moved, best (B, 2)."""
-    m = mask(a, shift(b, best)) if guided else 1 - shift(torch.ones_like(b), best)
-    share = m.mean((1, 2, 3))
-    picture = torch.lerp(shift(x, best, pair), x, m.to(x.dtype))  # m x + (1 - m) partner, in one go
-    return Mixed(picture, blend_labels(y, pair, share), mask=m, tau=best, share=share, pair=pair)
+    m = mask(a, shift(b, best)) if guided else 1 - shift(torch.ones_like(b), best)  # line 4: Equation 2  (B, 1, H, W)
+    gamma = m.mean((1, 2, 3))                                                       # line 5              (B,)
+    mixed = torch.lerp(shift(x, best, pair), x, m.to(x.dtype))  # line 6: m x + (1 - m) partner           (B, C, H, W)
+    label = blend_labels(y, pair, gamma)                        # line 7                                  (B, K)
+    return Mixed(mixed, label, mask=m, tau=best, share=gamma, pair=pair)
 
 
 @dataclass(kw_only=True)
@@ -81,11 +83,7 @@ class Sage(SaliencyGuided):
     statistics. (`mix` alone updates nothing: with "train" it is as with "batch".)
     per_image: a lambda and candidates for each image instead of for the batch. guided=False is the ablation without
     saliency-guided mixup: the shifted partner is pasted over the image (our reading; no code exists).
-    rearranged=False never shifts: without rearrangement.
-
-    Two controls that are not in the paper ask what saliency is worth; the clean gradient is reused all the same.
-    maps="uniform" takes every pixel for equally salient, "other" gives each image the map of another one of the batch.
-    searched=False shifts each partner by one of the candidates, at random.
+    rearranged=False never shifts: without rearrangement. Controls that are not in the paper: `sage_controls.py`.
     """
 
     NEEDS, LABEL = "gradient, a search", "mean of the mask"
@@ -99,19 +97,17 @@ class Sage(SaliencyGuided):
     per_image: bool = False
     guided: bool = True
     rearranged: bool = True
-    maps: str = choice("own", "uniform", "other")
-    searched: bool = True
 
     def loss(self, net, x, y, scaler=None):
-        """The loss of one step, a scalar, whose gradient is reuse * clean + (1 - reuse) * mixed: Algorithm 1."""
-        if self.reuse > 0:                                                                              # line 1
+        """The loss of one step, a scalar, with the gradient reuse * clean + (1 - reuse) * mixed: Section 3.4."""
+        if self.reuse > 0:                                                                          # line 1
             with self.saliency_pass_mode(net, training=True):
                 clean, grad = loss_with_stored_grad(net, x, lambda out: self.reuse * self.saliency_loss(out, y), scaler)
             s = self.saliency_from_grad(grad) if self.saliency_fn is None else self.compute_saliency(net, x, y)
         else:
             clean, s = 0, self.compute_saliency(net, x, y, training=True)
-        mixed = self.last = self.mix_with_saliency(x, y, s)                                             # lines 2 to 7
-        return clean + (1 - self.reuse) * self.loss_of(net(mixed.x), mixed.y)                           # lines 8, 9
+        mixed = self.last = self.mix_with_saliency(x, y, s)                                         # lines 2 to 7
+        return clean + (1 - self.reuse) * self.loss_of(net(mixed.x), mixed.y)                       # Section 3.4
 
     def saliency_loss(self, out, y):
         return self.loss_of(out, y)
@@ -144,22 +140,15 @@ class Sage(SaliencyGuided):
         return every[keys.topk(n).indices]
 
     def mix_with_saliency(self, x, y, s):
+        pair, lam, tau = self.draws(x)
+        return replace(mix(x, y, smooth(s, self.sigma), pair, lam, tau, self.guided), saliency=s)
+
+    def draws(self, x):
+        """Batch permutation (B,), lambda and candidate shifts for images x (B, C, H, W): what `mix` is given."""
         many = self._many(x)
         pair = self.draw_permutation(len(x), x.device)
         lam = self.draw_uniform(0, self.u, x.device, *many)
-        tau = self.candidates(*x.shape[2:], x.device, *many)
-        seen, s = s, self._maps(smooth(s, self.sigma))
-        if self.searched:
-            return replace(mix(x, y, s, pair, lam, tau, self.guided), saliency=seen)
-        place = dict(generator=self.generator, device=self._place(x.device))
-        which = torch.randint(tau.shape[-2], (len(x),), **place).to(x.device)
-        best = tau.expand(len(x), -1, -1)[torch.arange(len(x), device=x.device), which]
-        return replace(mix_at(x, y, *weighted(x, y, s, pair, lam), pair, best, self.guided), saliency=seen)
-
-    def _maps(self, s):
-        if self.maps == "uniform":
-            return torch.ones_like(s)
-        return s.roll(1, 0) if self.maps == "other" else s
+        return pair, lam, self.candidates(*x.shape[2:], x.device, *many)
 
 
 build = Sage
