@@ -1,7 +1,8 @@
 """Text of two pages that is written from the files of sagelib when the site is built: the reference, and the map's
 second table. A file that is added or moved shows up in both; neither page is edited.
 
-The order of the files is that of their first mention on the map, which is the paper's order; then the alphabet's.
+First come the files whose names `from sagelib import ...` gives, the one with most of them at the top. The others come
+in the order of their first mention on the map, which is the paper's order, and then in the alphabet's.
 """
 import ast
 import functools
@@ -16,7 +17,6 @@ MAP = "notebooks/index"
 
 def setup(app):
     app.connect("source-read", write)
-    app.connect("autodoc-skip-member", skip_alias)
     app.config.autodoc_member_order = "bysource"
     return {"parallel_read_safe": True}
 
@@ -28,11 +28,6 @@ def write(app, page, source):
             raise ValueError(f"{page}.md needs the line {MARK} once: the text from sagelib's files goes there")
         library = Path(find_spec("sagelib").origin).parent
         source[0] = source[0].replace(MARK, PAGES[page](library, (Path(app.srcdir) / f"{MAP}.md").read_text()))
-
-
-def skip_alias(app, what, name, obj, skip, options):
-    """True for a class attribute that is a class under another name: it is documented under its own."""
-    return True if what == "class" and isinstance(obj, type) and obj.__name__ != name else None
 
 
 @dataclass(frozen=True)
@@ -93,8 +88,8 @@ def folders(library, map_text):
     named, exported = _named(map_text), _exported(library)
 
     def order(module):
-        own = not exported & {node.name for node in module.tree.body if isinstance(node, ast.ClassDef)}
-        return own, named.index(module.file) if module.file in named else len(named), module.file
+        own = exported & {node.name for node in module.tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
+        return -len(own), named.index(module.file) if module.file in named else len(named), module.file
 
     found = {}
     for module in sorted((m for m in every if m.public), key=order):
