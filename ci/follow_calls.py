@@ -12,7 +12,7 @@ import torch
 
 import sagelib
 from sagelib import catalog, datasets, methods, models
-from sagelib.batches import Batches
+from sagelib.data.batches import Batches
 from sagelib.train import Recipe, Run
 
 TOP = Path(sagelib.__file__).parent

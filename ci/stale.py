@@ -13,7 +13,8 @@ from pathlib import Path
 
 import nbformat
 
-from sagelib import scorecard, show
+from sagelib import show
+from sagelib.bench import scorecard
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 BLOCK = re.compile(r"(<!-- progress -->\n).*?(\n<!-- /progress -->)", re.S)

@@ -6,7 +6,7 @@ cross-entropy of the logit z.
 import torch
 import torch.nn.functional as F
 
-from ._modes import without_autocast
+from .modes import without_autocast
 from .saliency import at_least_float32
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ._modes import evaluation_mode
 from .losses import LOSSES, cross_entropy, logits_of
+from .modes import evaluation_mode
 from .saliency import saliency
 from .stored_grad import input_gradient
 

@@ -5,12 +5,12 @@ The search never builds a mask. With M of Equation 2 and b the shifted second ma
     M a + (1 - M) b  =  (a^2 + b^2) / (a + b)  =  a + b - 2 / (1/a + 1/b),
 
 so v(tau) is the mass of the first map, plus what stays in the frame of the second, minus a term
-that lives only where both have saliency. `_search.py` has that in the forms that suit sizes and devices.
+that lives only where both have saliency. `search.py` has that in the forms that suit sizes and devices.
 """
 import torch
 import torch.nn.functional as F
 
-from . import _search
+from . import search
 from .saliency import at_least_float32
 
 
@@ -52,7 +52,7 @@ def total_saliency(a, b, tau):
     """
     _check_maps(a, b, tau)
     a, b = at_least_float32(a.detach())[:, 0], at_least_float32(b.detach())[:, 0]
-    return _search.search(a, b, tau.to(a.device))
+    return search.search(a, b, tau.to(a.device))
 
 
 def best_offset(a, b, tau):

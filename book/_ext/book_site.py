@@ -15,7 +15,7 @@ def setup(app):
 
 def count(app, config):
     """`{{ progress }}` on a page: how many of the paper's numbers have been reproduced, from the records."""
-    from sagelib import scorecard
+    from sagelib.bench import scorecard
 
     config.myst_substitutions = {"progress": scorecard.progress_text(scorecard.book())}
 

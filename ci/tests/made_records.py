@@ -13,8 +13,10 @@ from unittest import mock
 
 import numpy as np
 
-from sagelib import catalog, methods, quantities, records, robustness, scorecard
-from sagelib._paper_recipe import LR, WIDTH
+from sagelib import catalog, methods
+from sagelib.bench import quantities, records, scorecard
+from sagelib.bench.paper_recipe import LR, WIDTH
+from sagelib.evaluate import robustness
 
 KINDS = ("none", "today", "paper", "against", "fourth_seed", "fifth_method")
 HARDWARE = {

@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from sagelib import records
+from sagelib.bench import records
 
 TOP = Path(__file__).parents[2]
 HANGS = 1500  # seconds after which a process is taken for one that hangs; no test depends on its speed
@@ -26,7 +26,7 @@ small:
 
 def command(plan, tmp_path, *more):
     where = ["--results", str(tmp_path / "results"), "--out", str(tmp_path / "out")]
-    return [sys.executable, "-m", "sagelib.sweep", str(plan), "--size", "small", *where, "--jobs", "2", *more]
+    return [sys.executable, "-m", "sagelib.bench.sweep", str(plan), "--size", "small", *where, "--jobs", "2", *more]
 
 
 def swept(plan, tmp_path, *more):

@@ -25,7 +25,9 @@ from experiments import execute
 from sweeps import HANGS
 from test_recipes import RECIPES
 
-from sagelib import SAGE, _plan, catalog, parameters, records, sweep
+from sagelib import SAGE, catalog
+from sagelib.bench import parameters, records, sweep
+from sagelib.bench.sweep import plans
 
 TOP = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -61,7 +63,7 @@ def printed(text, place):
             line = " ".join(line.split()).removeprefix("$ ")
             if re.match(WORDS, line):
                 found.append(line)
-                last["--" if "sagelib.sweep " in line else "-p"] = line
+                last["--" if "sagelib.bench.sweep " in line else "-p"] = line
             elif not lines and re.match(OPTIONS, line) and line not in OTHERS:
                 base = last[line[:2].replace("-y", "-p")]
                 if not line.startswith("--"):
@@ -111,7 +113,7 @@ def texts():
 
 RULES = {
     "script": r"(REPOSITORY=\S+ )?ci/\w+( |$)", "papermill": r"(\.venv/bin/)?papermill notebooks/experiments/",
-    "sweep": r"(\.venv/bin/)?python -m sagelib\.sweep( |$)", "attempt": r"python -m sagelib\._attempt FOLDER$",
+    "sweep": r"(\.venv/bin/)?python -m sagelib\.bench\.sweep( |$)", "attempt": r"python -m sagelib\.bench\.sweep\.worker FOLDER$",
     "slurm": r"sbatch book/plans/sweep\.sbatch ", "jupytext": r"(\.venv/bin/)?jupytext --sync ",
     "jupyter": r"\.venv/bin/jupyter lab$", "pip": r"%?pip install "}
 
@@ -147,7 +149,7 @@ make it
 With `-p width
 16` or, in [another](experiments/train.ipynb), `-y 'options: {u: 1}'`. `-p` takes numbers.
 
-    python -m sagelib.sweep PLAN --size tiny
+    python -m sagelib.bench.sweep PLAN --size tiny
 
 With `--dry-run`, `--smoothing 0`.
 """
@@ -156,7 +158,7 @@ With `--dry-run`, `--smoothing 0`.
     assert [c.text for c in found] == [
         "ci/x --save", "jupytext --sync A", "ci/a # what it does", few_shot, "make it", f"{few_shot} -p width 16",
         "papermill notebooks/experiments/train.ipynb OUT.ipynb -y 'options: {u: 1}'",
-        "python -m sagelib.sweep PLAN --size tiny", "python -m sagelib.sweep PLAN --size tiny --dry-run"]
+        "python -m sagelib.bench.sweep PLAN --size tiny", "python -m sagelib.bench.sweep PLAN --size tiny --dry-run"]
     assert found[2].words == ["ci/a"] and kind(found[4]) is None and kind(found[5]) == "papermill"
 
 
@@ -263,17 +265,17 @@ def pasted(command):
 def test_parameters_are_the_notebooks(command):
     notebook, given = parsed(command)
     assert (TOP / command.words[1]).exists() and command.words[2] == "OUT.ipynb"
-    unknown = set(given) - set(_plan.defaults(notebook))
+    unknown = set(given) - set(plans.defaults(notebook))
     assert not unknown, f"{notebook}.ipynb has no parameter {', '.join(unknown)}"
     parameters.checked(**given)
-    for name, package in _plan.CATALOGUES.items():
+    for name, package in plans.CATALOGUES.items():
         assert name not in given or given[name] in catalog.names(package) or pasted(command)
 
 
 def effect(command):
     """What a command does where it is small: two of the same effect are run once."""
     notebook, given = small(command)
-    defaults = _plan.defaults(notebook)
+    defaults = plans.defaults(notebook)
     decisive = {k: v for k, v in given.items() if k not in ("root", "results") and v != defaults[k]}
     return json.dumps([notebook, decisive], sort_keys=True)
 
@@ -351,7 +353,7 @@ def test_papermill(command, trained, pictures, tmp_path):
 # sweeps
 
 def dry(words, folder):
-    """The exit status of `sagelib.sweep` with these words, which says what it would run where there is no record."""
+    """The exit status of `sagelib.bench.sweep` with these words, which says what it would run where there is no record."""
     words = [str(folder / word) if word in ("DATA", "MINE") else word for word in words]
     handlers = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -379,7 +381,7 @@ def test_slurm_script_takes_what_is_printed(command, tmp_path, capsys):
 
 
 def test_a_sweep_and_its_attempt_run_as_printed(tmp_path):
-    """The first printed sweep, one cell of it at the smallest size; it starts `python -m sagelib._attempt FOLDER`."""
+    """The first printed sweep, one cell of it at the smallest size; it starts `python -m sagelib.bench.sweep.worker FOLDER`."""
     command = next(c for c in ALL if kind(c) == "sweep")
     words = [str(tmp_path / "data") if word == "DATA" else word for word in command.words]
     said = run([*words, "--size", "tiny", "--only", "method=vanilla", "--results", tmp_path / "mine",

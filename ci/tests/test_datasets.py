@@ -5,8 +5,8 @@ import torch
 from torch.testing import assert_close
 
 from sagelib import datasets
-from sagelib.batches import Batches
 from sagelib.catalog import load
+from sagelib.data.batches import Batches
 from sagelib.datasets import shapes as shapes_module
 
 
@@ -100,7 +100,7 @@ def test_cifar_reads_an_unpacked_folder(name, mean, tmp_path, monkeypatch):
     """A whole tree of 60,000 tiny files is not made here: the count is the one thing the test changes."""
     from PIL import Image
 
-    from sagelib.datasets import _cifar
+    from sagelib.data import cifar
     classes = int(name[5:])
     for split in ("train", "test"):
         for k in range(classes):
@@ -109,7 +109,7 @@ def test_cifar_reads_an_unpacked_folder(name, mean, tmp_path, monkeypatch):
             Image.new("RGB", (32, 32), (k, 0, 0)).save(folder / "0000.png")
     with pytest.raises(ValueError, match="has 50000 train images, here are"):
         load(datasets, name, root=tmp_path)
-    monkeypatch.setattr(_cifar, "SIZES", {"train": classes, "test": classes})
+    monkeypatch.setattr(cifar, "SIZES", {"train": classes, "test": classes})
     train, test = load(datasets, name, root=tmp_path)
     assert len(train.classes) == classes and train.images[:, 0, 0, 0].tolist() == list(range(classes))
     assert train.mean[0] == pytest.approx(mean) and test.std == train.std

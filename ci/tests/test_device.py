@@ -16,18 +16,16 @@ from sagelib import (
     Mixup,
     PuzzleMix,
     SaliencyMix,
-    _search,
-    calibration,
     catalog,
-    corruptions,
     evaluate,
-    fewshot,
     methods,
-    robustness,
+    pixels,
+    search,
 )
-from sagelib.batches import Batches
+from sagelib.data.batches import Batches
+from sagelib.evaluate import calibration, corruptions, fewshot, robustness
 from sagelib.losses import one_hot
-from sagelib.methods import _pixels, keepaugment, saliencymix
+from sagelib.methods import keepaugment, saliencymix
 from sagelib.rearrange import best_offset, offsets, total_saliency
 from sagelib.saliency import normalise, smooth
 from sagelib.train import Recipe, fit
@@ -91,7 +89,7 @@ def test_the_search_is_equation_4_there_too():
     a[0, 0, :4], b[1, 0, 3:] = 0, 0
     each = torch.randint(-12, 13, (3, 30, 2), generator=g)
     for tau in (offsets(9, 12), each):
-        exact = _search.gather(a[:, 0].double(), b[:, 0].double(), tau)
+        exact = search.gather(a[:, 0].double(), b[:, 0].double(), tau)
         with far_device():
             found = total_saliency(a.to(FAR), b.to(FAR), tau.to(FAR))
             best = best_offset(a.to(FAR), b.to(FAR), tau.to(FAR))
@@ -139,7 +137,7 @@ def test_a_product_and_a_sum_are_rounded_once():
     for z in (near, near * 1e-4, -x * 0.114 + near * 1e-7):
         for weight in (0.114, 0.299):
             exact = (x.double() * torch.full((), weight).double() + z.double()).float()
-            assert torch.equal(_pixels.multiply_add(x, weight, z), exact)
+            assert torch.equal(pixels.multiply_add(x, weight, z), exact)
     assert not torch.equal(x * 0.114 + z, (x.double() * torch.full((), 0.114).double() + z.double()).float())
 
 

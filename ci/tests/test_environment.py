@@ -10,7 +10,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from sagelib import scorecard, show
+from sagelib import show
+from sagelib.bench import scorecard
 
 TOP = Path(__file__).parents[2]
 

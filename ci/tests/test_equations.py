@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from sagelib import _search
+from sagelib import search
 from sagelib.mask import mask
 from sagelib.rearrange import best_offset, offsets, shift, total_saliency
 from sagelib.saliency import normalise, saliency, smooth
@@ -102,7 +102,7 @@ def test_total_saliency_is_equation_4(maps):
                      rtol=1e-5, atol=1e-5)
 
 
-FORMS = [_search.slices, _search.table, _search.gather]
+FORMS = [search.slices, search.table, search.gather]
 SIZES = [(H, W), (1, 1), (1, 7), (9, 1), (12, 12)]
 
 
@@ -117,15 +117,15 @@ def test_every_form_of_the_search_is_equation_4(form, h, w, monkeypatch):
     for n in range(len(a)):
         slow = [loops.total_saliency(a[n].double(), b[n].double(), t) for t in tau.tolist()]
         assert_close(v[n].double(), torch.stack(slow), rtol=1e-6, atol=0)
-    monkeypatch.setattr(_search, "BLOCK", 1)
+    monkeypatch.setattr(search, "BLOCK", 1)
     assert_close(form(a, b, tau), v)
     assert_close(form(a.double(), b.double(), tau.flip(0)).flip(1), v.double(), rtol=1e-6, atol=0)
 
 
 def test_the_form_of_the_search_follows_size_number_and_device():
     a, tau = torch.rand(2, 6, 4), offsets(6, 4)
-    assert _search.form(a, tau[:30]) is _search.slices and _search.form(a, tau) is _search.table
-    assert _search.form(a.to("meta"), tau) is _search.gather
+    assert search.choose_backend(a, tau[:30]) is search.slices and search.choose_backend(a, tau) is search.table
+    assert search.choose_backend(a.to("meta"), tau) is search.gather
 
 
 @pytest.mark.parametrize("share", [0.01, 1])
@@ -145,8 +145,8 @@ def test_the_search_at_the_papers_size_is_the_literal_one(share):
         assert v.max() - v[(tau == best[n]).all(1)][0] < 1e-6 * v.max()
 
 
-@pytest.mark.parametrize("form, h, w, count", [(_search.slices, 224, 224, 12), (_search.gather, 224, 224, 12),
-                                               (_search.slices, 224, 160, 12), (_search.table, 84, 60, None)])
+@pytest.mark.parametrize("form, h, w, count", [(search.slices, 224, 224, 12), (search.gather, 224, 224, 12),
+                                               (search.slices, 224, 160, 12), (search.table, 84, 60, None)])
 def test_large_images_are_searched_the_same(form, h, w, count):
     g = torch.Generator().manual_seed(7)
     a, b = (normalise(smooth(torch.rand(2, 1, h, w, generator=g) ** 20)) for _ in range(2))
@@ -172,7 +172,7 @@ def test_the_gpu_kernel_is_equation_4():
             a[0, :h // 2], b[0, :, :w // 2] = 0, 0
             tau = torch.cat([offsets(h, w), torch.tensor([[h, 0], [0, -w], [99, 99], [-h - 3, 2]])])
             tau = tau[torch.randperm(len(tau), generator=g)[:300]]
-            torch.testing.assert_close(search(a, b, tau).double(), _search.gather(a.double(), b.double(), tau),
+            torch.testing.assert_close(search(a, b, tau).double(), search.gather(a.double(), b.double(), tau),
                                        rtol=1e-6, atol=1e-12)
         print("equal")
     """.replace("SIZES", repr(SIZES))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sagelib.statistics import Difference, Family
+from sagelib.bench.statistics import Difference, Family
 
 
 def test_without_an_error_of_the_test_set_the_rule_is_students_and_without_one_of_seeds_the_normal():

@@ -8,9 +8,11 @@ import torch
 from steps import train_step
 from torch import nn
 
-from sagelib import catalog, datasets, estimate, methods, models, records, sweep, timing
-from sagelib._plan import Cell, defaults
-from sagelib._view import View
+from sagelib import catalog, datasets, methods, models
+from sagelib.bench import records, sweep, timing
+from sagelib.bench.sweep import estimate
+from sagelib.bench.sweep.plans import Cell, defaults
+from sagelib.bench.sweep.progress import View
 from sagelib.losses import one_hot
 
 

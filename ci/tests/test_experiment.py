@@ -11,7 +11,8 @@ import pytest
 import torch
 from experiments import execute
 
-from sagelib import methods, records, weights
+from sagelib import methods
+from sagelib.bench import records, weights
 from sagelib.catalog import names
 
 REFUSED = ValueError, FileExistsError, papermill.PapermillExecutionError

@@ -9,10 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from sagelib import catalog, datasets, fewshot, methods, models, weights
-from sagelib.batches import Batches
+from sagelib import catalog, datasets, methods, models
+from sagelib.bench import weights
+from sagelib.data.batches import Batches
 from sagelib.datasets import cifar_fs, mini_imagenet
-from sagelib.fewshot import Episodes
+from sagelib.evaluate import fewshot
+from sagelib.evaluate.fewshot import Episodes
 from sagelib.train import Recipe, Run, fit_together
 
 
@@ -157,14 +159,14 @@ def test_few_shot_shapes_share_no_class_and_come_back_the_same():
 def test_cifar_fs_is_bertinettos_split_of_both_halves_of_cifar100(tmp_path, monkeypatch):
     from PIL import Image
 
-    from sagelib.datasets import _cifar
+    from sagelib.data import cifar
     names = sorted([*cifar_fs.VAL, *cifar_fs.TEST, *(f"other{k:02d}" for k in range(64))])
     for value, split in ((0, "train"), (100, "test")):
         for k, name in enumerate(names):
             folder = tmp_path / "cifar100" / split / name
             folder.mkdir(parents=True)
             Image.new("RGB", (32, 32), (k, value, 0)).save(folder / "0000.png")
-    monkeypatch.setattr(_cifar, "SIZES", {"train": 100, "test": 100})
+    monkeypatch.setattr(cifar, "SIZES", {"train": 100, "test": 100})
     parts = catalog.load(datasets, "cifar_fs", root=tmp_path)
     assert [len(p.classes) for p in parts] == [64, 16, 20] and parts.val.classes == tuple(cifar_fs.VAL)
     assert "whale" in parts.test.classes and "sea" in parts.val.classes and "other00" in parts.train.classes

@@ -6,15 +6,25 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from sagelib import SAGE, CutMix, ManifoldMixup, Mixup, PuzzleMix, SaliencyMix, _search, methods, models
-from sagelib._capture import WARM
-from sagelib.batches import Batches
+from sagelib import (
+    SAGE,
+    CutMix,
+    ManifoldMixup,
+    Mixup,
+    PuzzleMix,
+    SaliencyMix,
+    methods,
+    models,
+    search,
+)
 from sagelib.catalog import load, names
+from sagelib.data.batches import Batches
 from sagelib.datasets import shapes as shapes_data
-from sagelib.methods import _min_cut, _potts
 from sagelib.rearrange import best_offset, offsets
 from sagelib.saliency import normalise, smooth
+from sagelib.solvers import grid_labelling, min_cut
 from sagelib.train import Recipe, Run, fit_together
+from sagelib.train.cuda_graph import WARM
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 WAITS = {"randaugment"}              # torchvision's operations, drawn on the host
@@ -44,10 +54,10 @@ def test_the_kernel_and_the_gathers_are_the_slices(h, w):
     a, b = (normalise(smooth(torch.rand(4, 1, h, w, generator=g) ** 8)) for _ in range(2))
     tau = offsets(h, w)
     tau = tau[torch.randperm(len(tau), generator=g)[:500]]
-    slow = _search.slices(a[:, 0].double(), b[:, 0].double(), tau)
+    slow = search.slices(a[:, 0].double(), b[:, 0].double(), tau)
     on = [t.cuda() for t in (a[:, 0], b[:, 0], tau)]
-    assert _search.form(on[0], on[2]).__module__.endswith("_search_triton")
-    for form in (_search.search, _search.gather):
+    assert search.choose_backend(on[0], on[2]).__module__.endswith("_search_triton")
+    for form in (search.search, search.gather):
         assert_close(form(*on).cpu().double(), slow, rtol=1e-6, atol=0)
     best = best_offset(a.cuda(), b.cuda(), tau.cuda()).cpu()
     chosen = torch.stack([row[(tau == t).all(1)][0] for row, t in zip(slow, best, strict=True)])
@@ -59,11 +69,11 @@ def test_the_rivals_solvers_are_those_of_the_host():
     for n in (2, 4, 8, 16):
         terms = [torch.rand(100, *size, generator=g) for size in ((3, n, n), (n - 1, n), (n, n - 1))]
         terms[0] *= torch.rand(100, 1, 1, 1, generator=g) * 4
-        assert torch.equal(_min_cut.min_cut(*(t.cuda() for t in terms)).cpu(), _min_cut.min_cut(*terms))
+        assert torch.equal(min_cut.min_cut(*(t.cuda() for t in terms)).cpu(), min_cut.min_cut(*terms))
     cost, apart = torch.randn(20, 4, 4, 23, generator=g).double(), 1 - torch.eye(23).double().repeat(20, 1, 1)
     wanted = torch.arange(20) % 3 > 0
-    solved = _potts.minimise(cost.cuda(), apart.cuda(), 0.5, wanted.cuda()).cpu()
-    assert torch.equal(solved, _potts.minimise(cost, apart, 0.5, wanted))
+    solved = grid_labelling.minimise(cost.cuda(), apart.cuda(), 0.5, wanted.cuda()).cpu()
+    assert torch.equal(solved, grid_labelling.minimise(cost, apart, 0.5, wanted))
 
 
 @pytest.mark.parametrize("name", sorted(set(names(methods)) - WAITS))

@@ -11,8 +11,8 @@ from PIL import Image, features
 
 from sagelib import datasets
 from sagelib.catalog import load
+from sagelib.data.images import image_endings
 from sagelib.datasets import mini_imagenet
-from sagelib.datasets._image import image_endings
 from sagelib.datasets.folder import ImageFiles, read_image
 
 COLOURS = np.uint8([[[250, 10, 10], [10, 250, 10], [10, 10, 250]],
@@ -428,8 +428,8 @@ def test_mini_imagenet_reads_its_files_the_same_way(tmp_path, monkeypatch):
 
 
 def test_cifar_reads_its_files_the_same_way(tmp_path, monkeypatch):
-    from sagelib.datasets import _cifar
-    monkeypatch.setattr(_cifar, "SIZES", {"train": 10, "test": 10})
+    from sagelib.data import cifar
+    monkeypatch.setattr(cifar, "SIZES", {"train": 10, "test": 10})
     for split in ("train", "test"):
         for k in range(10):
             file = tmp_path / "cifar10" / split / f"class{k}/0.png"

@@ -38,15 +38,15 @@ def launched(monkeypatch):
 
 
 def calls():
-    from sagelib import _search_triton
-    from sagelib.methods import _min_cut_triton, _potts_triton
+    from sagelib.search import triton as search_triton
+    from sagelib.solvers import grid_labelling_triton, min_cut_triton
     maps, many, eye = torch.rand(2, 32, 32), torch.zeros(39, 2, dtype=torch.long), torch.eye(23).double()[None]
-    yield "search", _search_triton, lambda: _search_triton.search(maps, maps, many)
+    yield "search", search_triton, lambda: search_triton.search(maps, maps, many)
     for n in (2, 16):
         terms = torch.rand(1, 3, n, n), torch.rand(1, n - 1, n), torch.rand(1, n, n - 1)
-        yield f"cut {n}", _min_cut_triton, lambda terms=terms: _min_cut_triton.min_cut(*terms)
+        yield f"cut {n}", min_cut_triton, lambda terms=terms: min_cut_triton.min_cut(*terms)
     cost = torch.rand(1, 4, 4, 23).double()
-    yield "labelling", _potts_triton, lambda: _potts_triton.minimise(cost, eye, 0.02, torch.tensor([True]))
+    yield "labelling", grid_labelling_triton, lambda: grid_labelling_triton.minimise(cost, eye, 0.02, torch.tensor([True]))
 
 
 @pytest.mark.parametrize("chip", [80, 90])

@@ -19,8 +19,8 @@ from sagelib import (
     catalog,
     datasets,
     methods,
-    robustness,
 )
+from sagelib.evaluate import robustness
 from sagelib.losses import LOSSES, one_hot
 from sagelib.mixer import soft_labels
 

@@ -8,14 +8,16 @@ import nbformat
 import pytest
 from experiments import EXPERIMENTS
 
-from sagelib import _plan, catalog, methods, parameters
+from sagelib import catalog, methods
+from sagelib.bench import parameters
+from sagelib.bench.sweep import plans
 
 NAMES = sorted(path.stem for path in EXPERIMENTS.glob("*.ipynb"))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_parameter_of_a_notebook_is_checked_and_its_default_passes(name):
-    usual = _plan.defaults(name)
+    usual = plans.defaults(name)
     assert parameters.checked(**usual) == usual
     cells = [
         c.source
@@ -105,7 +107,7 @@ def test_a_seed_is_given_once(seeds):
 
 def settled(experiment, **given):
     facts = {k: given.pop(k) for k in ("height", "test") if k in given}
-    return parameters.settled(experiment, {**_plan.defaults(experiment), **given}, **facts)
+    return parameters.settled(experiment, {**plans.defaults(experiment), **given}, **facts)
 
 
 def test_what_zero_stands_for():
@@ -168,5 +170,5 @@ def test_settings_are_called_the_papers_where_the_paper_states_them():
 
 def test_what_a_record_keeps_holds_no_place_of_this_machine():
     places = {"root", "results", "checkpoints", "networks", "graph", "progress"}
-    usual = _plan.defaults("train")
+    usual = plans.defaults("train")
     assert parameters.recorded(usual) == {k: v for k, v in usual.items() if k not in places}

@@ -10,7 +10,8 @@ import pytest
 from experiments import notebook_shell
 from made_records import KINDS, make
 
-from sagelib import records, scorecard, show
+from sagelib import show
+from sagelib.bench import records, scorecard
 
 TOP = Path(__file__).parents[2]
 CHAPTERS = sorted(

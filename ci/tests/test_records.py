@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from sagelib import records
+from sagelib.bench import records
 from sagelib.train import Recipe
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sagelib import catalog, methods, models, records, scorecard
+from sagelib import catalog, methods, models
+from sagelib.bench import records, scorecard
 
 TOP = Path(__file__).parents[2]
 TEXT = (Path(__file__).parent / "paper_tables.txt").read_text()

@@ -13,9 +13,6 @@ from torch.testing import assert_close
 from sagelib import catalog, methods, models
 from sagelib.losses import LOSSES, one_hot
 from sagelib.methods import (
-    _assign,
-    _min_cut,
-    _potts,
     comixup,
     cutout,
     guidedmixup,
@@ -26,8 +23,9 @@ from sagelib.methods import (
     randaugment,
     saliencymix,
 )
-from sagelib.methods._transport import move, transport_plan
 from sagelib.saliency import normalise
+from sagelib.solvers import assignment, grid_labelling, min_cut
+from sagelib.solvers.transport import move, transport_plan
 
 
 def draw(*shape, seed=0):
@@ -145,8 +143,8 @@ def test_min_cut_is_the_best_of_all_labellings():
     for seed, (h, w) in enumerate([(2, 2), (3, 3), (2, 4), (1, 5), (3, 2)]):
         unary, down, right = draw(6, 3, h, w, seed=seed), draw(6, h - 1, w, seed=9), draw(6, h, w - 1, seed=seed + 20)
         unary = unary * torch.tensor([0.1, 0.3, 1, 2, 5, 20])[:, None, None, None]
-        found = _min_cut.min_cut(unary, down, right)
-        value = _min_cut.energy(found, unary, down, right)
+        found = min_cut.min_cut(unary, down, right)
+        value = min_cut.energy(found, unary, down, right)
         for k in range(6):
             terms = [t[k].double().numpy() for t in (unary, down, right)]
             every = [rivals.convex_energy(z, *terms) for z in rivals.grids(h, w, 3)]
@@ -160,7 +158,7 @@ def test_puzzle_terms_are_the_definition(blocks, side):
     pair, lam = torch.tensor([1, 2, 0]), 0.3
     unary, down, right = puzzlemix.energy_terms(x, s, pair, lam, blocks)
     z = torch.randint(3, (3, blocks, blocks), generator=torch.Generator().manual_seed(2))
-    got = _min_cut.energy(z, unary, down, right)
+    got = min_cut.energy(z, unary, down, right)
     for n in range(3):
         k = int(pair[n])
         images = [t.double().numpy() for t in (x[n], x[k], s[n, 0], s[k, 0])]
@@ -177,8 +175,8 @@ def test_puzzle_labels_are_as_good_as_the_authors_or_better(vectors):
         unary = torch.stack([partner + prior[0], (own + partner) / 2 + prior[1], own + prior[2]], 1)
         down, right = (v[f"{n}_gc_pw_{axis}"] + 1.2 / n / 16 for axis in "xy")
         theirs = v[f"{n}_labels0"][:2].long()
-        ours = _min_cut.min_cut(unary, down, right)
-        gain = _min_cut.energy(theirs, unary, down, right) - _min_cut.energy(ours, unary, down, right)
+        ours = min_cut.min_cut(unary, down, right)
+        gain = min_cut.energy(theirs, unary, down, right) - min_cut.energy(ours, unary, down, right)
         assert gain.min() >= -1e-7
         assert all(torch.equal(a, b) for a, b, g in zip(ours, theirs, gain, strict=True) if g < 1e-7)
 
@@ -232,32 +230,32 @@ def test_elimination_is_the_best_of_all_labellings():
         cost, apart, weight = g.normal(size=(h, w, count)), 1 - np.eye(count), 1.5 * g.random()
         apart[count - 1, :2] = apart[:2, count - 1] = 0.25
         terms = torch.from_numpy(cost)[None], torch.from_numpy(apart)[None], weight
-        found = _potts.minimise(*terms, torch.tensor([True]))
+        found = grid_labelling.minimise(*terms, torch.tensor([True]))
         value = rivals.potts_energy(found[0].numpy(), cost, apart, weight)
         every = [rivals.potts_energy(z, cost, apart, weight) for z in rivals.grids(h, w, count)]
         assert value == pytest.approx(min(every))
-        assert _potts.energy(found, *terms)[0].item() == pytest.approx(value)
+        assert grid_labelling.energy(found, *terms)[0].item() == pytest.approx(value)
 
 
 def test_the_gpu_solvers_are_exact():
     """Both kernels, run by Triton's interpreter in a process of its own: the same labels as on the host."""
     code = """if True:
         import torch
-        from sagelib.methods import _min_cut, _min_cut_triton, _potts, _potts_triton
+        from sagelib.methods import min_cut, _min_cut_triton, grid_labelling, _potts_triton
         g = torch.Generator().manual_seed(0)
         for h, w in [(1, 1), (1, 5), (2, 2), (5, 3), (8, 8), (16, 16)]:
             unary = torch.rand(3, 3, h, w, generator=g) * torch.tensor([0.05, 1, 10])[:, None, None, None]
             down, right = torch.rand(3, h - 1, w, generator=g), torch.rand(3, h, w - 1, generator=g)
             unary[1, :, 0, 0] = 0.5
             assert _min_cut_triton.fits(unary)
-            assert torch.equal(_min_cut_triton.min_cut(unary, down, right), _min_cut.min_cut(unary, down, right))
+            assert torch.equal(_min_cut_triton.min_cut(unary, down, right), min_cut.min_cut(unary, down, right))
         for h, w, count, weight in [(1, 1, 3, 1.), (3, 2, 5, 1.), (4, 4, 6, 3.), (4, 4, 23, 0.5), (2, 3, 5, 0.2)]:
             cost = torch.randn(3, h, w, count, generator=g).double()
             apart = 1 - torch.eye(count).double().repeat(3, 1, 1)
             apart[1:, count - 1, :2] = apart[1:, :2, count - 1] = 0.25
             terms = cost, apart, weight, torch.tensor([True, False, True])
             assert _potts_triton.fits(cost)
-            assert torch.equal(_potts_triton.minimise(*terms), _potts.minimise(*terms))
+            assert torch.equal(_potts_triton.minimise(*terms), grid_labelling.minimise(*terms))
         print("equal")
     """
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "TRITON_INTERPRET": "1"}, text=True,
@@ -268,8 +266,8 @@ def test_the_gpu_solvers_are_exact():
 def test_comixup_steps_are_the_authors_or_better(vectors, monkeypatch):
     """From each state their run passed through, the next labelling: the same as theirs, or of lower energy."""
     v = {k: t.double() if t.is_floating_point() else t.long() for k, t in vectors("comixup").items()}
-    seen, solve = [], _assign.minimise
-    monkeypatch.setattr(_assign, "minimise", lambda *terms: seen.append(terms) or solve(*terms))
+    seen, solve = [], assignment.minimise
+    monkeypatch.setattr(assignment, "minimise", lambda *terms: seen.append(terms) or solve(*terms))
     same = 0
     for p in range(3):
         n = len(v[f"{p}_dirichlet"])
@@ -279,21 +277,21 @@ def test_comixup_steps_are_the_authors_or_better(vectors, monkeypatch):
         for sweep, theirs in enumerate(v[f"{p}_shares"] / 2):
             for i in range(n):
                 others = z.sum((0, 1, 2)) - z[i].sum((0, 1))
-                linear = (2 * _assign.penalty(alike[None], others[None], 0.83 * 16)[0] + repel[i]) / 16
+                linear = (2 * assignment.penalty(alike[None], others[None], 0.83 * 16)[0] + repel[i]) / 16
                 seen.clear()
-                ours = _assign.relabel((cost + linear[:, None, None])[None], z[i][None], 0.02, sweep > 0,
+                ours = assignment.relabel((cost + linear[:, None, None])[None], z[i][None], 0.02, sweep > 0,
                                        torch.tensor([True]))[0]
                 (every, apart, weight, _), = seen
                 shares = torch.cat([one, (apart[0, n:, :n] == 0.25).double() / 2])
                 decoded, found = ((a[:, :, None] - shares).abs().sum(3).argmin(2) for a in (theirs[i], ours))
                 assert torch.equal(shares[decoded], theirs[i])
-                gain = (_potts.energy(decoded[None], every, apart, weight)
-                        - _potts.energy(found[None], every, apart, weight))
+                gain = (grid_labelling.energy(decoded[None], every, apart, weight)
+                        - grid_labelling.energy(found[None], every, apart, weight))
                 assert gain >= -1e-9
                 same += torch.equal(ours, theirs[i])
                 z[i] = theirs[i]
             if sweep == 2:
-                repel = _assign.told_apart(z[None])[0]
+                repel = assignment.told_apart(z[None])[0]
         assert torch.equal(repel, v[f"{p}_add_cost"])
     assert same == 36  # of 46; in the other ten their swap moves stopped at a local optimum
 
@@ -327,7 +325,7 @@ def test_comixup_objective_is_its_definition():
         for j in range(3):
             want += 0.0625 * (z[i].sum((0, 1)) * z[j].sum((0, 1))).sum() if j != i else 0
     z, cost = torch.from_numpy(z)[None], torch.from_numpy(cost)[None]
-    assert _assign.objective(z, cost, 0.02, 0.0625).item() == pytest.approx(want)
+    assert assignment.objective(z, cost, 0.02, 0.0625).item() == pytest.approx(want)
 
 
 def test_comixup_distances_are_between_the_most_salient_regions():

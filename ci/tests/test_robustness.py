@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch.testing import assert_close
 
-from sagelib import _blurs, _weather, calibration, corruptions, robustness
-from sagelib.batches import Batches
+from sagelib.data.batches import Batches
 from sagelib.datasets import shapes as shapes_module
+from sagelib.evaluate import calibration, corruptions, robustness
+from sagelib.evaluate.corruptions import blur, weather
+from sagelib.evaluate.robustness import CONVENTIONS, Convention, Seen
 from sagelib.methods import vanilla
-from sagelib.robustness import CONVENTIONS, Convention, Seen
 from sagelib.train import Recipe, fit
 
 
@@ -196,7 +197,7 @@ def test_brightness_raises_the_value_of_hsv(drawn):
 
 @pytest.mark.parametrize("quality", [80, 65, 40])
 def test_jpeg_is_pillows(quality, drawn):
-    ours = (_weather.jpeg_compression(drawn.float() / 255, quality, None) * 255).round()
+    ours = (weather.jpeg_compression(drawn.float() / 255, quality, None) * 255).round()
     for n in range(2):
         file = io.BytesIO()
         Image.fromarray(drawn[n].permute(1, 2, 0).numpy()).save(file, "JPEG", quality=quality)
@@ -209,26 +210,26 @@ def test_blurs_are_their_definitions(drawn):
     from scipy import ndimage
     x = drawn[:1].float() / 255
     want = ndimage.gaussian_filter(x[0, 0].double().numpy(), 1.3, mode="mirror", truncate=4)
-    assert np.allclose(_blurs.gaussian_blur(x, 1.3)[0, 0].numpy(), want, atol=1e-4)
+    assert np.allclose(blur.gaussian_blur(x, 1.3)[0, 0].numpy(), want, atol=1e-4)
     flat = torch.full((2, 3, 20, 20), 0.4)
     for kind, level in (("defocus_blur", (1.5, 0.1)), ("glass_blur", (0.4, 1, 2)), ("motion_blur", (9, 2.5)),
                         ("zoom_blur", (1.26,)), ("elastic_transform", (0.1, 0.03, 0.03)), ("pixelate", (0.65,))):
-        assert torch.allclose(getattr(_blurs, kind)(flat, *level, g()), flat, atol=1e-5), kind
+        assert torch.allclose(getattr(blur, kind)(flat, *level, g()), flat, atol=1e-5), kind
     dot = torch.zeros(1, 1, 21, 21)
     dot[..., 10, 10] = 1
-    disk = _blurs.defocus_blur(dot, 1.5, 0.1, None)
+    disk = blur.defocus_blur(dot, 1.5, 0.1, None)
     assert disk.sum() == pytest.approx(1, abs=1e-5) and (disk > 0.1).sum() == 9  # radius 1.5: 3 x 3 pixels
-    line = _blurs.motion_blur(dot, 6, 2, g())
+    line = blur.motion_blur(dot, 6, 2, g())
     assert line[..., 10, :].sum() > 0 and line.sum() == pytest.approx(1, abs=0.02)
     small = Image.fromarray(drawn[0].permute(1, 2, 0).numpy()).resize((20, 16), Image.BOX)
     small = small.resize((40, 32), Image.BOX)
-    ours = (_blurs.pixelate(x, 0.5, None)[0] * 255).permute(1, 2, 0)
+    ours = (blur.pixelate(x, 0.5, None)[0] * 255).permute(1, 2, 0)
     assert np.abs(ours.numpy() - np.array(small)).max() < 1.1  # Pillow rounds twice
 
 
 def test_clouds_fill_zero_to_one_and_get_finer_with_less_decay():
     x = torch.zeros(3, 3, 24, 40)
-    rough, soft = (_weather.fractal(x, decay, g()) for decay in (1.5, 3.0))
+    rough, soft = (weather.fractal(x, decay, g()) for decay in (1.5, 3.0))
     assert rough.shape == (3, 1, 24, 40) and rough.min() >= 0 and rough.max() <= 1
     assert rough.diff(dim=3).abs().mean() > soft.diff(dim=3).abs().mean()
 

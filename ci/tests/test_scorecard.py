@@ -6,7 +6,8 @@ import pytest
 import yaml
 from scipy import stats
 
-from sagelib import catalog, methods, quantities, records, scorecard
+from sagelib import catalog, methods
+from sagelib.bench import quantities, records, scorecard
 
 TOP = Path(__file__).parents[2]
 REPORTED = {k: records.reported(k) for k in range(1, 8)}

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sagelib import quantities
-from sagelib.statistics import (
+from sagelib.bench import quantities
+from sagelib.bench.statistics import (
     Difference,
     Family,
     Quantity,

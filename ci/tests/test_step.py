@@ -8,11 +8,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sagelib import methods
-from sagelib._run import Run
-from sagelib.batches import Batches
 from sagelib.catalog import load, names
-from sagelib.datasets._dataset import Dataset
+from sagelib.data.batches import Batches
+from sagelib.data.dataset import Dataset
 from sagelib.train import Recipe
+from sagelib.train.step import Run
 
 
 class NothingCopied(TorchFunctionMode):

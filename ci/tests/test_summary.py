@@ -2,7 +2,8 @@
 import numpy as np
 import pytest
 
-from sagelib import show, summary
+from sagelib import show
+from sagelib.bench import summary
 
 
 def record(method="sage", seed=0, kind="paper", settings="paper", **options):

@@ -12,14 +12,16 @@ import pytest
 from experiments import execute
 from sweeps import HANGS, PLAN, PLANS, TOP, alive, attempts, command, four_records, swept, wait
 
-from sagelib import _attempt, _plan, catalog, methods, parameters, records, sweep
-from sagelib._attempt import publish, short
-from sagelib._view import View
+from sagelib import catalog, methods
+from sagelib.bench import parameters, records, sweep
+from sagelib.bench.sweep import plans, worker
+from sagelib.bench.sweep.progress import View
+from sagelib.bench.sweep.worker import publish, short
 
 # plans
 
 def test_a_plan_is_every_combination_with_every_seed(plan):
-    title, cells = _plan.read(plan("""
+    title, cells = plans.read(plan("""
 title: T
 notebook: train
 cells:
@@ -39,7 +41,7 @@ cells:
     ("table_1", "paper", 96), ("table_1", "laptop", 16), ("table_2", "paper", 21), ("table_3", "laptop", 14),
     ("table_4", "laptop", 16), ("table_6", "laptop", 2), ("table_7", "paper", 30)])
 def test_the_books_plans_hold_the_tables_runs(name, size, count):
-    _, cells = _plan.read(PLANS / f"{name}.yml", size)
+    _, cells = plans.read(PLANS / f"{name}.yml", size)
     assert len(cells) == count
     for cell in cells:
         assert "lr" not in cell.parameters  # it comes with the paper's settings
@@ -52,7 +54,7 @@ def test_the_books_plans_hold_the_tables_runs(name, size, count):
 def test_every_plan_of_the_book_reads_at_every_size():
     for file in PLANS.glob("*.yml"):
         for size in ("paper", "short", "laptop", "tiny") if file.stem != "sizes" else ():
-            assert _plan.read(file, size)[1], (file.name, size)
+            assert plans.read(file, size)[1], (file.name, size)
 
 
 @pytest.mark.parametrize("change, message", [
@@ -67,15 +69,15 @@ def test_every_plan_of_the_book_reads_at_every_size():
 ])
 def test_a_plan_that_is_wrong_is_one_clear_error(change, message, plan):
     with pytest.raises(ValueError, match=message) as caught:
-        _plan.read(plan(PLAN.replace(*change)), "small")
+        plans.read(plan(PLAN.replace(*change)), "small")
     assert "\n" not in str(caught.value)
 
 
 def test_unknown_sizes_and_missing_plans(plan, tmp_path):
     with pytest.raises(ValueError, match="unknown size 'big'; known: small"):
-        _plan.read(plan(), "big")
+        plans.read(plan(), "big")
     with pytest.raises(FileNotFoundError, match=r"no plan .*nowhere"):
-        _plan.read(tmp_path / "nowhere.yml", "small")
+        plans.read(tmp_path / "nowhere.yml", "small")
 
 
 @pytest.mark.parametrize("only, message", [
@@ -103,7 +105,7 @@ OTHER = {  # for each parameter that decides a result, another value
 
 def made(cell, **changed):
     """What decides in a record of the cell's run, without the run."""
-    given = parameters.checked(**{**_plan.defaults(cell.notebook), **cell.parameters, **changed})
+    given = parameters.checked(**{**plans.defaults(cell.notebook), **cell.parameters, **changed})
     height = 84 if given.get("dataset") == "mini_imagenet" else 32
     record = {"parameters": parameters.recorded(given), "dataset": {"name": "any", "height": height, "test": 10_000}}
     return {**record, "seed": given["seed"]} if cell.notebook in ("train", "few_shot") else record
@@ -112,12 +114,12 @@ def made(cell, **changed):
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("file", BOOKS, ids=lambda file: file.stem)
 def test_a_cell_knows_the_record_of_its_run_and_no_other(file, size):
-    for cell in _plan.read(file, size)[1]:
+    for cell in plans.read(file, size)[1]:
         assert cell.matches(made(cell))
         assert cell.matches(made(cell, device="cuda"))
-        if "more_seeds" in _plan.defaults(cell.notebook):
+        if "more_seeds" in plans.defaults(cell.notebook):
             assert cell.matches(made(cell, more_seeds=[7, 8]))
-    given = parameters.checked(**{**_plan.defaults(cell.notebook), **cell.parameters})
+    given = parameters.checked(**{**plans.defaults(cell.notebook), **cell.parameters})
     for name, value in given.items():
         if name not in parameters.ASIDE:
             assert not cell.matches(made(cell, **{name: OTHER[type(value)](value)})), name
@@ -127,7 +129,7 @@ def test_a_cell_knows_the_record_of_its_run_and_no_other(file, size):
 
 def test_what_zero_stands_for_is_the_same_run():
     def cell(notebook, **given):
-        return _plan.Cell(notebook, {"seed": 0, **given})
+        return plans.Cell(notebook, {"seed": 0, **given})
 
     same = [
         ("train", dict(dataset="cifar10", method="comixup"), dict(lr=0.12, epochs=300)),
@@ -150,24 +152,24 @@ def test_what_zero_stands_for_is_the_same_run():
     ("table_4", lambda p: p["seed"] == 0 and p["method"] in ("vanilla", "mixup", "cutmix", "sage"))])
 def test_the_books_own_records_are_known(name, has, tmp_path):
     """All that were there when this was written; more do no harm."""
-    _, cells = _plan.read(PLANS / f"{name}.yml", "laptop")
-    left = _attempt.remaining(cells, records.RESULTS, tmp_path)
+    _, cells = plans.read(PLANS / f"{name}.yml", "laptop")
+    left = worker.remaining(cells, records.RESULTS, tmp_path)
     assert not [cell.name for cell, _ in left if has(cell.parameters)]
     if name == "table_4":
-        assert {what for _, what in left} <= {_attempt.RETRAIN}
+        assert {what for _, what in left} <= {worker.RETRAIN}
 
 
 def test_an_old_few_shot_record_counts_by_its_episodes():
     record = next(r for r in records.every(records.RESULTS, "few_shot") if r["method"]["name"] == "vanilla")
     assert "shots" not in record["parameters"] and record["parameters"]["batch"] == 100
-    cell = next(c for c in _plan.read(PLANS / "table_2.yml", "laptop")[1] if c.parameters["method"] == "vanilla")
+    cell = next(c for c in plans.read(PLANS / "table_2.yml", "laptop")[1] if c.parameters["method"] == "vanilla")
     assert cell.matches(record)
     for other in (dict(shots=[5]), dict(episodes=600), dict(ways=6), dict(batch=50), dict(padding=3)):
-        assert not _plan.Cell(cell.notebook, {**cell.parameters, **other}).matches(record), other
+        assert not plans.Cell(cell.notebook, {**cell.parameters, **other}).matches(record), other
 
 
 def test_a_record_without_parameters_is_of_no_other_run():
-    cell = _plan.read(PLANS / "table_1.yml", "tiny")[1][0]
+    cell = plans.read(PLANS / "table_1.yml", "tiny")[1][0]
     bare = {"parameters": {}, "seed": 0, "dataset": {"name": "shapes", "height": 32}, "recipe": {"epochs": 12},
             "model": {"name": "preactresnet18", "width": 8}, "method": {"name": "vanilla", "settings": "default"}}
     assert not cell.matches(bare)
@@ -180,13 +182,13 @@ def in_process(monkeypatch):
 
     def here(notebook, folder, given):
         ran.append(notebook)
-        execute(notebook, folder, {k: v for k, v in given.items() if k in _plan.defaults(notebook)})
+        execute(notebook, folder, {k: v for k, v in given.items() if k in plans.defaults(notebook)})
 
-    monkeypatch.setattr(_attempt, "execute", here)
+    monkeypatch.setattr(worker, "execute", here)
 
     def attempt(cell, tmp_path):
         settings = {"root": "", "device": "cpu", "results": str(tmp_path / "results")}
-        return _attempt.attempt(_attempt.prepare(cell, settings, tmp_path / "out"))
+        return worker.attempt(worker.prepare(cell, settings, tmp_path / "out"))
     return attempt, ran
 
 
@@ -199,7 +201,7 @@ def test_every_plan_of_the_book_runs_tiny_and_then_nothing_is_left(file, in_proc
     """One cell of each, the last of its method, as the sweep runs it; then the sweep itself finds nothing to do."""
     attempt, ran = in_process
     method, out = CHOSEN[file.stem], tmp_path / "out"
-    _, cells = _plan.read(file, "tiny")
+    _, cells = plans.read(file, "tiny")
     cell = [c for c in cells if c.parameters.get("method") == method][-1]
     place, said = attempt(cell, tmp_path), []
     assert ran == [cell.notebook, *([cell.then] if cell.then else [])] and records.read(place)
@@ -271,7 +273,7 @@ def test_a_killed_attempt_is_tried_again(plan, tmp_path):
     asked = command(file, tmp_path, "--only", "seed=0")
     driver = subprocess.Popen(asked, cwd=TOP, stdout=subprocess.PIPE, text=True)
     wait(lambda: list((tmp_path / "out").glob("checkpoints/*.pt")))
-    os.kill(next(p for p, what in alive(tmp_path).items() if "sagelib._attempt" in what), signal.SIGKILL)
+    os.kill(next(p for p, what in alive(tmp_path).items() if "sagelib.bench.sweep.worker" in what), signal.SIGKILL)
     said, _ = driver.communicate(timeout=HANGS)
     assert driver.returncode == 0 and "was killed; it is tried again" in said
     assert len(records.every(tmp_path / "results")) == 2 and len(attempts(tmp_path)) == 3
@@ -323,7 +325,7 @@ sizes:
 
 def test_the_time_left_goes_by_what_finished_cells_took():
     def cell(method, seed):
-        return _plan.Cell("train", dict(dataset="cifar10", model="preactresnet18", method=method, seed=seed))
+        return plans.Cell("train", dict(dataset="cifar10", model="preactresnet18", method=method, seed=seed))
     cells = {(m, s): cell(m, s) for m in ("vanilla", "comixup") for s in (0, 1)}
     view = View(cells.values(), lambda line: None)
     view.started(cells["vanilla", 0])
@@ -358,8 +360,8 @@ def without_evaluations(place):
 def test_from_a_fresh_clone_one_command_leads_to_the_evaluation(plan, in_process, tmp_path, capsys):
     """The record is there, the weights are not: the network is trained again, the record stands."""
     attempt, _ = in_process
-    cell = _plan.read(plan(FOLLOWED), "small")[1][1]
-    first = attempt(_plan.Cell(cell.notebook, cell.parameters), tmp_path)
+    cell = plans.read(plan(FOLLOWED), "small")[1][1]
+    first = attempt(plans.Cell(cell.notebook, cell.parameters), tmp_path)
     before = first.read_text()
     shutil.rmtree(tmp_path / "out")
     asked = command(plan(FOLLOWED), tmp_path, "--only", "seed=1", "method=vanilla")[3:]
@@ -377,8 +379,8 @@ def test_from_a_fresh_clone_one_command_leads_to_the_evaluation(plan, in_process
 def test_a_network_that_comes_out_otherwise_is_evaluated_beside_the_record_and_says_so(plan, in_process, tmp_path):
     """The record is of other hardware, and older than one of the method's options: another name, the same run."""
     attempt, ran = in_process
-    cell = _plan.read(plan(FOLLOWED), "small")[1][3]
-    made = attempt(_plan.Cell(cell.notebook, cell.parameters), tmp_path)
+    cell = plans.read(plan(FOLLOWED), "small")[1][3]
+    made = attempt(plans.Cell(cell.notebook, cell.parameters), tmp_path)
     elsewhere = json.loads(made.read_text())
     elsewhere["curve"][0]["train_loss"] += 1e-3
     elsewhere |= {"run": "0123abcd", "method": {k: v for k, v in elsewhere["method"].items() if k != "per_image"}}
@@ -397,9 +399,9 @@ def test_a_network_that_comes_out_otherwise_is_evaluated_beside_the_record_and_s
         ran.clear()
         attempt(cell, tmp_path)
     assert list((tmp_path / "results").rglob("*.json")) == [first]
-    assert _attempt.remaining([cell], tmp_path / "results", tmp_path / "out") == []
-    more = _plan.Cell(cell.notebook, cell.parameters, cell.then, {**cell.then_parameters, "l2": 1.0})
-    assert _attempt.remaining([more], tmp_path / "results", tmp_path / "out") == [(more, _attempt.EVALUATE)]
+    assert worker.remaining([cell], tmp_path / "results", tmp_path / "out") == []
+    more = plans.Cell(cell.notebook, cell.parameters, cell.then, {**cell.then_parameters, "l2": 1.0})
+    assert worker.remaining([more], tmp_path / "results", tmp_path / "out") == [(more, worker.EVALUATE)]
 
 
 KILL = """
@@ -410,7 +412,7 @@ def watch(event, args):  # as Python is about to put the finished record into it
         for process in (os.getppid(), os.getpid()):
             os.kill(process, signal.SIGKILL)
 
-if "sagelib._attempt" in sys.orig_argv:
+if "sagelib.bench.sweep.worker" in sys.orig_argv:
     sys.addaudithook(watch)
 """
 

@@ -5,7 +5,8 @@ import sys
 import pytest
 import torch
 
-from sagelib import catalog, models, records, timing
+from sagelib import catalog, models
+from sagelib.bench import records, timing
 
 
 def test_sides_take_turns_and_ratios_are_taken_within_a_round(monkeypatch):

@@ -12,10 +12,10 @@ import torch
 from steps import train_step
 from torch.testing import assert_close
 
-from sagelib import fewshot, methods, robustness
-from sagelib.batches import Batches
+from sagelib import methods
 from sagelib.catalog import load, names
-from sagelib.evaluate import scores
+from sagelib.data.batches import Batches
+from sagelib.evaluate import fewshot, robustness, scores
 from sagelib.train import Recipe, Run, fit, fit_together
 
 

@@ -4,12 +4,23 @@ import re
 import pytest
 import torch
 
-from sagelib import catalog, corruptions, datasets, methods, models, records, robustness
-from sagelib.batches import Batches
-from sagelib.evaluate import scores
-from sagelib.fewshot import Episodes, similarity
+from sagelib import catalog, datasets, methods, models
+from sagelib.bench import records
+from sagelib.data.batches import Batches
+from sagelib.evaluate import corruptions, robustness, scores
+from sagelib.evaluate.fewshot import Episodes, similarity
 from sagelib.mask import mask
-from sagelib.methods import comixup, cutmix, cutout, guidedmixup, keepaugment, mixup, puzzlemix, sage, saliencymix
+from sagelib.methods import (
+    comixup,
+    cutmix,
+    cutout,
+    guidedmixup,
+    keepaugment,
+    mixup,
+    puzzlemix,
+    sage,
+    saliencymix,
+)
 from sagelib.rearrange import best_offset, offsets, shift, total_saliency
 from sagelib.saliency import normalise, saliency, smooth
 from sagelib.train import Recipe

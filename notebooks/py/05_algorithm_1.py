@@ -37,7 +37,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from sagelib import catalog, datasets, methods, models, show
-from sagelib.batches import Batches
+from sagelib.data.batches import Batches
 from sagelib.catalog import load
 from sagelib.losses import bce, one_hot
 from sagelib.mask import mask

@@ -40,7 +40,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from sagelib import datasets, methods, models, show
-from sagelib.batches import Batches
+from sagelib.data.batches import Batches
 from sagelib.catalog import load
 from sagelib.evaluate import scores
 from sagelib.losses import bce, one_hot

@@ -38,8 +38,9 @@ import matplotlib.pyplot as plt
 import torch
 from IPython.display import display
 
-from sagelib import _search, catalog, datasets, methods, models, records, show, timing
-from sagelib.batches import Batches
+from sagelib import search, catalog, datasets, methods, models, show
+from sagelib.bench import records, timing
+from sagelib.data.batches import Batches
 from sagelib.losses import bce, one_hot
 from sagelib.mask import mask
 from sagelib.rearrange import offsets, shift, total_saliency
@@ -148,7 +149,7 @@ assert (1 / (1 / p + 1 / q))[1:].eq(0).all()
 overlap = (h - all_shifts[:, 0].abs()) * (w - all_shifts[:, 1].abs())
 assert overlap.sum() == (h * w) ** 2
 assert len(all_shifts) * 9 * h * w / overlap.sum() > 34
-torch.testing.assert_close(_search.visible(b[:, 0], sampled),
+torch.testing.assert_close(search.visible(b[:, 0], sampled),
                            torch.stack([shift(b, tau).sum((1, 2, 3)) for tau in sampled], 1))
 
 # %% [markdown]
@@ -158,8 +159,8 @@ torch.testing.assert_close(_search.visible(b[:, 0], sampled),
 # whole batch is added, inverted and summed together. The library uses this form on a CPU for a part of the shifts.
 
 # %%
-torch.testing.assert_close(_search.slices(a[:, 0], b[:, 0], sampled), v)
-show.source(_search.slices)
+torch.testing.assert_close(search.slices(a[:, 0], b[:, 0], sampled), v)
+show.source(search.slices)
 
 # %% [markdown]
 # ## Every pair of pixels once
@@ -187,10 +188,10 @@ show.table([f"column {k}" for k in range(2 * columns - 1)],
 # form for most or all of the shifts.
 
 # %%
-scores = _search.table(a[:, 0], b[:, 0], all_shifts)
+scores = search.table(a[:, 0], b[:, 0], all_shifts)
 torch.testing.assert_close(scores[:5], by_masks(5, all_shifts))
-assert _search.form(a[:, 0], sampled) is _search.slices and _search.form(a[:, 0], all_shifts) is _search.table
-show.source(_search._whole_table)
+assert search.choose_backend(a[:, 0], sampled) is search.slices and search.choose_backend(a[:, 0], all_shifts) is search.table
+show.source(search.cpu._whole_table)
 
 # %% [markdown]
 # ## On a GPU
@@ -221,10 +222,10 @@ torch.testing.assert_close(a.sum((1, 2, 3)) + (inside * moved * (1 - 2 * mask(a,
 torch.set_num_threads(1)
 flat = a[:, 0], b[:, 0]
 sides = {"three loops, 1 %": (lambda: by_loops(1), 1), "masks, 1 %": (lambda: by_masks(10), 10),
-         "slices, 1 %": (lambda: _search.slices(*flat, sampled), pairs),
+         "slices, 1 %": (lambda: search.slices(*flat, sampled), pairs),
          "masks, all": (lambda: by_masks(1, all_shifts), 1),
-         "slices, all": (lambda: _search.slices(*flat, all_shifts), pairs),
-         "table, all": (lambda: _search.table(*flat, all_shifts), pairs)}
+         "slices, all": (lambda: search.slices(*flat, all_shifts), pairs),
+         "table, all": (lambda: search.table(*flat, all_shifts), pairs)}
 seconds = timing.interleaved({name: side for name, (side, _) in sides.items()}, rounds=3)
 spent = {name: 1000 * pairs / sides[name][1] * timing.spread(taken)["median"] for name, taken in seconds.items()}
 _, axis = plt.subplots(figsize=(6.4, 2.8), layout="constrained")
@@ -383,7 +384,7 @@ plt.show()
 # the shifts does this bound rule out before a single overlap is computed?
 
 # %% tags=["hide-cell"]
-bound = a.sum((1, 2, 3))[:, None] + _search.visible(b[:, 0], all_shifts)
+bound = a.sum((1, 2, 3))[:, None] + search.visible(b[:, 0], all_shifts)
 unmoved = total_saliency(a, b, torch.zeros(1, 2, dtype=torch.long))
 assert (scores <= bound + 1e-5).all() and (bound >= scores.amax(1, keepdim=True) - 1e-5).any(1).all()
 left = (bound >= unmoved).float().mean()
@@ -399,7 +400,7 @@ assert left < 0.3  # the rest cannot win, so the search stays exact without them
 corner, exact = torch.tensor([[1 - h, 1 - w]]), b[:, 0, -1, -1]
 table = torch.nn.functional.pad(b[:, 0].cumsum(1).cumsum(2), (1, 0, 1, 0))
 single = table[:, -1, -1] - table[:, -2, -1] - table[:, -1, -2] + table[:, -2, -2]
-double = _search.visible(b[:, 0], corner)[:, 0]
+double = search.visible(b[:, 0], corner)[:, 0]
 # a small number as the difference of large ones: float32 has seven digits of the large ones
 assert (single - exact).abs().max() > 1000 * (double - exact).abs().max()
 
@@ -410,5 +411,5 @@ assert (single - exact).abs().max() > 1000 * (double - exact).abs().max()
 
 # %% tags=["hide-cell"]
 copied = torch.stack([shift(b, tau).sum((1, 2, 3)) for tau in sampled], 1)  # (pairs, candidates), after copying each map
-torch.testing.assert_close(_search.visible(b[:, 0], sampled), copied)
+torch.testing.assert_close(search.visible(b[:, 0], sampled), copied)
 # The copies hold 1,024 numbers for each candidate and pair. Slices are views, and the visible sum needs four look-ups.

@@ -36,10 +36,12 @@ import matplotlib.pyplot as plt
 import torch
 from IPython.display import display
 
-from sagelib import catalog, datasets, fewshot, methods, models, quantities, records, show, summary
-from sagelib.batches import Batches
-from sagelib.fewshot import Episodes
-from sagelib.statistics import Family, difference
+from sagelib import catalog, datasets, methods, models, show
+from sagelib.evaluate import fewshot
+from sagelib.bench import quantities, records, summary
+from sagelib.data.batches import Batches
+from sagelib.evaluate.fewshot import Episodes
+from sagelib.bench.statistics import Family, difference
 from sagelib.train import Recipe, Run, fit_together
 
 # %% [markdown]

@@ -45,8 +45,10 @@ import numpy as np
 from IPython.display import display
 from scipy.stats import norm, t
 
-from sagelib import _plan, records, show, statistics, summary, sweep
-from sagelib._paper_recipe import learning_rate
+from sagelib.bench.sweep import plans
+from sagelib.bench import records, statistics, summary, sweep
+from sagelib import show
+from sagelib.bench.paper_recipe import learning_rate
 
 reported = {(row.pop("dataset"), row.pop("model")): row for row in records.reported(1)}
 METHODS = list(reported["cifar10", "preactresnet18"])
@@ -528,8 +530,8 @@ show.table(["data, network", "SAGE minus", "lead, reported", "decided if s is be
 # narrow network on 10,000 images of CIFAR-10. The caption says what the estimate of hours rests on.
 
 # %% tags=["records", "nbval-ignore-output"]
-plan = _plan.PLANS / "table_1.yml"
-sizes = {size: _plan.read(plan, size)[1] for size in ("paper", "short", "laptop")}
+plan = plans.PLANS / "table_1.yml"
+sizes = {size: plans.read(plan, size)[1] for size in ("paper", "short", "laptop")}
 wanted = {tuple(c.parameters[k] for k in ("dataset", "model", "method")) for c in sizes["paper"]}
 assert wanted == {(*place, m) for place in reported for m in METHODS}
 assert len(sizes["paper"]) == 3 * len(wanted)
@@ -542,7 +544,7 @@ show.table(["size", "runs", "seeds", "epochs", "hours, estimated"], [
      round(sum(map(sweep.hours, cells)), 1)] for size, cells in sizes.items()], basis)
 
 # %% [markdown]
-# `python -m sagelib.sweep book/plans/table_1.yml --size laptop --root DATA` carries out every run
+# `python -m sagelib.bench.sweep book/plans/table_1.yml --size laptop --root DATA` carries out every run
 # that has no record yet, several at a time or on a cluster. You may stop it in any way. A run
 # continues from its last checkpoint, and a record is published whole or not at all. Here is one
 # run, on the built-in shapes, from Python. The second call finds nothing left to do:
@@ -741,7 +743,7 @@ with tempfile.TemporaryDirectory() as folder:
                     "  - {dataset: cifar100, model: [preactresnet18, wrn16_8], method: sage,\n"
                     "     options: [{u: 0.5}, {u: 0.7}, {u: 1.0}]}\n"
                     "sizes: {paper: {seeds: [0, 1, 2, 3, 4]}}\n")
-    cells = _plan.read(plan, "paper")[1]
+    cells = plans.read(plan, "paper")[1]
 assert len(cells) == 2 * 3 * 5 and {c.parameters["epochs"] for c in cells} == {300}
 expected = statistics.Difference(0.0, 0.2 * math.sqrt(2), 5, test_error=0.15)  # s = 0.2 a side
 least = expected.half_width(0.05 / 4)

@@ -45,8 +45,9 @@ import torch
 from IPython.display import display
 from scipy import stats
 
-from sagelib import catalog, datasets, methods, models, records, scorecard, show, summary
-from sagelib.batches import Batches
+from sagelib import catalog, datasets, methods, models, show
+from sagelib.bench import records, scorecard, summary
+from sagelib.data.batches import Batches
 from sagelib.losses import bce, one_hot
 from sagelib.methods import sage
 from sagelib.rearrange import offsets, shift, total_saliency

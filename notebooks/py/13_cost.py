@@ -39,10 +39,11 @@ import torch
 import torch.nn.functional as F
 from IPython.display import display
 
-from sagelib import catalog, methods, models, records, show, summary, timing
+from sagelib import catalog, methods, models, show
+from sagelib.bench import records, summary, timing
 from sagelib.losses import one_hot
-from sagelib.quantities import ACCURACY
-from sagelib.statistics import Family, difference
+from sagelib.bench.quantities import ACCURACY
+from sagelib.bench.statistics import Family, difference
 
 table_1, table_6 = records.reported(1), records.reported(6)
 METHODS = list(table_6[0])[2:]

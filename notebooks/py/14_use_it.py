@@ -49,11 +49,12 @@ import torch.nn.functional as F
 from IPython.display import display
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset, default_collate
 
-from sagelib import SAGE, CutMix, Mixup, catalog, datasets, models, records, show, summary, timing
-from sagelib.quantities import ACCURACY
+from sagelib import SAGE, CutMix, Mixup, catalog, datasets, models, show
+from sagelib.bench import records, summary, timing
+from sagelib.bench.quantities import ACCURACY
 from sagelib.rearrange import shift
 from sagelib.saliency import saliency
-from sagelib.statistics import Family, difference
+from sagelib.bench.statistics import Family, difference
 
 # %% tags=["hide-cell"]
 device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -40,12 +40,15 @@ import torch.nn.functional as F
 import yaml
 from IPython.display import display
 
-from sagelib import catalog, datasets, methods, models, records, robustness, show
-from sagelib.batches import Batches
-from sagelib.fewshot import Episodes
+from sagelib import catalog, datasets, methods, models, show
+from sagelib.bench import records
+from sagelib.evaluate import robustness
+from sagelib.data.batches import Batches
+from sagelib.evaluate.fewshot import Episodes
 from sagelib.losses import bce, cross_entropy, one_hot
-from sagelib.methods import _assign, puzzlemix, sage, saliencymix
-from sagelib.methods._min_cut import energy, min_cut
+from sagelib.solvers import assignment
+from sagelib.methods import puzzlemix, sage, saliencymix
+from sagelib.solvers.min_cut import energy, min_cut
 from sagelib.rearrange import offsets
 from sagelib.saliency import normalise, saliency, smooth
 from sagelib.train import Recipe, fit
@@ -386,12 +389,12 @@ show.table(["method", "ms a step beyond two vanilla steps"], [[k, v] for k, v in
 #
 # Co-Mixup's paper penalises an input where its use $r = A P$ by other outputs is above a threshold $\tau$. The code has
 # `(r > tau) * A @ P`, which Python evaluates from the left, so that the threshold selects *columns of $A$*. We follow the code, in
-# `_assign.penalty`. A small case in which the two differ: input 0 is used a lot, input 1 hardly.
+# `assignment.penalty`. A small case in which the two differ: input 0 is used a lot, input 1 hardly.
 
 # %%
 compatible, used, threshold = torch.tensor([[0.9, 0.1], [0.1, 0.9]]), torch.tensor([16.0, 2.0]), 13.28
 r = compatible @ used
-as_written, as_coded = (r > threshold) * r, _assign.penalty(compatible[None], used[None], threshold)[0]
+as_written, as_coded = (r > threshold) * r, assignment.penalty(compatible[None], used[None], threshold)[0]
 assert torch.equal(as_coded, (compatible * (r > threshold)) @ used) and not torch.allclose(as_written, as_coded)
 show.table(["input", "use r", "penalty as in the paper", "penalty as in the code"],
            [[k, *map(float, row)] for k, row in enumerate(zip(r, as_written, as_coded, strict=True))])

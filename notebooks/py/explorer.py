@@ -38,7 +38,7 @@ import torch
 from IPython.display import HTML
 
 from sagelib import catalog, datasets, methods, models, show
-from sagelib.batches import Batches
+from sagelib.data.batches import Batches
 from sagelib.losses import bce, one_hot
 from sagelib.methods import sage
 from sagelib.rearrange import best_offset, offsets, total_saliency

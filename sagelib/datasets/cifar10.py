@@ -1,5 +1,5 @@
 """CIFAR-10: 50,000 training and 10,000 test images of 10 classes, 32 x 32 (Krizhevsky, 2009)."""
-from ._cifar import load_cifar
+from ..data.cifar import load_cifar
 
 IMAGES = dict(train=50_000, held_out=10_000, height=32, width=32)
 

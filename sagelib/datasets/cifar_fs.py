@@ -5,8 +5,8 @@ L. Bertinetto, J. F. Henriques, P. H. S. Torr, A. Vedaldi, "Meta-learning with D
 """
 import torch
 
+from ..data.few_shot import FewShot, by_class
 from . import cifar100
-from ._few_shot import FewShot, by_class
 
 IMAGES = dict(train=64 * 600, held_out=16 * 600, height=32, width=32)  # held out: the validation classes
 VAL = """

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ._dataset import Dataset, measured
-from ._image import read_frame, read_image
-from ._image_files import count_endings, image_files, is_image, visible, warn_left_out
+from ..data.dataset import Dataset, measured
+from ..data.image_files import count_endings, image_files, is_image, visible, warn_left_out
+from ..data.images import read_frame, read_image
 
 __all__ = ["ImageFiles", "class_names", "load", "read", "read_image"]
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .._stamp import cores
-from ._few_shot import FewShot
-from ._image import read_image
-from ._image_files import image_files, warn_left_out
-from ._safe_pickle import load_arrays
+from ..data.few_shot import FewShot
+from ..data.image_files import image_files, warn_left_out
+from ..data.images import read_image
+from ..data.safe_pickle import load_arrays
+from ..machine import cores
 
 SIZE, EACH = 84, 600
 IMAGES = dict(train=64 * EACH, held_out=16 * EACH, height=SIZE, width=SIZE)  # held out: the validation classes

@@ -8,7 +8,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from ._dataset import Dataset, measured
+from ..data.dataset import Dataset, measured
 
 IMAGES = dict(train=1000, held_out=1000, height=32, width=32)
 FILLS = ("striped", "dotted")

@@ -5,7 +5,7 @@ Each outline comes in both fills, so an episode of five ways has to tell outline
 """
 import torch
 
-from ._few_shot import FewShot
+from ..data.few_shot import FewShot
 from .shapes import SHAPES, class_names, make
 
 

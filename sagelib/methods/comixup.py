@@ -16,12 +16,12 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from .._modes import batch_statistics, without_autocast
 from ..losses import cross_entropy, logits_of
 from ..method import Mixed, SaliencyGuided, check_pairs, check_saliency, choice, number, whole
+from ..modes import batch_statistics, without_autocast
 from ..saliency import normalise
+from ..solvers.assignment import assign
 from ..stored_grad import loss_with_stored_grad
-from ._assign import assign
 
 CELLS = 4
 

@@ -24,10 +24,10 @@ from ..method import (
     per_channel,
     scalar,
 )
+from ..pixels import to_pixels
 from ..saliency import normalise
-from ._min_cut import min_cut
-from ._pixels import to_pixels
-from ._transport import move, transport_plan
+from ..solvers.min_cut import min_cut
+from ..solvers.transport import move, transport_plan
 
 GRIDS = (2, 4, 8, 16)
 

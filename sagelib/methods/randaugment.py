@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from ..method import Method, Mixed, check_pairs, per_channel, whole
-from ._pixels import from_pixels, to_pixels
+from ..pixels import from_pixels, to_pixels
 
 
 @torch.library.custom_op("sagelib::rand_augment", mutates_args=())

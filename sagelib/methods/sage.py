@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from .._modes import BATCHNORM, batch_statistics, evaluation_mode
 from ..mask import mask
 from ..method import (
     Mixed,
@@ -26,6 +25,7 @@ from ..method import (
     choice,
     number,
 )
+from ..modes import BATCHNORM, batch_statistics, evaluation_mode
 from ..rearrange import best_offset, offsets, shift
 from ..saliency import normalise, saliency, smooth
 from ..stored_grad import loss_with_stored_grad

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 
 from ..method import Method, check_saliency, checked_maps, choice, number, per_channel
+from ..pixels import multiply_add, to_pixels
 from ..saliency import at_least_float32
 from . import cutmix
-from ._pixels import multiply_add, to_pixels
 
 RADII = (12, 24, 48, 28, 56, 112)  # pixels: half sides of the six surrounds
 GREY = (3735, 19235, 9798)  # OpenCV's blue, green, red in 1/32768, for channels 0, 1, 2 as they come

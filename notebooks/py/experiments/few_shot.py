@@ -76,8 +76,10 @@ from pathlib import Path
 import torch
 from IPython.display import display
 
-from sagelib import catalog, datasets, fewshot, methods, models, parameters, records, show, weights
-from sagelib.batches import Batches
+from sagelib import catalog, datasets, methods, models, show
+from sagelib.evaluate import fewshot
+from sagelib.bench import parameters, records, weights
+from sagelib.data.batches import Batches
 from sagelib.train import Recipe, Run, fit_together
 
 given = parameters.checked(

@@ -60,20 +60,10 @@ from pathlib import Path
 
 import torch
 
-from sagelib import (
-    calibration,
-    catalog,
-    corruptions,
-    datasets,
-    methods,
-    models,
-    parameters,
-    records,
-    robustness,
-    show,
-    weights,
-)
-from sagelib.batches import Batches
+from sagelib.evaluate import calibration, corruptions, robustness
+from sagelib import catalog, datasets, methods, models, show
+from sagelib.bench import parameters, records, weights
+from sagelib.data.batches import Batches
 from sagelib.train import Recipe, fit
 
 given = parameters.checked(

@@ -52,8 +52,9 @@ import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 
-from sagelib import parameters, records, show, timing
-from sagelib._search import form
+from sagelib.bench import parameters, records, timing
+from sagelib import show
+from sagelib.search import choose_backend
 from sagelib.losses import one_hot
 from sagelib.methods import sage
 from sagelib.rearrange import best_offset, offsets

@@ -47,8 +47,9 @@ results = "runs"         # the record goes to results/timings/
 import matplotlib.pyplot as plt
 import torch
 
-from sagelib import catalog, datasets, methods, models, parameters, records, show, timing
-from sagelib.batches import Batches
+from sagelib import catalog, datasets, methods, models, show
+from sagelib.bench import parameters, records, timing
+from sagelib.data.batches import Batches
 from sagelib.methods import sage
 from sagelib.rearrange import best_offset
 from sagelib.saliency import saliency, smooth

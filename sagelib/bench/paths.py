@@ -1,0 +1,9 @@
+"""Where the repository keeps what the benchmark reads and writes; in an installed library the folders are not there."""
+from pathlib import Path
+
+TOP = Path(__file__).parents[2]
+RESULTS = TOP / "book/results"  # the book's own records
+REPORTED = TOP / "book/reported"  # the paper's numbers, a file for each table
+MEASURED = TOP / "book/measured"  # what was measured outside a record
+PLANS = TOP / "book/plans"
+EXPERIMENTS = TOP / "notebooks/experiments"

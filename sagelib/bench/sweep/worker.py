@@ -1,0 +1,226 @@
+"""One attempt at one cell of a plan, in a folder of its own; its result is published at the end, in
+one step.
+
+`python -m sagelib.bench.sweep.worker FOLDER` does what FOLDER/attempt.json asks for: it runs the notebook
+through papermill, publishes the record, and runs what is to follow on that network. It ends with 0
+when all of that is there, with AGAIN when the kernel did not come up, and with 1 when the notebook
+failed; then FOLDER/error.txt says why in a line. It stops when the process that started it is gone,
+so that no sweep leaves work behind.
+"""
+
+import json
+import os
+import re
+import shutil
+import sys
+import threading
+import time
+import uuid
+from dataclasses import asdict
+from pathlib import Path
+
+from .. import records
+from .plans import EXPERIMENTS, Cell, defaults
+from .publish import keep_notebook, publish
+
+AGAIN = 75  # what sysexits.h calls a temporary failure
+TRAIN, RETRAIN, EVALUATE = (
+    "is trained",
+    "trains again: its weights are not here",
+    "its network is evaluated",
+)
+
+
+def prepare(cell, settings, out):
+    """A new folder under OUT/attempts/<cell>/ that says what is to be done; returns it.
+
+    settings: what is the same for all cells: root, device, results (where records are published).
+    """
+    mine = _attempts(cell, out)
+    mine.mkdir(parents=True, exist_ok=True)
+    folder = mine / f"{1 + sum(p.is_dir() for p in mine.iterdir()):02d}-{uuid.uuid4().hex[:8]}"
+    folder.mkdir()
+    asked = {
+        "cell": asdict(cell),
+        **settings,
+        "out": str(Path(out).resolve()),
+        "results": str(Path(settings["results"]).resolve()),
+    }
+    (folder / "attempt.json").write_text(json.dumps(asked, indent=1) + "\n")
+    return folder
+
+
+def attempt(folder):
+    """Do what FOLDER/attempt.json asks for; returns the published record's path.
+
+    Where an evaluation needs the network of a record and its weights are not here, the run is
+    trained again. The record stands, and the evaluation says if it is about a network with another
+    curve (`weights.retrained`).
+    """
+    folder = Path(folder)
+    asked = json.loads((folder / "attempt.json").read_text())
+    cell, results, out = Cell(**asked["cell"]), Path(asked["results"]), asked["out"]
+    what, record = _left(cell, _published(cell.notebook, results), out)
+    if what == TRAIN and recover(cell, out, results):
+        what, record = _left(cell, _published(cell.notebook, results), out)
+    if what in (TRAIN, RETRAIN):
+        made = _train(cell, folder, asked, record)
+        record = records.read(publish(made, results)) if what == TRAIN else record
+    published = records.path(record, results)
+    if not cell.evaluated(record):
+        _evaluate(cell, folder, asked, published, _weights(record, out))
+    return published
+
+
+def _train(cell, folder, asked, record=None):
+    """Run the cell's notebook; returns the file of the record that came of it. `record`: the one
+    that is there already, where the run is trained again."""
+    places = {
+        "results": str(folder / "results"),
+        "checkpoints": f"{asked['out']}/checkpoints",
+        "networks": _networks(asked["out"], record),
+    }
+    execute(
+        cell.notebook, folder, {**cell.parameters, **_common(asked), **places, "progress": False}
+    )
+    (made,) = (folder / "results").rglob("*.json")
+    return made
+
+
+def _evaluate(cell, folder, asked, published, weights):
+    """Run the notebook that evaluates the network in the file `weights`, and keep it beside the
+    record at `published`, to which it adds the evaluation."""
+    places = {
+        "record": str(published),
+        "networks": _networks(asked["out"]),
+        "weights_file": str(weights),
+    }
+    execute(cell.then, folder, {**cell.then_parameters, **_common(asked), **places})
+    evaluated = folder / f"{cell.then}.ipynb"
+    keep_notebook(evaluated, published.with_stem(f"{published.stem}-{cell.then}"))
+
+
+def _common(asked):
+    return {name: asked[name] for name in ("root", "device") if asked.get(name)}
+
+
+def remaining(cells, results, out):
+    """The cells that are not done, each with what is left to do: TRAIN, RETRAIN or EVALUATE."""
+    every = {
+        notebook: _published(notebook, results) for notebook in {cell.notebook for cell in cells}
+    }
+    found = [(cell, _left(cell, every[cell.notebook], out)[0]) for cell in cells]
+    return [(cell, what) for cell, what in found if what]
+
+
+def _left(cell, every, out):
+    """What is left to do for a cell, None if nothing is, and the record of its run among `every`,
+    or None.
+
+    Of several records the one that is evaluated as asked comes first, then one whose weights are
+    here.
+    """
+
+    def ready(record):
+        return cell.evaluated(record), _weights(record, out) is not None
+
+    record = max(filter(cell.matches, every), key=ready, default=None)
+    if record is None:
+        return TRAIN, None
+    evaluated, weights = ready(record)
+    return None if evaluated else EVALUATE if weights else RETRAIN, record
+
+
+def _published(notebook, results):
+    """All records under `results` that runs of a notebook may have left."""
+    if notebook not in ("train", "few_shot"):
+        return records.timings(results, notebook)
+    return (
+        records.every(results, "few_shot" if notebook == "few_shot" else "record")
+        if Path(results).exists()
+        else []
+    )
+
+
+def _attempts(cell, out):
+    return Path(out).resolve() / "attempts" / cell.name
+
+
+def _networks(out, record=None):
+    """The folder of networks; for those of a record that are trained again, one of its own inside:
+    the library may have got options since, and then they have another run's name."""
+    return f"{Path(out).resolve()}/networks" + (f"/again-{record['run']}" if record else "")
+
+
+def _weights(record, out):
+    """The file of a record's network, of the first training or of a later one; None if there is
+    none here."""
+    first = records.path(record, _networks(out)).with_suffix(".pt")
+    return first if first.exists() else next(iter(Path(_networks(out, record)).rglob("*.pt")), None)
+
+
+def unpublished(cell, out):
+    """Files of records of a cell that earlier attempts finished: they were killed before they could
+    publish them."""
+    found = []
+    for made in sorted(_attempts(cell, out).glob("*/results/**/*.json")):
+        try:
+            if cell.matches(records.read(made)):
+                found.append(made)
+        except ValueError:  # damaged: the run is done again
+            continue
+    return found
+
+
+def recover(cell, out, results):
+    """Publish what an earlier attempt at a cell without a record finished; returns the places."""
+    return [publish(made, results) for made in unpublished(cell, out)]
+
+
+def execute(notebook, folder, parameters):
+    """Run an experiment through papermill: FOLDER/<notebook>.ipynb is what came of it."""
+    import papermill
+
+    papermill.execute_notebook(
+        EXPERIMENTS / f"{notebook}.ipynb",
+        folder / f"{notebook}.ipynb",
+        cwd=str(folder),
+        parameters={k: v for k, v in parameters.items() if k in defaults(notebook)},
+        progress_bar=False,
+    )
+
+
+def main(folder):
+    """Run the attempt; the exit status says how it ended, error.txt why."""
+    folder = Path(folder)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    try:
+        attempt(folder)
+    except Exception as error:  # whatever went wrong belongs to this cell; the others go on
+        (folder / "error.txt").write_text(short(error) + "\n")
+        return AGAIN if _never_started(folder, error) else 1
+    shutil.rmtree(folder / "results", ignore_errors=True)  # published
+    return 0
+
+
+def short(error):
+    """The last line of an error that says something, without the colours of a terminal."""
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__
+
+
+def _never_started(folder, error):
+    """Whether the kernel failed, not a cell of the notebook."""
+    return type(error).__name__ in ("DeadKernelError", "RuntimeError") and not any(
+        folder.glob("results/**/*.json")
+    )
+
+
+def _end_with(parent):
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,105 @@
+"""Blur: defocus, glass, motion and zoom, and the filters they share;
+images float (B, 3, H, W) in [0, 1]. Severities and source: `__init__.py`."""
+import functools
+import math
+
+import torch
+import torch.nn.functional as F
+
+
+def defocus_blur(x, radius, alias, generator):
+    """A disk as kernel, its edge softened by a Gaussian."""
+    n, width = (8, 3) if radius <= 8 else (math.ceil(radius), 5)
+    at = torch.arange(-n, n + 1.0, device=x.device)
+    disk = (at.square() + at[:, None].square() <= radius**2).float()
+    kernel = gaussian_rows(disk[None, None] / disk.sum(), alias, width // 2)[0, 0]
+    return _filter(x, kernel)
+
+
+def glass_blur(x, sigma, reach, rounds, generator):
+    """Blur, let each pixel take the value of one nearby, in reading order from the end, blur again.
+
+    The published code means to swap the two, but both sides of its assignment are views of one array, so that it
+    copies. The images of a batch are shuffled alike here, the published ones each by itself.
+    """
+    x = gaussian_blur(x, sigma)
+    h, w = x.shape[2:]
+    order = torch.arange(h * w).tolist()
+    inner = [(i, j) for i in range(h - reach, reach, -1) for j in range(w - reach, reach, -1) if i < h and j < w]
+    for _ in range(rounds):
+        by = torch.randint(-reach, reach, (len(inner), 2), generator=generator, device=x.device).tolist()
+        for (i, j), (down, right) in zip(inner, by, strict=True):
+            order[i * w + j] = order[(i + down) * w + j + right]
+    x = x.flatten(2)[:, :, torch.tensor(order, device=x.device)].view_as(x)
+    return gaussian_blur(x, sigma)
+
+
+def motion_blur(x, radius, sigma, generator):
+    """Average along a line of random direction, one for each image, within 45 degrees of level; weights a Gaussian."""
+    angle = (torch.rand(len(x), generator=generator, device=x.device) * 2 - 1) * math.pi / 4
+    steps = torch.arange(2 * radius + 1.0, device=x.device)
+    weights = (-steps.square() / (2 * sigma**2)).exp()
+    out = torch.zeros_like(x)
+    for step, weight in zip(steps, weights / weights.sum(), strict=True):
+        out += weight * _moved(x, step * angle.sin(), step * angle.cos())
+    return out
+
+
+def zoom_blur(x, most, generator):
+    """The mean of the image and of its magnifications by 1.00, 1.01, …, below `most`."""
+    factors = [1 + k / 100 for k in range(round((most - 1) * 100))]
+    return (x + sum(zoom(x, f) for f in factors)) / (len(factors) + 1)
+
+
+def zoom(x, factor):
+    """The middle of each image, magnified to the image's size."""
+    theta = torch.zeros(len(x), 2, 3, device=x.device)
+    theta[:, 0, 0] = theta[:, 1, 1] = 1 / factor
+    grid = F.affine_grid(theta, x.shape, align_corners=False)
+    return F.gridsample(x, grid, padding_mode="border", align_corners=False)
+
+
+def gaussian_blur(x, sigma, reach=4):
+    """Gaussian of `sigma` pixels, cut at `reach` sigma, borders mirrored; images (B, C, H, W)."""
+    return gaussian_rows(x, sigma, max(1, round(reach * sigma)))
+
+
+def gaussian_rows(x, sigma, radius):
+    at = torch.arange(-radius, radius + 1.0, device=x.device)
+    line = (-at.square() / (2 * sigma**2)).exp()
+    line = (line / line.sum()).expand(x.shape[1], 1, -1)
+    for axis, n in ((2, x.shape[2]), (3, x.shape[3])):
+        index = _mirrored(n, radius, x.device)
+        kernel = line[..., None] if axis == 2 else line[:, :, None]
+        x = F.conv2d(x.index_select(axis, index), kernel, groups=x.shape[1])
+    return x
+
+
+@functools.cache
+def _mirrored(n, radius, device):
+    """Places -radius … n - 1 + radius of a line of n, folded back into it at its ends (the end itself not doubled)."""
+    period = max(1, 2 * (n - 1))
+    at = torch.arange(-radius, n + radius, device=device) % period
+    return torch.minimum(at, (period - at).clamp(max=n - 1)) if n > 1 else torch.zeros_like(at)
+
+
+def _filter(x, kernel):
+    radius = len(kernel) // 2
+    for axis in (2, 3):
+        x = x.index_select(axis, _mirrored(x.shape[axis], radius, x.device))
+    return F.conv2d(x, kernel.expand(x.shape[1], 1, -1, -1), groups=x.shape[1])
+
+
+def _moved(x, down, right):
+    """Each image moved by its own, fractional, number of pixels, its border drawn out."""
+    h, w = x.shape[2:]
+    i = torch.arange(h, device=x.device)[None, :, None] - down[:, None, None]
+    j = torch.arange(w, device=x.device)[None, None] - right[:, None, None]
+    return sample(x, i.expand(-1, -1, w), j.expand(-1, h, -1))
+
+
+def sample(x, i, j):
+    """Values at fractional rows i and columns j (B, H, W), between pixels by bilinear weights, mirrored outside."""
+    h, w = x.shape[2:]
+    grid = torch.stack([(2 * j + 1) / w - 1, (2 * i + 1) / h - 1], -1)
+    return F.gridsample(x, grid, padding_mode="reflection", align_corners=False)

@@ -1,0 +1,119 @@
+"""A training run: how it makes a step, and what an epoch adds to its curve."""
+import contextlib
+import dataclasses
+import time
+from pathlib import Path
+
+import torch
+
+from . import checkpoint as checkpoints
+from .cuda_graph import Captured
+from .recipe import PRECISIONS
+
+
+class Run:
+    """A network, its batches, a method, a recipe, and the curve so far; on a GPU, a stream of its own.
+
+    `checkpoint`: a path, where the run is saved after each epoch and taken up again if the file is there. `graph`:
+    on a GPU the step is recorded as a CUDA graph where that can be. `select`: a key of the curve; the weights of the
+    first epoch with its highest value are kept in `best`.
+    """
+
+    def __init__(self, net, batches, method, recipe, checkpoint=None, graph=True, select=None):
+        self.net, self.batches, self.method, self.recipe, self.curve = net, batches, method, recipe, []
+        self.select, self.best = select, None
+        self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        self.device = next(net.parameters()).device
+        gpu = self.device.type == "cuda"
+        if recipe.channels_last:
+            net.to(memory_format=torch.channels_last)
+        self.forward = torch.compile(net) if recipe.compile else net
+        # on a GPU the learning rate is a tensor there, so that a recorded step sees it change
+        self.lr = torch.full((), float(recipe.lr), device=self.device) if gpu else recipe.lr
+        self.optimizer = torch.optim.SGD(net.parameters(), self.lr, recipe.momentum, nesterov=recipe.nesterov,
+                                         weight_decay=recipe.weight_decay, fused=gpu or None)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "fp16")
+        self.stream = torch.cuda.Stream(self.device) if gpu else None
+        self.step = self._step
+        if gpu and graph:
+            self.step = Captured(self._step, batches.size, list(self.generators().values()), method.cpu_rng)
+
+    def place(self):
+        """The run's own stream, for what it does between `begin` and `end`."""
+        return torch.cuda.stream(self.stream) if self.stream else contextlib.nullcontext()
+
+    def autocast(self):
+        """The recipe's precision, for forward passes."""
+        kind = PRECISIONS[self.recipe.precision]
+        return torch.autocast(self.device.type, kind) if kind else contextlib.nullcontext()
+
+    def begin(self, epoch):
+        """Set the epoch's learning rate and draw its order. The stream begins after all that was asked for so far."""
+        if self.stream:
+            self.stream.wait_stream(torch.cuda.default_stream(self.device))
+        rate = self.recipe.rate(epoch)
+        if isinstance(self.lr, torch.Tensor):
+            self.lr.fill_(rate)
+        else:
+            self.optimizer.param_groups[0]["lr"] = rate
+        if not self.net.training:  # in a network that trains, a layer in evaluation mode was frozen by the user
+            self.net.train()
+        self.parts = self.batches.order().split(self.batches.size)
+        self.losses = torch.empty(len(self.parts), device=self.device)
+        self.started = time.perf_counter()
+
+    def advance(self, k):
+        """The epoch's step k; its loss stays on the device."""
+        self.losses[k] = self.step(self.parts[k])
+
+    def end(self, epoch):
+        """Mean training loss and seconds of the epoch: the one moment when the host waits, to read the losses."""
+        with self.place():
+            losses = self.losses.cpu()
+        seconds = time.perf_counter() - self.started
+        bad = (~losses.isfinite()).nonzero()
+        if len(bad):
+            raise FloatingPointError(f"the loss is {losses[bad[0, 0]].item()} in epoch {epoch}, "
+                                     f"step {bad[0, 0].item()}; try a lower lr. {self.settings()}")
+        return {"epoch": epoch, "lr": self.recipe.rate(epoch), "train_loss": losses.mean().item(), "seconds": seconds}
+
+    def take_up(self, entry):
+        """Add a finished epoch to the curve; where it is the best so far by `select`, its weights are kept."""
+        if self.select and self.select not in entry:
+            raise ValueError(f"the epoch is chosen by {self.select!r}, which is not in the curve: {', '.join(entry)}; "
+                             "the test is to return it")
+        self.curve.append(entry)
+        if self.select and max(self.curve, key=lambda e: e[self.select]) is entry:
+            self.best = {k: v.detach().cpu().clone() for k, v in self.net.state_dict().items()}
+
+    def _step(self, index):
+        x, y = self.batches.take(index)
+        if self.recipe.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        self.optimizer.zero_grad()
+        with self.autocast():
+            loss = self.method.loss(self.forward, x, y, self.scaler)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return loss.detach()
+
+    def settings(self):
+        """All that decides the result, for error messages and to refuse a checkpoint of another run."""
+        return {"recipe": dataclasses.asdict(self.recipe) | {"milestones": list(self.recipe.milestones)},
+                "method": {"name": type(self.method).__name__, **self.method.options()},
+                "data": {"images": len(self.batches.dataset), "batch": self.batches.size,
+                         "padding": self.batches.padding, "flip": self.batches.flip}, "select": self.select,
+                "network": sum(p.numel() for p in self.net.parameters())}
+
+    def generators(self):
+        own = {"method": self.method.generator, "batches": self.batches.generator}
+        return {k: g for k, g in own.items() if g is not None}
+
+    def save(self):
+        """Write the checkpoint, if there is to be one."""
+        checkpoints.save(self)
+
+    def restore(self):
+        """Take up the checkpoint, if there is one; ValueError if it is damaged or another run's."""
+        checkpoints.restore(self)
