@@ -117,7 +117,8 @@ def test_every_form_of_the_search_is_equation_4(form, h, w, monkeypatch):
     for n in range(len(a)):
         slow = [loops.total_saliency(a[n].double(), b[n].double(), t) for t in tau.tolist()]
         assert_close(v[n].double(), torch.stack(slow), rtol=1e-6, atol=0)
-    monkeypatch.setattr(search, "BLOCK", 1)
+    for backend in ("cpu", "gather"):
+        monkeypatch.setattr(sys.modules[f"sagelib.search.{backend}"], "BLOCK", 1)
     assert_close(form(a, b, tau), v)
     assert_close(form(a.double(), b.double(), tau.flip(0)).flip(1), v.double(), rtol=1e-6, atol=0)
 
@@ -163,8 +164,8 @@ def test_the_gpu_kernel_is_equation_4():
     """The kernel itself, run by Triton's interpreter in a process of its own."""
     code = """if True:
         import torch
-        from sagelib import _search
-        from sagelib._search_triton import search
+        from sagelib.search import gather
+        from sagelib.search.triton import search
         from sagelib.rearrange import offsets
         g = torch.Generator().manual_seed(0)
         for h, w in SIZES + [(40, 9)]:
@@ -172,7 +173,7 @@ def test_the_gpu_kernel_is_equation_4():
             a[0, :h // 2], b[0, :, :w // 2] = 0, 0
             tau = torch.cat([offsets(h, w), torch.tensor([[h, 0], [0, -w], [99, 99], [-h - 3, 2]])])
             tau = tau[torch.randperm(len(tau), generator=g)[:300]]
-            torch.testing.assert_close(search(a, b, tau).double(), search.gather(a.double(), b.double(), tau),
+            torch.testing.assert_close(search(a, b, tau).double(), gather(a.double(), b.double(), tau),
                                        rtol=1e-6, atol=1e-12)
         print("equal")
     """.replace("SIZES", repr(SIZES))

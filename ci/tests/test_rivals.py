@@ -241,21 +241,21 @@ def test_the_gpu_solvers_are_exact():
     """Both kernels, run by Triton's interpreter in a process of its own: the same labels as on the host."""
     code = """if True:
         import torch
-        from sagelib.methods import min_cut, _min_cut_triton, grid_labelling, _potts_triton
+        from sagelib.solvers import grid_labelling, grid_labelling_triton, min_cut, min_cut_triton
         g = torch.Generator().manual_seed(0)
         for h, w in [(1, 1), (1, 5), (2, 2), (5, 3), (8, 8), (16, 16)]:
             unary = torch.rand(3, 3, h, w, generator=g) * torch.tensor([0.05, 1, 10])[:, None, None, None]
             down, right = torch.rand(3, h - 1, w, generator=g), torch.rand(3, h, w - 1, generator=g)
             unary[1, :, 0, 0] = 0.5
-            assert _min_cut_triton.fits(unary)
-            assert torch.equal(_min_cut_triton.min_cut(unary, down, right), min_cut.min_cut(unary, down, right))
+            assert min_cut_triton.fits(unary)
+            assert torch.equal(min_cut_triton.min_cut(unary, down, right), min_cut.min_cut(unary, down, right))
         for h, w, count, weight in [(1, 1, 3, 1.), (3, 2, 5, 1.), (4, 4, 6, 3.), (4, 4, 23, 0.5), (2, 3, 5, 0.2)]:
             cost = torch.randn(3, h, w, count, generator=g).double()
             apart = 1 - torch.eye(count).double().repeat(3, 1, 1)
             apart[1:, count - 1, :2] = apart[1:, :2, count - 1] = 0.25
             terms = cost, apart, weight, torch.tensor([True, False, True])
-            assert _potts_triton.fits(cost)
-            assert torch.equal(_potts_triton.minimise(*terms), grid_labelling.minimise(*terms))
+            assert grid_labelling_triton.fits(cost)
+            assert torch.equal(grid_labelling_triton.minimise(*terms), grid_labelling.minimise(*terms))
         print("equal")
     """
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "TRITON_INTERPRET": "1"}, text=True,

@@ -2,7 +2,7 @@
 
 Push-relabel (A. Goldberg, R. Tarjan, "A New Approach to the Maximum-Flow Problem", JACM 1988), all nodes at once, on
 the graph of _min_cut.py with every edge turned round: what the sink's edges let in is pushed towards the source. In
-the end the nodes that still reach the source are the smallest optimum. Needs Triton, as _search_triton.py does.
+the end the nodes that still reach the source are the smallest optimum. Needs Triton, as `search/triton.py` does.
 """
 import torch.nn.functional as F
 import triton

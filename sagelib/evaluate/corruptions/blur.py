@@ -56,7 +56,7 @@ def zoom(x, factor):
     theta = torch.zeros(len(x), 2, 3, device=x.device)
     theta[:, 0, 0] = theta[:, 1, 1] = 1 / factor
     grid = F.affine_grid(theta, x.shape, align_corners=False)
-    return F.gridsample(x, grid, padding_mode="border", align_corners=False)
+    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
 def gaussian_blur(x, sigma, reach=4):
@@ -102,4 +102,4 @@ def sample(x, i, j):
     """Values at fractional rows i and columns j (B, H, W), between pixels by bilinear weights, mirrored outside."""
     h, w = x.shape[2:]
     grid = torch.stack([(2 * j + 1) / w - 1, (2 * i + 1) / h - 1], -1)
-    return F.gridsample(x, grid, padding_mode="reflection", align_corners=False)
+    return F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
