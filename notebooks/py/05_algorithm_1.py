@@ -291,15 +291,14 @@ show.bars(kept, "visible share of the\nworse-off object", limit=(0, 1))
 # %% [markdown]
 # ### Exercise 5.1
 #
-# `reuse=0` is SAGE without the clean gradient. Which work does a step save then, and which part of the step is it? Hint: a
-# forward pass, the gradient with respect to the layers' inputs and the gradient with respect to the weights take about one unit
-# each. `sagelib.timing.operations` counts the operations of a function, forward and backward.
-
-# %% [markdown] tags=["hide-cell"]
-# Saliency still needs the gradient with respect to the images, and so to the inputs of all layers. Only the gradient with respect
-# to the weights is not computed: the clean pass takes two units instead of three, and the step five instead of six.
+# `reuse=0` is SAGE without the clean gradient. Which work does a step save then, and which part of the step is it?
+#
+# *Hint.* A forward pass, the gradient with respect to the layers' inputs and the gradient with respect to the weights take about
+# one unit each. `sagelib.timing.operations` counts the operations of a function, forward and backward.
 
 # %% tags=["hide-cell"]
+# Saliency still needs the gradient with respect to the images, and so to the inputs of all layers. The gradient with respect to
+# the weights is not computed. The clean pass takes two units instead of three, and the step five instead of six.
 from sagelib import timing
 
 
@@ -326,13 +325,13 @@ assert (made.mask[alone == 0] > 0.99).all()  # the rest is the image's own, howe
 #
 # Read `loss_with_stored_grad` in `stored_grad.py`: why are the images detached before they require a gradient? Suppose the
 # images are themselves the result of a computation, `gain * x`. Which of the two losses sends a gradient to `gain`?
-
-# %% [markdown] tags=["hide-cell"]
-# Detached images are a new leaf: the caller's tensor is not changed, and the clean pass stops there instead of going on into
-# whatever made the images. The mask is computed from that gradient, so it is a constant too. The mixed images, however, are a
-# weighted sum of `gain * x`. So the mixed loss alone sends a gradient to `gain`.
+#
+# *Hint.* Is the mask a constant? Are the mixed images?
 
 # %% tags=["hide-cell"]
+# Detached images are a new leaf. The caller's tensor is not changed, and the clean pass stops there instead of going on into the
+# computation that made the images. The mask comes from that gradient, so it is a constant. The mixed images, however, are a
+# weighted sum of `gain * x`. So only the mixed loss sends a gradient to `gain`.
 gain, method = torch.ones((), requires_grad=True), sage.Sage(reuse=0.3).seed(0)
 loss = method.loss(deepcopy(net), gain * x, y)
 assert method.last.mask.grad_fn is None
