@@ -77,8 +77,8 @@ class Mixer:
                 self.method.generator = self.method.cpu_rng = None  # the next batch makes new ones
             value = int(value) if name in ("num_classes", "seed") and value is not None else value
         elif name not in ("method", "model") and not name.startswith("_"):
-            raise AttributeError(f"a Mixer has no {name!r} that can be set; it has {', '.join(OWN)}; the method's options "
-                                 f"are set on its `method`: {', '.join(option_names(self.method))}")
+            raise AttributeError(f"a Mixer has no {name!r} that can be set; it has {', '.join(OWN)}; the method's "
+                                 f"options are set on its `method`: {', '.join(option_names(self.method))}")
         super().__setattr__(name, value)
 
     def __setstate__(self, state):  # of a copy, which has options of its own
