@@ -8,7 +8,7 @@ import torch
 from sagelib import datasets, methods, models, show
 from sagelib.data.batches import Batches
 from sagelib.catalog import load
-from sagelib.losses import one_hot
+from sagelib.losses import bce, one_hot
 from sagelib.mask import mask
 from sagelib.methods import sage
 from sagelib.rearrange import offsets, shift, total_saliency
@@ -27,7 +27,7 @@ def main():
     net.eval()
     x = test.normalised(test.images[:40]).requires_grad_()
     y = one_hot(test.labels[:40], 10)
-    grad, = torch.autograd.grad(load(methods, "vanilla").criterion(net(x), y), x)
+    grad, = torch.autograd.grad(bce(net(x), y), x)
     s = normalise(smooth(saliency(grad)))
     draw(test, x.detach(), y, s)
 

@@ -1,8 +1,8 @@
-"""How much a reader opens to follow a call into sagelib: `python ci/follow_calls.py`.
+"""How much a reader opens to follow a call into sagelib.
 
 Three calls are run and watched: a batch by CutMix, a loss by SAGE, one step of the book's own loop. A file counts when
 one of its functions runs; its lines are those of the functions that ran. Files of pure functions with the names of the
-paper's equations and of the losses are listed apart: a reader can trust their names.
+paper's equations and of the losses are listed apart: a reader can trust their names. The network is the user's own.
 """
 import inspect
 import sys
@@ -16,7 +16,7 @@ from sagelib.data.batches import Batches
 from sagelib.train import Recipe, Run
 
 TOP = Path(sagelib.__file__).parent
-EQUATIONS = {"saliency.py", "mask.py", "rearrange.py", "_search.py", "losses.py"}
+EQUATIONS = {"saliency.py", "mask.py", "rearrange.py", "search/__init__.py", "search/cpu.py", "losses.py"}
 
 
 def calls():
@@ -41,7 +41,9 @@ def followed(call):
     def watch(frame, event, _):
         code = frame.f_code
         if event == "call" and code.co_filename.startswith(f"{TOP}/") and code.co_name != "<module>":
-            seen.setdefault(str(Path(code.co_filename).relative_to(TOP)), {})[code.co_qualname.split(".<locals>")[0]] = code
+            file, name = str(Path(code.co_filename).relative_to(TOP)), code.co_qualname.split(".<locals>")[0]
+            if not file.startswith("models/"):
+                seen.setdefault(file, {}).setdefault(name, code)
 
     sys.setprofile(watch)
     try:

@@ -32,9 +32,6 @@ class Mixed:
     saliency: torch.Tensor | None = None  # (B, 1, H, W): the maps that decided it, before any blur
 
 
-OWN = ("generator", "cpu_rng")  # fields that are no options
-
-
 def number(default, low, high):
     """A field that holds a number in [low, high]."""
     return dataclasses.field(default=default, metadata={"low": low, "high": high})
@@ -83,7 +80,7 @@ class Method:
         if rule is None:
             if not hasattr(type(self), name):  # what a subclass keeps between steps is declared in its body
                 raise AttributeError(f"{type(self).__name__} has no option {name!r}; it has: "
-                                     f"{', '.join(k for k in self.__dataclass_fields__ if k not in OWN)}")
+                                     f"{', '.join(option_names(self))}")
             return super().__setattr__(name, value)
         if isinstance(value, numbers.Real) and type(value) not in (bool, int, float):  # such as NumPy's
             value = int(value) if isinstance(value, numbers.Integral) else float(value)
@@ -107,8 +104,7 @@ class Method:
 
     def options(self):
         """The options, name -> value, as records keep them: the criterion under the name `loss`."""
-        names = [f.name for f in dataclasses.fields(self) if f.name not in OWN]
-        found = {k: list(v) if isinstance(v := getattr(self, k), tuple) else v for k in names}
+        found = {k: list(v) if isinstance(v := getattr(self, k), tuple) else v for k in option_names(self)}
         return {"loss": found.pop("criterion"), **found}
 
     def mix(self, x, y, net=None):
@@ -132,8 +128,10 @@ class Method:
                              "reduction='mean'")
         return found
 
-    def attach(self, net):
-        """Prepare for this network, before its first step: for most methods nothing."""
+    def attach(self, net, stages=None):
+        """Prepare for this network, before its first step: for most methods nothing, and `stages` is an error."""
+        if stages is not None:
+            raise ValueError(f"{type(self).__name__} mixes images alone: leave out stages=, which Manifold Mixup takes")
 
     def detach(self):
         """Take out of the network what `attach` put in."""
@@ -227,6 +225,11 @@ class SaliencyGuided(Method):
 
     def units(self):
         return 5
+
+
+def option_names(method):
+    """The names of a method's options, which its constructor takes."""
+    return [f.name for f in dataclasses.fields(method) if f.name not in ("generator", "cpu_rng")]
 
 
 def checked_maps(saliency_fn, x):

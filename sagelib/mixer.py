@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.parameter import is_lazy
 
-from .method import Method, readable
+from .method import Method, option_names, readable
 from .methods import comixup, cutmix, manifold_mixup, mixup, puzzlemix, sage, saliencymix
 
 OWN = {  # what a Mixer itself is told: which values are allowed, and how that is said
@@ -77,8 +77,8 @@ class Mixer:
                 self.method.generator = self.method.cpu_rng = None  # the next batch makes new ones
             value = int(value) if name in ("num_classes", "seed") and value is not None else value
         elif name not in ("method", "model") and not name.startswith("_"):
-            raise AttributeError(f"{type(self).__name__} has no {name!r} that can be set; it has {', '.join(OWN)}, and "
-                                 f"the method's options: {type(self).__name__}.method.{name}")
+            raise AttributeError(f"a Mixer has no {name!r} that can be set; it has {', '.join(OWN)}; the method's "
+                                 f"options are set on its `method`: {', '.join(option_names(self.method))}")
         super().__setattr__(name, value)
 
     def __setstate__(self, state):  # of a copy, which has options of its own
@@ -99,7 +99,7 @@ class Mixer:
         """The `Mixed` of the latest batch, None where it was left alone."""
         return self.method.last
 
-    def bind(self, model, **where):
+    def bind(self, model, stages=None):
         """Look through this network from now on; returns self.
 
         An nn.Module that is called with the images alone and gives logits (B, K), a tuple that begins with them, or
@@ -115,7 +115,7 @@ class Mixer:
                 def forward(self, x): return self.net(x, masks=None)["out"]
         """
         check_network(model, self.prob)
-        self.method.attach(model, **where)
+        self.method.attach(model, stages)
         self.model, self._passed = model, False
         return self
 

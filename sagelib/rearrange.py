@@ -5,7 +5,7 @@ The search never builds a mask. With M of Equation 2 and b the shifted second ma
     M a + (1 - M) b  =  (a^2 + b^2) / (a + b)  =  a + b - 2 / (1/a + 1/b),
 
 so v(tau) is the mass of the first map, plus what stays in the frame of the second, minus a term
-that lives only where both have saliency. `search.py` has that in the forms that suit sizes and devices.
+that lives only where both have saliency. `search/` has that in the forms that suit sizes and devices.
 """
 import torch
 import torch.nn.functional as F

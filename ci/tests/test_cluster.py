@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 from ray.cluster_utils import Cluster
-from sagelib import sweep
+from sagelib.bench import sweep
 
 plan, results, out = sys.argv[1], sys.argv[2], Path(sys.argv[3]).resolve()
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})

@@ -113,7 +113,8 @@ def texts():
 
 RULES = {
     "script": r"(REPOSITORY=\S+ )?ci/\w+( |$)", "papermill": r"(\.venv/bin/)?papermill notebooks/experiments/",
-    "sweep": r"(\.venv/bin/)?python -m sagelib\.bench\.sweep( |$)", "attempt": r"python -m sagelib\.bench\.sweep\.worker FOLDER$",
+    "sweep": r"(\.venv/bin/)?python -m sagelib\.bench\.sweep( |$)",
+    "attempt": r"python -m sagelib\.bench\.sweep\.worker FOLDER$",
     "slurm": r"sbatch book/plans/sweep\.sbatch ", "jupytext": r"(\.venv/bin/)?jupytext --sync ",
     "jupyter": r"\.venv/bin/jupyter lab$", "pip": r"%?pip install "}
 

@@ -69,7 +69,7 @@ def test_every_methods_step(name, options, tiny, images):
 
 @pytest.mark.parametrize("kind", [SAGE, Mixup, CutMix, ManifoldMixup, SaliencyMix, PuzzleMix, CoMixup],
                          ids=lambda c: c.__name__)
-def test_every_drop_in(kind, tiny, images):
+def test_every_mixer(kind, tiny, images):
     losses = []
     for device in ("cpu", FAR):
         with far_device():

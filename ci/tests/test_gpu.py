@@ -140,7 +140,7 @@ def test_runs_on_streams_come_out_as_if_alone(data):
 
 @pytest.mark.parametrize("per_image", [False, True])
 @pytest.mark.parametrize("kind", [SAGE, Mixup, CutMix, ManifoldMixup, SaliencyMix, PuzzleMix], ids=lambda c: c.__name__)
-def test_a_drop_in_does_not_wait_for_the_host(kind, per_image, data):
+def test_a_mixer_does_not_wait_for_the_host(kind, per_image, data):
     x, target = data[0].normalised()[:32], data[0].labels[:32]
     net = load(models, "preactresnet18", classes=10, width=8).cuda().train()
     mix = kind(num_classes=10, seed=0, per_image=per_image).bind(net)
@@ -157,7 +157,7 @@ def test_a_drop_in_does_not_wait_for_the_host(kind, per_image, data):
 
 
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
-def test_a_drop_in_in_half_precision_with_a_scaler(half, data):
+def test_a_mixer_in_half_precision_with_a_scaler(half, data):
     x, target = data[0].normalised()[:100], data[0].labels[:100]
     net = load(models, "preactresnet18", classes=10, width=16).cuda().train()
     found = {}
@@ -174,7 +174,7 @@ def test_a_drop_in_in_half_precision_with_a_scaler(half, data):
         assert a.isfinite().all() and torch.nn.functional.cosine_similarity(a, b, 0) > 0.9
 
 
-def test_a_drop_in_on_a_compiled_network(data):
+def test_a_mixer_on_a_compiled_network(data):
     x, target = data[0].normalised()[:32], data[0].labels[:32]
     torch.manual_seed(0)
     plain = load(models, "preactresnet18", classes=10, width=8).cuda().train()

@@ -70,7 +70,7 @@ def test_scores_count_by_loop(shapes, tiny):
         net(shapes[1].normalised()), shapes[1].labels).item(), rel=1e-5)
 
 
-def mix_by(name, **options):
+def mixed_by(name, **options):
     method = load(methods, name, **options).seed(0)
     return lambda net, data: method.mix(*Batches(data, 7).take(torch.arange(7)), net)
 
@@ -80,9 +80,9 @@ USES = {  # of a network in evaluation mode
     "features": lambda net, data: fewshot.features(net, data, 7),
     "perturbations": lambda net, data: robustness.evaluate(net, data, robustness.CONVENTIONS[:1]),
     "PGD": lambda net, data: robustness.evaluate_pgd(net, data, steps=1),
-    "saliency in evaluation mode": mix_by("guidedmixup", source="gradient"),
-    "Puzzle Mix": mix_by("puzzlemix"),
-    "SAGE, BatchNorm in evaluation mode": mix_by("sage", bn="eval"),
+    "saliency in evaluation mode": mixed_by("guidedmixup", source="gradient"),
+    "Puzzle Mix": mixed_by("puzzlemix"),
+    "SAGE, BatchNorm in evaluation mode": mixed_by("sage", bn="eval"),
     "epochs of training, each with a test": lambda net, data: fit(
         net, Batches(data, 16, generator=seeded()), load(methods, "mixup").seed(0),
         Recipe(epochs=2), Batches(data, 16)),
@@ -130,7 +130,7 @@ def test_interrupted_and_resumed_is_the_same_run(name, shapes, tiny, tmp_path):
 PROGRAM = """
 import json, sys, torch
 from sagelib import datasets, methods, models
-from sagelib.batches import Batches
+from sagelib.data.batches import Batches
 from sagelib.catalog import load
 from sagelib.train import Recipe, Run, fit, fit_together
 torch.set_num_threads(1)

@@ -100,14 +100,14 @@ mixed_x = m * x + (1 - m) * shift(x[pair], best)                     # 6
 mixed_y = gamma * y + (1 - gamma) * y[pair]                          # 7
 
 # %% [markdown]
-# The library's `sage.mix` is a pure function of the same draws, and gives the same images and labels.
+# The library's `sage.mix` is a pure function of the same draws, and gives the same images and labels. Its comments name the lines.
 
 # %%
 mixed = sage.mix(x, y, s, pair, lam, tau)
 torch.testing.assert_close(mixed.x, mixed_x)
 torch.testing.assert_close(mixed.y, mixed_y)
 assert torch.equal(mixed.tau, best)
-show.source(sage.mix)
+show.source(sage.mix, sage.mix_at)
 
 # %% [markdown]
 # ## The paper's Figure 2
@@ -134,33 +134,51 @@ plt.show()
 #
 # ## The gradient is not thrown away
 #
-# Line 1 needs a forward and a backward pass on the clean batch. Such a pass also yields the gradient by the weights,
-# $g_{\text{clean}}$. Other saliency methods discard it, says the paper (Puzzle Mix does; Co-Mixup's code
+# Line 1 needs a forward and a backward pass on the clean batch. Such a pass also yields the gradient with respect to the
+# weights, $g_{\text{clean}}$. Other saliency methods discard it, says the paper (Puzzle Mix does; Co-Mixup's code
 # [keeps it](13_cost.ipynb)). SAGE uses it, together with the gradient of the mixed batch:
 #
 # $$
 # g = r\, g_{\text{clean}} + (1 - r)\, g_{\text{mixed}}
 # $$ (eq-reuse)
 #
-# We call the weight $r$ `reuse`: the share of the clean gradient. `Sage.backward` leaves exactly this in every `.grad`. To see
-# it we repeat its draws by hand, in the same order.
+# We call the weight $r$ `reuse`: the share of the clean gradient. A weighted sum of two losses has this gradient, so the
+# library's training step is a loss like any other. It returns the sum, and your loop calls `.backward()`:
+
+# %%
+show.source(sage.Sage.loss)
+
+# %% [markdown]
+# Line 1 is `loss_with_stored_grad`. It makes one forward and one backward pass on the clean batch, and returns two things: the
+# weighted clean loss, and its gradient with respect to the images, which becomes the saliency map. The same backward pass has
+# computed the gradient with respect to the weights. That one is *stored* in the returned loss; no `.grad` has changed yet.
+#
+# Lines 2 to 7 are `mix_with_saliency`: it draws the partners, $\lambda$ and the candidates, and calls `sage.mix`. The last line is
+# Section 3.4 of the paper, the weighted sum.
+#
+# When you call `.backward()` on the sum, PyTorch computes the mixed batch's gradient as usual, and the stored one is added to it.
+# The clean pass is not repeated. Each `.grad` then holds $r\, g_{\text{clean}} + (1 - r)\, g_{\text{mixed}}$. To check this, we
+# take the mixed batch of the step from `method.last` and compute both gradients by hand.
 
 # %%
 method = sage.Sage(reuse=0.3).seed(7)
 one = deepcopy(net)
 one.zero_grad()
-method.backward(one, x, y)
+loss = method.loss(one, x, y)
+assert all(p.grad is None for p in one.parameters())  # the clean gradient is inside the loss
+loss.backward()
 
-replay = sage.Sage().seed(7)
-pair, lam = replay.draw_permutation(50, "cpu"), replay.draw_uniform(0, 0.6, "cpu")
-two, z = deepcopy(net), x.clone().requires_grad_()
+step, two, z = method.last, deepcopy(net), x.clone().requires_grad_()
 *clean, grad = torch.autograd.grad(bce(two(z), y), [*two.parameters(), z])
-mixed = sage.mix(x, y, smooth(saliency(grad)), pair, lam, replay.candidates(32, 32, "cpu"))
-from_mixed = torch.autograd.grad(bce(two(mixed.x), mixed.y), list(two.parameters()))
+from_mixed = torch.autograd.grad(bce(two(step.x), step.y), list(two.parameters()))
+torch.testing.assert_close(normalise(step.saliency), normalise(saliency(grad)), rtol=1e-3, atol=1e-6)
 for p, c, q in zip(one.parameters(), clean, from_mixed, strict=True):
     torch.testing.assert_close(p.grad, 0.3 * c + 0.7 * q, rtol=1e-3, atol=1e-6)
 
 # %% [markdown]
+# There are two ways to use a method, then. `mix` returns images and labels and changes nothing else. `loss` is one training
+# step of it; for SAGE it includes the clean gradient, which `mix` alone cannot give.
+#
 # ## What eta means
 #
 # The paper writes $g = \eta\, g_s + (1 - \eta)\, g_a$, with $g_s$ from the clean and $g_a$ from the mixed images. Read like
@@ -197,9 +215,14 @@ for wrong in (dict(eta=0.7), dict(reuse=1.7)):
 # %% [markdown]
 # ## Two passes, two updates of BatchNorm
 #
-# Each step sends two batches through the network in training mode, so BatchNorm's running statistics are updated twice, once
-# with clean and once with mixed images. The authors' code does the same. With `bn="eval"` the saliency pass leaves the
-# statistics alone, but looks through them; with `bn="batch"` it looks through those of the batch and updates nothing.
+# `loss` sends two batches through the network in training mode, so BatchNorm's running statistics are updated twice, once with
+# clean and once with mixed images. The authors' code does the same. The option `bn` changes what happens in the saliency pass:
+#
+# - `"train"`, the default, normalises with the statistics of the batch and updates the running ones;
+# - `"batch"` also normalises with the statistics of the batch, but updates nothing;
+# - `"eval"` normalises with the running statistics, and updates nothing.
+#
+# `mix` alone never updates them: it changes nothing but what it returns.
 
 # %%
 counts = {}
@@ -207,9 +230,11 @@ for mode in ("train", "eval", "batch"):
     copy = deepcopy(net).train()
     norm = copy.layer1[0].bn1
     before = norm.num_batches_tracked.item()
-    sage.Sage(bn=mode).seed(0).backward(copy, x, y)
-    counts[mode] = norm.num_batches_tracked.item() - before
-assert counts == {"train": 2, "eval": 1, "batch": 1}
+    sage.Sage(bn=mode).seed(0).mix(x, y, copy)
+    by_mix = norm.num_batches_tracked.item() - before
+    sage.Sage(bn=mode).seed(0).loss(copy, x, y)
+    counts[mode] = by_mix, norm.num_batches_tracked.item() - before
+assert counts == {"train": (0, 2), "eval": (0, 1), "batch": (0, 1)}  # updates by `mix`, and by `loss`
 
 # %% [markdown]
 # ## Without its parts
@@ -220,7 +245,7 @@ assert counts == {"train": 2, "eval": 1, "batch": 1}
 
 # %% mystnb={"image": {"alt": "Five rows of mixed images of the same pairs: the images, their partners, SAGE with two clear objects, SAGE without rearrangement with overlapping objects, and without guided mixing with a hard rectangle."}}
 still = torch.zeros(1, 2, dtype=torch.long)
-s = smooth(saliency(grad))
+pair, s = step.pair, smooth(step.saliency)
 variants = {"SAGE": sage.mix(x, y, s, pair, 0.5, tau), "w/o OR": sage.mix(x, y, s, pair, 0.5, still),
             "w/o SM": sage.mix(x, y, s, pair, 0.5, tau, guided=False)}
 rows = [z[1:4] for z in (x, x[pair], *[v.x for v in variants.values()])]
@@ -266,14 +291,23 @@ show.bars(kept, "visible share of the\nworse-off object", limit=(0, 1))
 # %% [markdown]
 # ### Exercise 5.1
 #
-# `reuse=0` is SAGE without the clean gradient. Show that the clean pass then leaves no gradient in the weights at all, so
-# that it costs less than a full backward pass.
+# `reuse=0` is SAGE without the clean gradient. Which work does a step save then, and which part of the step is it?
+#
+# *Hint.* A forward pass, the gradient with respect to the layers' inputs and the gradient with respect to the weights take about
+# one unit each. `sagelib.bench.timing.operations` counts the operations of a function, forward and backward.
 
 # %% tags=["hide-cell"]
-copy = deepcopy(net)
-copy.zero_grad()
-sage.Sage(reuse=0).clean_pass(copy, x, y, keep=False)
-assert all(p.grad is None for p in copy.parameters())
+# Saliency still needs the gradient with respect to the images, and so to the inputs of all layers. The gradient with respect to
+# the weights is not computed. The clean pass takes two units instead of three, and the step five instead of six.
+from sagelib.bench import timing
+
+
+def work(reuse):
+    method, copy = sage.Sage(reuse=reuse).seed(0), deepcopy(net)
+    return sum(timing.operations(lambda: method.loss(copy, x, y).backward()))
+
+
+assert abs(work(0) / work(0.3) - 5 / 6) < 0.005
 
 # %% [markdown]
 # ### Exercise 5.2
@@ -289,11 +323,18 @@ assert (made.mask[alone == 0] > 0.99).all()  # the rest is the image's own, howe
 # %% [markdown]
 # ### Exercise 5.3
 #
-# Read `methods/_clean_pass.py`: why are the images detached before they require a gradient? Feed images that are themselves the
-# result of a computation with gradients and check that nothing flows back into it.
+# Read `loss_with_stored_grad` in `stored_grad.py`: why are the images detached before they require a gradient? Suppose the
+# images are themselves the result of a computation, `gain * x`. Which of the two losses sends a gradient to `gain`?
+#
+# *Hint.* Is the mask a constant? Are the mixed images?
 
 # %% tags=["hide-cell"]
-gain = torch.ones((), requires_grad=True)
-sage.Sage().seed(0).backward(deepcopy(net), (x * gain).detach(), y)
-made = sage.Sage().seed(0).mix(x * gain, y, deepcopy(net))
-assert gain.grad is None and made.mask.grad_fn is None  # the mask is a constant, whatever made the images
+# Detached images are a new leaf. The caller's tensor is not changed, and the clean pass stops there instead of going on into the
+# computation that made the images. The mask comes from that gradient, so it is a constant. The mixed images, however, are a
+# weighted sum of `gain * x`. So only the mixed loss sends a gradient to `gain`.
+gain, method = torch.ones((), requires_grad=True), sage.Sage(reuse=0.3).seed(0)
+loss = method.loss(deepcopy(net), gain * x, y)
+assert method.last.mask.grad_fn is None
+of_loss, = torch.autograd.grad(loss, gain, retain_graph=True)
+of_mixed, = torch.autograd.grad(0.7 * bce(deepcopy(net)(method.last.x), method.last.y), gain)
+torch.testing.assert_close(of_loss, of_mixed)

@@ -118,8 +118,9 @@ show.table(["classes", "gradient of this loss over cross-entropy's, times C"], [
 # %% [markdown]
 # ## The loop
 #
-# A method's `backward` adds a batch's gradient, whatever that takes: one pass for Mixup, two for SAGE. The loop around it is
-# short enough to write out, and `fit` does the same, with checkpoints and a progress bar.
+# A method's `loss(net, x, y)` is the loss of one training step, whatever that takes: one pass for Mixup, two for SAGE. The rest
+# is the loop that everybody writes in PyTorch. Here it is by hand, for one epoch of SAGE. `fit` does the same, with checkpoints
+# and a progress bar, and ends with the same weights.
 
 # %%
 def start(name, seed, recipe, part=train, **more):
@@ -138,7 +139,8 @@ by_hand, method = load(models, "preactresnet18", classes=10, width=width).train(
 optimizer = torch.optim.SGD(by_hand.parameters(), 0.2, 0.9, weight_decay=1e-4, nesterov=True)
 for x, y in Batches(small, batch, generator=torch.Generator().manual_seed(0)):
     optimizer.zero_grad()
-    method.backward(by_hand, x, y)
+    loss = method.loss(by_hand, x, y)
+    loss.backward()
     optimizer.step()
 for one, two in zip(net.parameters(), by_hand.parameters(), strict=True):
     torch.testing.assert_close(one, two)
@@ -253,7 +255,7 @@ assert all(values[0] > values[-1] for values in falls.values())
 # %% [markdown]
 # ### Exercise 6.1
 #
-# Train a network with `loss="cross_entropy"` at a learning rate of 0.02, on the small set. Is its first epoch like that of the
+# Train a network with `criterion="cross_entropy"` at a learning rate of 0.02, on the small set. Is its first epoch like that of the
 # default loss at 0.2?
 
 # %% tags=["hide-cell"]
@@ -261,7 +263,7 @@ assert all(values[0] > values[-1] for values in falls.values())
 torch.manual_seed(0)
 net = load(models, "preactresnet18", classes=10, width=width)
 twin, shuffle = deepcopy(net), lambda: torch.Generator().manual_seed(0)
-fit(net, Batches(small, batch, generator=shuffle()), load(methods, "vanilla", loss="cross_entropy"), Recipe(epochs=1, lr=0.02))
+fit(net, Batches(small, batch, generator=shuffle()), load(methods, "vanilla", criterion="cross_entropy"), Recipe(epochs=1, lr=0.02))
 before = torch.cat([p.flatten() for p in twin.parameters()])
 fit(twin, Batches(small, batch, generator=shuffle()), load(methods, "vanilla"), Recipe(epochs=1))
 steps = [torch.cat([p.flatten() for p in n.parameters()]) - before for n in (net, twin)]
@@ -280,7 +282,7 @@ for name in ("vanilla", "sage"):
     passes[name] = [0, 0]
     hooks = [net.linear.register_forward_hook(lambda *_, k=name: passes[k].__setitem__(0, passes[k][0] + 1)),
              net.linear.register_full_backward_hook(lambda *_, k=name: passes[k].__setitem__(1, passes[k][1] + 1))]
-    load(methods, name).seed(0).backward(net, *next(iter(Batches(small, batch))))
+    load(methods, name).seed(0).loss(net, *next(iter(Batches(small, batch)))).backward()
     for hook in hooks:
         hook.remove()
 assert passes == {"vanilla": [1, 1], "sage": [2, 2]}

@@ -392,8 +392,8 @@ torch.testing.assert_close(one.y, other.y)
 
 # %% tags=["hide-cell"]
 other = catalog.load(models, "resnet18", classes=10, width=8)
-assert catalog.load(methods, "manifold_mixup").seed(0).backward(other, x[:10], y[:10]).isfinite()
+assert catalog.load(methods, "manifold_mixup").seed(0).loss(other, x[:10], y[:10]).isfinite()
 try:
-    catalog.load(methods, "manifold_mixup").seed(0).backward(torch.nn.Flatten(), x[:10], y[:10])
+    catalog.load(methods, "manifold_mixup").seed(0).loss(torch.nn.Flatten(), x[:10], y[:10])
 except ValueError as error:
     print(error)

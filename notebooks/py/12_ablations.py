@@ -241,7 +241,7 @@ def gradients(method):
     """The gradient of one step of a method, parameter by parameter."""
     copy = deepcopy(net).train()
     copy.zero_grad()
-    method.seed(seed).backward(copy, x, y)
+    method.seed(seed).loss(copy, x, y).backward()
     return [p.grad for p in copy.parameters()]
 
 

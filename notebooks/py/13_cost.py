@@ -139,15 +139,15 @@ show.table(["network", "layers", "10⁶ multiply-adds per image", "in the first 
 # %% [markdown]
 # ## A whole step of each method
 #
-# The same counter can watch a real training step, the `backward` of each method, on two images. Divided by one forward pass,
-# its two sums say how many forward passes a method makes, and how many units of backward work.
+# The same counter can watch a real training step of each method, `method.loss(net, x, y).backward()`, on two images. Divided by
+# one forward pass, its two sums say how many forward passes a method makes, and how many units of backward work.
 
 # %%
 def counted(net, name, **options):
     """Forward and backward operations of one training step on two images."""
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
     method, labels = catalog.load(methods, name, **options).seed(seed), one_hot(torch.tensor([0, 1]), 10)
-    return timing.operations(lambda: method.backward(net, images, labels))
+    return timing.operations(lambda: method.loss(net, images, labels).backward())
 
 
 # %%

@@ -19,10 +19,19 @@
 #
 # You have a training loop, and images of your own. This chapter puts SAGE into the loop: a plain one, timm's, Lightning's,
 # Hugging Face's, on one process or several, in half precision. Then it trains on a folder of photos from scratch, and says
-# what SAGE costs, when it can be expected to help, and where to look when it does not.
+# what SAGE costs, when you can expect it to help, and where to look when it does not.
 #
-# One thing sets SAGE apart from Mixup and CutMix in practice: *it needs the network*. It cannot sit among the transforms of a
-# data set. It stands between the data loader and the forward pass.
+# One object does this for every method of the library, and it has two functions:
+#
+# | you write | you get | what happens to the network |
+# |---|---|---|
+# | `x, y = mix(x, target)` | mixed images and soft labels | nothing: SAGE runs it once for saliency and leaves it as it was |
+# | `loss = mix.loss(x, target)` | the loss of one training step, a scalar | BatchNorm's running statistics move, as in any training step; gradients come when **you** call `loss.backward()` |
+#
+# The first replaces Mixup or CutMix in any loop. The second is the paper's step, with gradient reuse.
+#
+# In practice one thing distinguishes SAGE from Mixup and CutMix: *it needs the network*. So it cannot be one of the transforms of
+# a data set. It belongs between the data loader and the forward pass.
 
 # %% tags=["parameters"]
 dataset = "shapes"       # or cifar10, cifar100
@@ -49,7 +58,7 @@ import torch.nn.functional as F
 from IPython.display import display
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset, default_collate
 
-from sagelib import SAGE, CutMix, Mixup, catalog, datasets, models, show
+from sagelib import SAGE, CutMix, Mixer, Mixup, catalog, datasets, methods, models, show
 from sagelib.bench import records, summary, timing
 from sagelib.bench.quantities import ACCURACY
 from sagelib.rearrange import shift
@@ -85,8 +94,8 @@ def falls(name):
 # %% [markdown]
 # ## Two lines
 #
-# Make the method once, and bind it to the network. Then call it on each batch, where timm's or torchvision's Mixup would
-# stand. It takes class numbers or soft labels, and returns images and soft labels. The rest of the loop stays as it is, since
+# Build the object once and bind it to the network. Then call it on each batch, in the place of timm's or torchvision's Mixup.
+# It takes class indices or soft labels, and returns images and soft labels. The rest of the loop stays as it is, because
 # PyTorch's cross-entropy takes soft labels too.
 
 # %%
@@ -105,28 +114,27 @@ for x, target in loader:
 assert falls("plain")
 
 # %% [markdown]
-# To find saliency the call runs the network once by itself, forwards and backwards, in the mode it finds it in (`net.train()` is
-# yours to call). It leaves alone what waits in `.grad`, frozen layers, and BatchNorm's running statistics: the pass sees the
-# statistics of the batch, as in training, and updates none. Dropout is active in it, as in training.
+# To compute saliency the call runs the network once, forwards and backwards, in the mode that you have set (`net.train()` is
+# yours to call). This extra pass has no side effects: existing gradients, frozen layers and BatchNorm's running statistics stay as
+# they were. During it, BatchNorm normalises with the statistics of the batch and dropout is active, as in training.
+#
+# `mix.last` describes the batch that was just mixed: the batch permutation, the shifts, the masks, the shares of the labels
+# ($\gamma$), and the saliency maps. A look at the maps tells you more than a loss curve: do they find the objects at all? After so
+# few steps, not yet reliably.
+#
+# The cell checks that the network is unchanged, and that images and labels can be recomputed from `mix.last`. It also checks
+# what a shifted partner leaves empty: the image itself shows there, not a black border.
 
-# %%
+# %% mystnb={"image": {"alt": "Two rows: an image and its saliency, its partner and its saliency, and the mixed image, in which both objects can be seen."}}
 batch = [z.to(device) for z in next(iter(loader))]
 net.zero_grad()
-F.cross_entropy(net(batch[0]), batch[1]).backward()  # something that waits in the weights
+F.cross_entropy(net(batch[0]), batch[1]).backward()  # gradients that must survive the call
 before = [z.clone() for z in (*net.state_dict().values(), *(p.grad for p in net.parameters()))]
 x, y = mix(*batch)
 after = [*net.state_dict().values(), *(p.grad for p in net.parameters())]
 assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True)) and net.training
 assert y.shape == (50, classes) and torch.allclose(y.sum(1), torch.ones(50, device=device))
 
-# %% [markdown]
-# What was done is in `mix.last`: the pairing, each shift, the mask, the share of the label ($\gamma$), and the saliency. A glance
-# at it tells more than a loss curve: do the maps find the objects at all? After so few steps, not yet reliably.
-#
-# With these parts anyone can make the pictures and labels again, as the cell asserts. It also looks where a partner that was
-# shifted has left nothing: the image itself shows there, not a black border.
-
-# %% mystnb={"image": {"alt": "Two rows: an image and its saliency, its partner and its saliency, and the mixed image, in which both objects can be seen."}}
 last = mix.last
 clean, mixed = test.pixels(batch[0]), test.pixels(x)
 show.grid([[clean[i], last.saliency[i], clean[j], last.saliency[j], mixed[i]] for i, j in enumerate(last.pair[:2].tolist())],
@@ -140,7 +148,7 @@ assert empty.any() and (last.mask[empty] > 0.999).all()
 # %% [markdown]
 # ## With gradient reuse
 #
-# The pass that finds saliency has the gradient of the clean batch at hand. Algorithm 1 does not throw it away, but makes it a
+# The pass that computes saliency also computes the gradient of the clean batch. Algorithm 1 does not discard it, but gives it a
 # share $r$ of the step:
 #
 # ```{math}
@@ -148,7 +156,7 @@ assert empty.any() and (last.mask[empty] > 0.999).all()
 # g = r\, \nabla_\theta \ell(\theta; x, y) + (1 - r)\, \nabla_\theta \ell(\theta; \hat x, \hat y) .
 # ```
 #
-# A call returns only images and labels, so it cannot do that. Ask for the loss instead:
+# A call returns images and labels, so it cannot do that. Ask for the loss instead:
 
 # %%
 net = network()
@@ -165,32 +173,31 @@ for x, target in loader:
 assert falls("with reuse")
 
 # %% [markdown]
-# `loss` is an ordinary scalar. It can be scaled, divided and added to; its `.backward()` brings both gradients at once. Unlike a
-# call, it updates BatchNorm's running statistics, and with both batches, as the authors' code does; `bn="batch"` keeps the
-# clean one out.
+# `loss` is an ordinary scalar. You can scale it, divide it and add to it; its `.backward()` brings both gradients at once. A call
+# never updates BatchNorm's running statistics. `loss` does, with both batches, as the authors' code does; with `bn="batch"` or
+# `bn="eval"` it updates them with the mixed batch alone.
 #
-# The obvious version, for comparison: both gradients by themselves, then {eq}`eq-use-reuse`.
+# ### What would break it
+#
+# The authors' script calls `.backward()` on the clean loss and leaves the gradient in `.grad`, where that of the mixed batch is
+# added to it. In a loop of your own that works. But Lightning and others clear gradients *between* the training step and
+# `.backward()`: there the clean share is lost, silently. DistributedDataParallel would keep it, and exchange gradients twice.
+#
+# The cell compares `mix.loss` with the obvious version, which computes the two gradients separately and adds them by
+# {eq}`eq-use-reuse`. Then it does what the authors' script does, with a trainer that clears gradients.
 
 # %%
 x, target = batch
-one, two = network(), network()
-mix = SAGE(num_classes=classes, reuse=0.3).bind(one)
+net, slow = network(), network()
+mix = SAGE(num_classes=classes, reuse=0.3).bind(net)
 mix.loss(x, target).backward()
-clean = torch.autograd.grad(F.cross_entropy(two(x), target), list(two.parameters()))
-mixed = torch.autograd.grad(F.cross_entropy(two(mix.last.x), mix.last.y), list(two.parameters()))
-for p, c, m in zip(one.parameters(), clean, mixed, strict=True):
+clean = torch.autograd.grad(F.cross_entropy(slow(x), target), list(slow.parameters()))
+mixed = torch.autograd.grad(F.cross_entropy(slow(mix.last.x), mix.last.y), list(slow.parameters()))
+for p, c, m in zip(net.parameters(), clean, mixed, strict=True):
     torch.testing.assert_close(p.grad, 0.3 * c + 0.7 * m, rtol=1e-3, atol=1e-6)
 
-# %% [markdown]
-# ### What would break it
-#
-# The authors' script calls `.backward()` on the clean loss and lets the gradient wait in `.grad` until that of the mixed batch
-# is added. In one's own loop that works. But Lightning and others clear gradients *between* the training step and `.backward()`:
-# there the clean share is lost without a word. DistributedDataParallel would keep it, and exchange gradients twice.
-
-# %%
 naive = network()
-(0.3 * F.cross_entropy(naive(x), target)).backward()  # waits in .grad
+(0.3 * F.cross_entropy(naive(x), target)).backward()  # as the authors' script: left in .grad
 loss = 0.7 * F.cross_entropy(naive(mix.last.x), mix.last.y)
 naive.zero_grad()  # what a trainer does here
 loss.backward()
@@ -198,18 +205,50 @@ lost = [p.grad - (0.3 * c + 0.7 * m) for p, c, m in zip(naive.parameters(), clea
 assert sum(d.norm() for d in lost) > 0.1 * sum(c.norm() for c in clean)  # the clean share is gone
 
 # %% [markdown]
-# So `loss` keeps the clean gradient inside the loss: an operation whose backward hands out a gradient that is already known.
-# Nothing is computed twice, and each weight receives its gradient once. The price is memory: one more copy of the gradients while
-# the mixed batch is in the network.
+# So `mix.loss` stores the clean gradient inside the loss, in an operation whose backward returns a gradient that is already known
+# (`stored_grad.py`). Nothing is computed twice, and each weight receives its gradient once. The price is memory: one more copy of
+# the gradients during the pass of the mixed batch.
+#
+# ## One object for every method
+#
+# A method of the library has the same two functions, with the network as an argument: `method.mix(x, y, net)` and
+# `method.loss(net, x, y)`. A `Mixer` holds one method and adds what a loop needs: soft labels from class indices, the network
+# inside its wrappers, `label_smoothing`, `prob`, `seed`, `saliency` and `enabled`. `SAGE(10)`, `CutMix(10)` and so on are functions
+# that build a `Mixer`. So you can put any method of the catalogue into your loop, or one of your own. (A method class has the
+# paper's loss by default, so the cell names the usual one.)
+#
+# The options of the method are on `mix.method`. Each is checked when you set it, also in the middle of training; a value out of
+# range, or a name that does not exist, is an error. `mix.unbind()` releases the network, as before you pickle it.
+
+# %%
+for name in catalog.names(methods):
+    method = catalog.load(methods, name, criterion="cross_entropy")
+    mix = Mixer(method, classes).bind(network())
+    mix.loss(*batch).backward()
+    assert all(p.grad.isfinite().all() for p in mix.model.parameters())
+    mix.unbind()
+
+mix = SAGE(num_classes=classes, u=0.6)
+mix.method.u = 0.5
+for wrong in (lambda: setattr(mix.method, "u", 1.5), lambda: SAGE(num_classes=classes, temperature=2), lambda: mix.u):
+    try:
+        wrong()
+    except (ValueError, TypeError, AttributeError) as error:
+        print(f"{type(error).__name__}: {error}")
+assert mix.method.u == 0.5
+
+# %% [markdown]
+# Manifold Mixup mixes inside the network, after one of its stages. It takes `net.stages`, or the modules that you name:
+# `ManifoldMixup(10).bind(net, stages=["layer1", "layer2"])`. After a call the next forward pass in training mode mixes there.
 #
 # ## timm
 #
-# timm's own pieces: model, optimizer, soft cross-entropy, moving average of the weights. SAGE stands where
-# `timm.data.Mixup` would, with the same `label_smoothing` (timm's default is 0.1, ours 0) and `prob`. timm's `mixup_enabled` is
-# called `enabled` here: `False` for the last epochs, say.
+# This loop uses timm's model, optimizer, soft cross-entropy and moving average of the weights. SAGE takes the place of
+# `timm.data.Mixup`, with the same `label_smoothing` (timm's default is 0.1, ours 0) and `prob`. timm's `mixup_enabled` is
+# called `enabled` here: set it to `False` for the last epochs, for example.
 #
-# In timm's `train.py`, `--mixup` and `--cutmix` stay at 0: its prefetching loader would mix them before the network is at hand.
-# Say `--smoothing 0`, for then the script's loss is the cross-entropy that takes soft labels, and give the smoothing to SAGE. The
+# In timm's `train.py`, leave `--mixup` and `--cutmix` at 0: its prefetching loader mixes before the network is available.
+# Set `--smoothing 0`, so that the script's loss is the cross-entropy that takes soft labels, and give the smoothing to SAGE. The
 # line `input, target = mix(input, target)` goes just before the forward pass.
 
 # %%
@@ -232,6 +271,19 @@ for x, target in loader:
     average.update(net)
     losses["timm"].append(loss.item())
 assert falls("timm")
+
+# %% [markdown]
+# ## One logit for two classes
+#
+# For a network with one logit that separates two classes, use `num_classes=1`: targets are 0 and 1, labels `(B, 1)` are the
+# probability of class 1, and both `loss="cross_entropy"` and `loss="bce"` are binary cross-entropy of that logit.
+
+# %%
+net = timm.create_model("test_resnet", num_classes=1).to(device)
+mix = SAGE(num_classes=1).bind(net)
+x, y = mix(batch[0], batch[1] % 2)
+assert y.shape == (50, 1) and y.min() >= 0 and y.max() <= 1
+F.binary_cross_entropy_with_logits(net(x), y).backward()  # or: mix.loss(batch[0], batch[1] % 2).backward()
 
 # %% [markdown]
 # ## Lightning
@@ -270,9 +322,10 @@ assert falls("Lightning")
 # %% [markdown]
 # ## Hugging Face
 #
-# A `Trainer` computes its loss in one method; override that. Two lines are easily missed. `model` is the network as the trainer
-# has wrapped it; one that was bound before is not wrapped, and the processes would exchange no
-# gradients. And the loss is a mean over its batch, which the trainer must divide when it accumulates gradients.
+# A `Trainer` computes its loss in one method; override it. Two lines are easily missed. `bind(model)` binds the network as the
+# trainer has wrapped it; a network bound earlier is not wrapped, and the processes would exchange no gradients. And
+# `model_accepts_loss_kwargs = False` says that the loss is a mean over its batch, which the trainer must divide when it
+# accumulates gradients.
 
 # %%
 import transformers
@@ -303,8 +356,8 @@ assert falls("Hugging Face") and "eval_loss" in trainer.evaluate()
 # %% [markdown]
 # ## torchvision's training scripts, and the data loader
 #
-# torchvision's classification script has a function `train_one_epoch`. With SAGE one line of it is new, after the batch has come
-# to the device. (Leave `--mixup-alpha` and `--cutmix-alpha` at 0.)
+# torchvision's classification script has a function `train_one_epoch`. SAGE adds one line, after the batch has moved to the
+# device. (Leave `--mixup-alpha` and `--cutmix-alpha` at 0.)
 
 # %%
 def train_one_epoch(model, criterion, optimizer, data_loader, device, mix):
@@ -326,9 +379,9 @@ train_one_epoch(net, criterion, optimizer, loader, device, SAGE(num_classes=clas
 assert falls("torchvision")
 
 # %% [markdown]
-# The script's own Mixup and CutMix stand in `collate_fn`, in the worker processes, where there is no network. Mixup and CutMix of
-# this library can stand there. So can SAGE, with saliency that needs no network: a function of the images, `saliency=`. That is
-# another method, since it does not know what your network looks at. Exercise 14.1 compares the maps.
+# The script's own Mixup and CutMix run in `collate_fn`, in the worker processes, where there is no network. Mixup and CutMix of
+# this library can run there too. So can SAGE, with saliency that needs no network: a function of the images, `saliency=`. That is
+# a different method, because it does not know what your network looks at. Exercise 14.1 compares the maps.
 
 # %%
 def contrast(x):
@@ -349,17 +402,17 @@ for x, y in DataLoader(data, 50, collate_fn=one_of_them):  # num_workers=4 in a 
 # %% [markdown]
 # ## Half precision, accumulated gradients, compiled networks
 #
-# Call `mix` inside `autocast`: the pass over the network runs in half precision, the maps are computed in float32, and
-# images come back in the type they came in. In float16 the gradient by the pixels would underflow, so it is scaled; give `loss`
-# your `GradScaler`, if you have one, and it uses that. (On a CPU this page uses bfloat16, which needs no scaler; it is switched
-# off, and shows where it goes.)
+# Call `mix` inside `autocast`: the network runs in half precision, the maps are computed in float32, and images keep their type.
+# In float16 the gradient with respect to the images would underflow, so the pass is scaled; give `loss` your `GradScaler`, if you
+# have one, and it uses that scale. (On a CPU this page uses bfloat16, which needs no scaler; the scaler is disabled and only shows
+# where it goes.)
 #
-# Gradients are accumulated as ever. A network compiled in the default mode is bound like any other; `mode="reduce-overhead"` is
+# Accumulate gradients as always. Bind a network compiled in the default mode like any other; `mode="reduce-overhead"` is
 # not tested.
 #
 # The table below the loop has the losses of all loops so far. After so few steps they are near $\ln 10 = 2.30$, the loss of a guess
-# among ten classes. Each loop has its own network and optimizer, and where `loss` is used a share of the clean batch is in it: compare a
-# row with itself.
+# among ten classes. Each loop has its own network and optimizer, and `mix.loss` includes a share of the clean batch: compare the
+# numbers within a row only.
 
 # %%
 # NBVAL_IGNORE_OUTPUT
@@ -385,12 +438,12 @@ show.table(["loop", "loss, first quarter of the steps", "last quarter"], [[name,
 # %% [markdown]
 # ## Several processes
 #
-# Bind what DistributedDataParallel (DDP) gives, not the network inside. For saliency each process looks through its own copy
-# (SyncBatchNorm asks the others, as ever). The gradients of `loss`, clean and mixed, are exchanged once, when `.backward()`
-# runs; where gradients are accumulated, `no_sync()` stands around `loss` and its `.backward()`. Give each process its own
+# Bind the DistributedDataParallel (DDP) wrapper, not the network inside. Each process computes saliency with its own copy
+# (SyncBatchNorm exchanges statistics, as in training). The gradients of `loss`, clean and mixed, are exchanged once, when
+# `.backward()` runs; to accumulate gradients, put `no_sync()` around `loss` and its `.backward()`. Give each process its own
 # seed, or all draw the same $\lambda$.
 #
-# A complete script, run by `torchrun` on two processes, two batches to a step:
+# Here is a complete script for `torchrun`, with two processes and two batches in each step:
 
 # %%
 (script := folder / "train.py").write_text("""
@@ -427,9 +480,9 @@ assert run.returncode == 0 and len(sums) == 2 and sums[0] == sums[1] > 0, run.st
 # %% [markdown]
 # ## Your own photos, from scratch
 #
-# A folder for each class, photos of any size: `pictures` at the top of this notebook names it, and `side` says how many pixels
-# they are cut to. Without one the hidden cell writes such a folder, from the built-in images, enlarged to sizes that differ, as JPEG
-# files.
+# You need a folder for each class, with photos of any size: `pictures` at the top of this notebook names the folder above them, and
+# `side` is the size in pixels to which they are cropped. Without it the hidden cell writes such a folder from the built-in images,
+# enlarged to different sizes, as JPEG files.
 
 # %% tags=["hide-cell"]
 from PIL import Image
@@ -445,8 +498,8 @@ if pictures is None:
                 photo.save(photos / split / name / f"{k:03}.jpg")
 
 # %% [markdown]
-# The library reads such a folder: photos are turned upright, every format becomes RGB, and hidden files are passed over. Crops and
-# flips stay in the transforms, SAGE comes after the loader, and evaluation knows nothing of it. Three functions depend on the size
+# The library reads such a folder: photos are turned upright, every format becomes RGB, and hidden files are ignored. Crops and
+# flips stay in the transforms, SAGE comes after the loader, and evaluation does not change. Three functions depend on the size
 # of the images: the view of a photo, the network, and the blur and the number of shifts of SAGE.
 
 # %%
@@ -480,8 +533,8 @@ print({split: {name: part.targets.count(k) for k, name in enumerate(part.classes
 loader = DataLoader(seen, 20, shuffle=True, drop_last=True)  # in a script: num_workers=4
 
 # %% [markdown]
-# The training runs once without SAGE, for comparison. What is saved is all that somebody needs to ask the network about a photo:
-# weights, names of the classes, size.
+# We train once without SAGE, for comparison. The saved file has all that somebody needs to classify a photo with the network: the
+# weights, the names of the classes, the size.
 
 # %%
 def train_on_photos(with_sage):
@@ -511,10 +564,10 @@ torch.save({"weights": net.state_dict(), "classes": seen.classes, "side": side},
 assert pictures or min(right) > 120 / len(seen.classes)  # guessing: 100 in so many
 
 # %% [markdown]
-# In another program somebody loads it and asks about one file. The picture shows what it says of six photos it has not seen, and
-# how sure it is.
+# Another program loads that file and classifies one photo. The figure shows its predictions for six photos of the test set, and
+# its confidence.
 #
-# A dozen epochs on so few photos and one seed decide nothing about SAGE. Read the two numbers under the images as proof that the
+# A dozen epochs on so few photos and one seed decide nothing about SAGE. The two numbers under the images only prove that the
 # loop runs.
 
 # %% mystnb={"image": {"alt": "Six test photos in two rows, each with the class that the network names, its confidence in percent, and the true class."}}
@@ -535,16 +588,16 @@ print("of {} test photos: {:.0f} % right with SAGE, {:.0f} % without".format(len
 # %% [markdown]
 # ## What it costs
 #
-# Two answers. The *work* of the network, its multiplications and additions, is counted, and is the same on every machine. A call of
-# SAGE is one more forward pass, and a backward pass that computes no gradient of the weights: where a backward pass is twice a
-# forward one, 5/3 of a plain step. (A compiled network computes that gradient all the same, and it is thrown away.) `loss` computes it,
-# and uses it: twice a plain step, as the `assert` checks.
+# There are two answers. We count the *work* of the network, its multiplications and additions, which is the same on every machine.
+# A call of SAGE adds a forward pass, and a backward pass without the gradient with respect to the weights. If a backward pass costs
+# two forward passes, that is 5/3 of a plain step. (A compiled network computes that gradient too, and it is discarded.) `loss`
+# computes it and uses it: twice a plain step, as the `assert` checks.
 #
-# The *time* is measured, all in one run and in turn; the ratio is to the plain step of the same round. The time includes the search
+# We measure the *time* in one run, taking turns; the ratio is to the plain step of the same round. The time includes the search
 # and the mixing. How much they add depends on the network and the machine ([chapter 13](13_cost.ipynb)): the faster the passes, the
-# more the rest shows. On the narrow network of this page the rest is not small.
+# larger the share of the rest. On the narrow network of this page the rest is not small.
 #
-# For one step of SAGE you could train plainly on about twice as many images.
+# In the time of one SAGE step, plain training sees about twice as many images.
 
 # %%
 # NBVAL_IGNORE_OUTPUT
@@ -629,29 +682,30 @@ show.Markdown("\n".join(lines) or "SAGE beside vanilla: not run.")
 #
 # What to conclude for your own data is our judgement, not a measurement:
 #
-# - **Try it** where the setting is like the paper's: thousands rather than millions of images, training from scratch, and many
+# - **Try it** if the setting is like the paper's: thousands rather than millions of images, training from scratch, and many
 #   epochs after the training accuracy reaches 100 %.
-# - **Do not count on a gain** from a few epochs, from short fine-tuning, or where the label is about the whole scene. Shifts move
-#   the partner, and cut off what leaves the frame: where position itself carries meaning, they destroy it.
-# - **Compare fairly**: a step costs about two, and somewhat more where the passes are fast. Give vanilla twice the epochs, and
+# - **Do not count on a gain** from a few epochs, from short fine-tuning, or if the label is about the whole scene. Shifts move
+#   the partner and cut off what leaves the frame: if position itself carries meaning, they destroy it.
+# - **Compare fairly**: a step costs about two, and somewhat more if the passes are fast. Give vanilla twice the epochs, and
 #   try Mixup and CutMix, which need no extra pass.
 #
-# ## What to turn first
+# ## Which options to tune
 #
-# One at a time, in this order:
+# Change one at a time, in this order. `prob`, `enabled`, `label_smoothing` and `seed` belong to the `Mixer`: `mix.prob = 0.5`. The
+# others belong to the method: `mix.method.u = 0.5`. There the loss is called `criterion`: `mix.method.criterion = "bce"`.
 #
 # | option | default | what it does | try |
 # |---|---|---|---|
 # | `prob`, `enabled` | 1, True | share of the batches that are mixed; False for the last epochs | 0.5; the last 5 % without |
-# | `reuse` | 0.3 | share of the clean batch in `loss`; more of it is milder | 0.5 |
-# | `u` | 0.6 | the weight of the image's own map is uniform on $(0, u)$: low favours the partner, 1 treats both alike | 0.5, 0.7, 1 |
+# | `reuse` | 0.3 | share of the clean batch in `loss`; a larger share changes training less | 0.5 |
+# | `u` | 0.6 | the weight of the image's own map is uniform on $(0, u)$: a low $u$ favours the partner, 1 treats both equally | 0.5, 0.7, 1 |
 # | `sigma` | 1 | blur of the maps in pixels; its meaning changes with the size of the images | 3 to 7 at 224 pixels |
 # | `fraction` | 0.01 | part of all shifts that is searched; on 224 x 224 images 1 % is 1,998 shifts | 0.001 on large images |
 # | `loss` | "cross_entropy" | your own function (logits, soft labels), or the paper's "bce" | |
-# | `label_smoothing` | 0 | of class numbers, before mixing | 0.1 |
-# | `per_image` | False | a $\lambda$ and shifts for each image instead of for the batch; not in the paper, and slower (table above) | where one $\lambda$ a batch seems too coarse |
-# | `bn` | None | BatchNorm in the clean pass: None is "batch" in a call and "train" in `loss` | leave it |
-# | `seed` | None | own generators; in several processes a different one in each. `mix.state_dict()` goes into your checkpoint, `mix.load_state_dict(...)` takes it up: a run that is resumed draws what it would have drawn | |
+# | `label_smoothing` | 0 | of class indices, before mixing | 0.1 |
+# | `per_image` | False | a $\lambda$ and shifts for each image instead of for the batch; not in the paper, and slower (table above) | if one $\lambda$ per batch seems too coarse |
+# | `bn` | "train" | BatchNorm in the clean pass of `loss`: "train" updates the running statistics with both batches, "batch" and "eval" with the mixed batch alone ("eval" also normalises the clean pass with them); a call never updates them | leave it |
+# | `seed` | None | own generators; use a different seed in each process. Put `mix.state_dict()` into your checkpoint and restore it with `mix.load_state_dict(...)`: a resumed run draws what it would have drawn | |
 #
 # The paper's setting for CIFAR-10 is `SAGE(10, loss="bce", u=0.6, reuse=0.3)`, with `mix.loss`. Its learning rate of 0.2 belongs to
 # that loss.
@@ -660,33 +714,38 @@ show.Markdown("\n".join(lines) or "SAGE beside vanilla: not run.")
 #
 # | symptom | cause | what to do |
 # |---|---|---|
-# | training accuracy is low, and below test accuracy | it is measured on mixed images | measure it on clean ones: `net.eval()` and a loader without `mix` |
+# | training accuracy is low, and below test accuracy | it is measured on mixed images | measure it on clean images: `net.eval()` and a loader without `mix` |
 # | the loss does not go to zero | soft labels have entropy; zero cannot be reached | compare test accuracy |
 # | worse than without, after few epochs | the paper's gains are those after 300 epochs | train longer, or raise `reuse` |
 # | `mix.last.saliency` is flat or is noise | an untrained network; evaluation mode without trained statistics | look again after an epoch |
-# | all shares of a batch are near 0 | $\lambda$ is the batch's, and this one was small | normal; `per_image=True` spreads it |
+# | all shares of a batch are near 0 | there is one $\lambda$ per batch, and this one was small | normal; with `per_image=True` each image has its own |
 # | many shares near 0 or 1 in every batch | flat maps, or images with borders or of one colour | look at the maps; crop the border; lower `sigma` |
-# | `mix.last` is None | this batch was not mixed: `prob`, or `enabled` is False | ask for it first |
+# | `mix.last` is None | this batch was not mixed: `prob` is below 1, or `enabled` is False | check for None before you use it |
+# | "unexpected keyword argument" | the function has no such option | `help(SAGE)` lists them |
+# | "has no 'u' that can be set", "no attribute 'u'" | the option belongs to the method | `mix.method.u` |
 # | "needs the network" | not bound | `.bind(model)` |
-# | "must give logits" | the bound network is a backbone, or `num_classes` is not its own | bind the classifier |
-# | "passes no gradient to the images" | a part of the network runs under `no_grad` | freeze by `requires_grad=False` |
+# | "must give logits" | the bound network is a backbone, or `num_classes` is not the number of its outputs | bind the classifier; `num_classes=1` for one logit |
+# | "passes no gradient to the images" | a part of the network runs under `no_grad` | freeze with `requires_grad=False` |
+# | "this is a DataLoader's worker" | `mix` is in `collate_fn` or in a transform, and needs the network | mix in the training loop, or give `saliency=` |
 # | much slower than twice a step | many shifts on large images; DDP around a network that is not compiled | lower `fraction`; compile, then wrap |
-# | float16: reuse has no effect | the clean gradient of the weights underflows | give `loss` the `scaler` (Lightning: `self.trainer.precision_plugin.scaler`; Hugging Face: `self.accelerator.scaler`), or use bfloat16 |
-# | "backward through the graph a second time" | weights computed outside `forward` (`parametrize.cached()`, a hypernetwork) | `reuse=0`, or the call |
-# | Lightning Fabric | `mix` looks at the network inside what `fabric.setup` gives, in full precision | bind what `setup` gives; call under `fabric.autocast()`; `fabric.backward(mix.loss(x, y))` |
-# | FSDP or DeepSpeed ZeRO-3: errors about shapes, or weights that are not there | each process holds a part of the weights only | use DDP; SAGE does not reach the network through other wrappers |
-# | "marked ready only once" | a layer skipped at random, with `find_unused_parameters=True` | `reuse=0` |
-# | "use_reentrant=True ... is incompatible with .grad()" | activation checkpointing of the old kind | `use_reentrant=False` |
-# | Manifold Mixup warns that nothing was run | the network was compiled and run before `bind` | bind first |
-# | targets are refused | they are booleans, integer one-hot rows, or hold -1 or -100 | class numbers from 0, or soft labels as floats |
+# | float16: reuse has no effect | the clean gradient with respect to the weights underflows | give `loss` the `scaler` (Lightning: `self.trainer.precision_plugin.scaler`; Hugging Face: `self.accelerator.scaler`), or use bfloat16 |
+# | "backward through the graph a second time" | `.backward()` was called twice on one loss; or weights are computed outside `forward` (`parametrize.cached()`, a hypernetwork) | call it once; `reuse=0`, or the call |
+# | "a second derivative ... would lack the clean batch's part" | `create_graph=True` through `mix.loss` | `reuse=0`, or the call |
+# | Lightning Fabric | `mix` uses the network inside the object that `fabric.setup` returns, in full precision | bind what `setup` returns; call under `fabric.autocast()`; `fabric.backward(mix.loss(x, y))` |
+# | FSDP or DeepSpeed ZeRO-3: errors about shapes, or missing weights | each process has only a part of the weights | use DDP; SAGE does not reach the network through other wrappers |
+# | "mark a variable ready only once" | a layer skipped at random, with `find_unused_parameters=True` | `reuse=0` |
+# | "recomputes a segment ... with use_reentrant=True" | the old kind of activation checkpointing | `use_reentrant=False` |
+# | Manifold Mixup warns that the network "has not been run since" | a call was not followed by a forward pass; or the network was compiled and run before `bind` | run the network after each call; bind before its first run |
+# | "mixes inside a network in training mode" | Manifold Mixup's `loss` on a network in evaluation mode | `net.train()` |
+# | targets are refused | they are booleans, integer one-hot rows, or contain -1 or -100 | class indices from 0, or soft labels as floats |
 #
 # ## Exercises
 
 # %% [markdown]
 # ### Exercise 14.1
 #
-# On the built-in images the objects are known. How much of its map does the trained network put on the object, how much does
-# `contrast`, and how much would a uniform map?
+# In the built-in images we know where the objects are. What share of its saliency does the trained network put on the object, what
+# share does `contrast`, and what share would a uniform map?
 
 # %% tags=["hide-cell"]
 # NBVAL_IGNORE_OUTPUT
@@ -709,14 +768,14 @@ show.table(["map", "% of it on the object"], [[name, 100 * part] for name, part 
 # %% [markdown]
 # ### Exercise 14.2
 #
-# Show that a batch of one image can be mixed, and with what. Then mix single images with `per_image=True` in a batch of eight
-# and count how many different shares there are.
+# Can a batch of one image be mixed, and with what? What would happen to its label? Then mix a batch of eight images with
+# `per_image=True` and count the different shares.
 
 # %% tags=["hide-cell"]
 net = network()
 x, target = batch
 alone, label = SAGE(num_classes=classes).bind(net)(x[:1], target[:1])
-assert label[0, target[0]] == 1 and not torch.equal(alone, x[:1])  # with itself, shifted: the label stays pure
+assert label[0, target[0]] == 1 and not torch.equal(alone, x[:1])  # with itself, shifted: the label stays one-hot
 eight = SAGE(num_classes=classes, per_image=True).bind(net)
 eight(x[:8], target[:8])
 assert len(eight.last.share.unique()) >= 7 and len(eight.last.tau.unique(dim=0)) >= 4
@@ -724,12 +783,12 @@ assert len(eight.last.share.unique()) >= 7 and len(eight.last.tau.unique(dim=0))
 # %% [markdown]
 # ### Exercise 14.3
 #
-# You accumulate gradients over two batches of 25. Is that the same SAGE step as one batch of 50? What differs, and what of it
-# does `per_image=True` mend?
+# You accumulate gradients over two batches of 25. Is that the same SAGE step as one batch of 50? What differs, and which of these
+# differences does `per_image=True` remove?
 
 # %% tags=["hide-cell"]
-# Partners come from the same small batch, and each has its own lambda and shifts: two draws instead of one. BatchNorm sees
-# 25 images, in both passes. With per_image=True lambda and shifts are drawn alike for both; the other two stay.
+# It is not. Partners come from the same small batch, lambda and shifts are drawn twice instead of once, and BatchNorm sees 25
+# images, in both passes. With per_image=True each image has its own lambda and shifts in either case; the other two remain.
 parts = SAGE(num_classes=classes, seed=seed).bind(net)
 shares = []
 for part in range(2):

@@ -65,8 +65,9 @@ listed = yaml.safe_load((records.REPORTED.parent / "disagreements.yml").read_tex
 # Equation 1 we take the paper. Bugs of the code are fixed.
 #
 # The tables were presumably made with the published code. Where we write "presumably", neither the printed numbers nor
-# a run of ours decides it. The defaults below are those of the classes in `sagelib.methods` and of the experiment notebooks. The objects for
-# [your own loop](14_use_it.ipynb) start from cross-entropy, the loss that most loops have.
+# a run of ours decides it. The defaults below are those of the classes in `sagelib.methods` and of the experiment notebooks. The functions for
+# [your own loop](14_use_it.ipynb), such as `SAGE(10)`, start from cross-entropy, the loss that most loops have. They call the option
+# `loss`; the classes call it `criterion`.
 
 # %% tags=["hide-input"]
 for group in dict.fromkeys(entry["group"] for entry in listed):
@@ -162,8 +163,8 @@ show.table(["mode", "correlation of the maps, least", "largest"], [[mode, f"{min
            "Gradient of the batch's loss against that of the image's own loss, ten images")
 
 # %% [markdown]
-# Training mode has a second effect: BatchNorm updates its running statistics in each pass. A step of SAGE has two, so it moves them
-# twice, first with the clean and then with the mixed batch. With a momentum of 0.1 and the batch means $m_c$ and $m_m$, a running mean
+# Training mode has a second effect: BatchNorm updates its running statistics in each pass. A step of SAGE, `loss`, has two, so it moves
+# them twice, first with the clean and then with the mixed batch. With a momentum of 0.1 and the batch means $m_c$ and $m_m$, a running mean
 # $r$ becomes
 #
 # $$
@@ -174,7 +175,8 @@ show.table(["mode", "correlation of the maps, least", "largest"], [[mode, f"{min
 # $$ (eq-double-update)
 #
 # After many steps the running mean holds 0.09 / 0.19, that is 47 %, clean images. If the clean pass updates nothing it holds only mixed
-# images, although the network is tested on clean ones. `bn="train"` does the first, `bn="batch"` and `bn="eval"` the second:
+# images, although the network is tested on clean ones. `bn="train"` does the first, `bn="batch"` and `bn="eval"` the second. (`mix`
+# alone, which is no training step, updates nothing with any of them.)
 
 # %%
 def running_mean(bn):
@@ -183,7 +185,7 @@ def running_mean(bn):
     norm = copy.layer1[0].bn1
     norm.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach().mean((0, 2, 3))))
     before = norm.running_mean.clone()
-    sage.Sage(bn=bn).seed(seed).backward(copy, x, y)
+    sage.Sage(bn=bn).seed(seed).loss(copy, x, y)
     return before, seen, norm.running_mean
 
 
@@ -530,7 +532,7 @@ show.table(["what", "the cited code", "this book", "to get the other"], [
     ["network", "ResNet18 or a wide ResNet", "ResNet12", '`model="resnet18"`'],
     ["optimiser", "Adam, learning rate 1e-4, weight decay 5e-4", "SGD with Nesterov momentum, 0.2, 1e-4", "no option for Adam"],
     ["schedule", "a tenth after 10 epochs without a better validation loss, at most 100", "a tenth after each third of 100", "no option"],
-    ["loss", "cross-entropy", "that of the other tables", '`options={"loss": "cross_entropy"}`'],
+    ["loss", "cross-entropy", "that of the other tables", '`options={"criterion": "cross_entropy"}`'],
     ["batch", "16", "100", "`batch=16`"],
     ["crop", "96 → 84 pixels (its smaller networks)", "84 pixels, padded by 5", "no option; `padding` for the other width"],
     ["chosen epoch", "lowest loss on validation episodes", "highest accuracy on them", "no option"],

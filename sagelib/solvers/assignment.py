@@ -1,7 +1,7 @@
 """Co-Mixup's search: which input each output shows in each cell, output after output, sweep after sweep.
 
 The steps and their order are those of the authors' code; the difference is that each labelling is solved exactly
-(_potts.py). Tensor operations throughout: on an NVIDIA GPU nothing here waits for a value.
+(`grid_labelling.py`). Tensor operations throughout: on an NVIDIA GPU nothing here waits for a value.
 """
 import torch
 import torch.nn.functional as F

@@ -22,8 +22,8 @@ def energy(labels, cost, apart, weight):
 def minimise(cost: torch.Tensor, apart: torch.Tensor, weight: float, wanted: torch.Tensor) -> torch.Tensor:
     """The labels (P, h, w), int64, of least `energy` in each of the P problems that are `wanted` (P,), else 0.
 
-    float64. Time grows with what cannot be ruled out. On an NVIDIA GPU it is solved there (grid_labelling_triton.py), else
-    on the host.
+    float64. Time grows with what cannot be ruled out. On an NVIDIA GPU it is solved there
+    (grid_labelling_triton.py), else on the host.
     """
     if cost.is_cuda and (on_gpu := _triton()) and on_gpu.fits(cost):
         return on_gpu.minimise(cost, apart, weight, wanted)

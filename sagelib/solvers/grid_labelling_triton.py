@@ -1,6 +1,6 @@
 """Co-Mixup's labelling on an NVIDIA GPU: one kernel, one program for each problem, nothing read on the host.
 
-The two steps of _potts.py: labels that no optimum can have are ruled out, at all sites at once, until nothing
+The two steps of `grid_labelling.py`: labels that no optimum can have are ruled out, at all sites at once, until nothing
 changes; then dynamic programming over the sites, in chunks of choices. Needs Triton, as `search/triton.py` does.
 """
 import torch

@@ -1,7 +1,7 @@
 """Puzzle Mix's minimum cut on an NVIDIA GPU: one kernel, one program for each picture, nothing read on the host.
 
 Push-relabel (A. Goldberg, R. Tarjan, "A New Approach to the Maximum-Flow Problem", JACM 1988), all nodes at once, on
-the graph of _min_cut.py with every edge turned round: what the sink's edges let in is pushed towards the source. In
+the graph of `min_cut.py` with every edge turned round: what the sink's edges let in is pushed towards the source. In
 the end the nodes that still reach the source are the smallest optimum. Needs Triton, as `search/triton.py` does.
 """
 import torch.nn.functional as F

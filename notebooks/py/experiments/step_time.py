@@ -53,6 +53,7 @@ from sagelib.data.batches import Batches
 from sagelib.methods import sage
 from sagelib.rearrange import best_offset
 from sagelib.saliency import saliency, smooth
+from sagelib.stored_grad import loss_with_stored_grad
 from sagelib.train import Recipe, Run, fit_together
 
 given = parameters.checked(model=model, width=width, batch=batch, sides=sides, rounds=rounds, threads=threads,
@@ -97,7 +98,7 @@ timed = timing.interleaved({**yardstick, **steps}, rounds, warm=5 if device == "
 
 # %% [markdown]
 # The same for `mix` alone, which makes the pictures; for the methods that need a gradient it has a pass through the network,
-# without the gradient by the weights.
+# without the gradient with respect to the weights.
 
 # %%
 def mixing(run):
@@ -165,8 +166,8 @@ plt.show()
 # %% [markdown]
 # ## Where SAGE's time goes
 #
-# The parts of one step on one batch, each by itself. The clean pass has the gradient by the images besides that by the
-# weights; the search looks at 1 % of the shifts.
+# The parts of one step on one batch, each by itself. The clean pass computes the gradient with respect to the images and to the
+# weights, and adds the latter to `.grad`. The search looks at 1 % of the shifts.
 
 # %%
 run, _ = made[next(label for label in steps if label.startswith("sage"))]
@@ -175,7 +176,7 @@ x, y = run.batches.take(run.parts[0])
 if channels_last:
     x = x.contiguous(memory_format=torch.channels_last)
 with run.autocast():
-    grad = method.clean_pass(run.forward, x, y, keep=True)[1]
+    _, grad = loss_with_stored_grad(run.forward, x, lambda out: method.saliency_loss(out, y))
 maps = smooth(saliency(grad))
 pair, tau = method.draw_permutation(batch, device), method.candidates(*x.shape[2:], device)
 a, b = sage.weighted(x, y, maps, pair, 0.3)
@@ -185,12 +186,14 @@ best = best_offset(a, b, tau)
 def clean():
     run.optimizer.zero_grad()
     with run.autocast():
-        method.clean_pass(run.forward, x, y, keep=True)
+        loss, _ = loss_with_stored_grad(run.forward, x, lambda out: method.saliency_loss(out, y))
+    loss.backward()  # hands out the gradient that the pass has computed
 
 
 def mixed():
     with run.autocast():
-        method.criterion(run.forward(x), y).backward()
+        loss = method.loss_of(run.forward(x), y)
+    loss.backward()
 
 
 parts = {"clean pass": clean, "saliency and blur": lambda: smooth(saliency(grad)),
@@ -219,9 +222,9 @@ show.table(["part", "milliseconds", "share, %", "microseconds an image"],
 fresh = run_of("vanilla", {})[0]
 fresh = Run(fresh.net, fresh.batches, fresh.method, Recipe(epochs=1, lr=0.05), graph=False)
 fit_together([fresh])
-full = smooth(saliency(method.clean_pass(fresh.net, x, y, keep=False)[1]))
+full = smooth(method.compute_saliency(fresh.net, x, y))
 with torch.autocast(torch.device(device).type, torch.bfloat16):
-    half = smooth(saliency(method.clean_pass(fresh.net, x, y, keep=False)[1]))
+    half = smooth(method.compute_saliency(fresh.net, x, y))
 assert half.dtype == torch.float32
 together = torch.corrcoef(torch.stack([half.flatten(), full.flatten()]))[0, 1].item()
 same = torch.stack([best_offset(*sage.weighted(x, y, s, pair, 0.3), tau) for s in (half, full)])

@@ -43,8 +43,9 @@ def start(cell, settings, out, threads):
     folder = prepare(cell, settings, out)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     with open(folder / "log.txt", "w") as log:
-        process = subprocess.Popen([sys.executable, "-m", "sagelib.bench.sweep.worker", str(folder)], stdout=log, stderr=log,
-                                   stdin=subprocess.DEVNULL, start_new_session=True, env=environment)
+        worker = [sys.executable, "-m", "sagelib.bench.sweep.worker", str(folder)]
+        process = subprocess.Popen(worker, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                                   start_new_session=True, env=environment)
     return process, folder
 
 

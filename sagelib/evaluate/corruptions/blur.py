@@ -1,5 +1,4 @@
-"""Blur: defocus, glass, motion and zoom, and the filters they share;
-images float (B, 3, H, W) in [0, 1]. Severities and source: `__init__.py`."""
+"""Blur: defocus, glass, motion and zoom, and the filters they share; images float (B, 3, H, W) in [0, 1]. Severities and source: `__init__.py`."""
 import functools
 import math
 
