@@ -85,7 +85,10 @@ class _StoredGrad(torch.autograd.Function):
             raise RuntimeError("a second derivative (create_graph=True) of this loss would lack the clean batch's "
                                "part: set reuse=0, or clean=0 for Co-Mixup")
         scale, *grads = ctx.saved_tensors
-        return None, None, None, *((out / scale).to(g) * g for g in grads)
+        factor = out / scale
+        if len({g.dtype for g in grads}) == 1 and factor.dtype == grads[0].dtype:  # in one go
+            return None, None, None, *torch._foreach_mul(grads, factor)
+        return None, None, None, *(factor.to(g) * g for g in grads)
 
 
 def _scale(x, scaler=None):

@@ -120,6 +120,10 @@ class Sage(SaliencyGuided):
             return evaluation_mode(net, BATCHNORM)
         return contextlib.nullcontext() if self.bn == "train" and training else batch_statistics(net)
 
+    def options(self):
+        # records have named the two controls since they exist: a run keeps its id
+        return {"maps": "own", "searched": True} | super().options()
+
     def units(self):
         return 6 if self.reuse > 0 else 5
 
