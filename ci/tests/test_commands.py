@@ -354,7 +354,7 @@ def test_papermill(command, trained, pictures, tmp_path):
 # sweeps
 
 def dry(words, folder):
-    """The exit status of `sagelib.bench.sweep` with these words, which says what it would run where there is no record."""
+    """The exit status of a sweep with these words, which says what it would run where there is no record."""
     words = [str(folder / word) if word in ("DATA", "MINE") else word for word in words]
     handlers = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -382,7 +382,7 @@ def test_slurm_script_takes_what_is_printed(command, tmp_path, capsys):
 
 
 def test_a_sweep_and_its_attempt_run_as_printed(tmp_path):
-    """The first printed sweep, one cell of it at the smallest size; it starts `python -m sagelib.bench.sweep.worker FOLDER`."""
+    """The first printed sweep, one cell of it at the smallest size; it starts the worker as it is printed."""
     command = next(c for c in ALL if kind(c) == "sweep")
     words = [str(tmp_path / "data") if word == "DATA" else word for word in command.words]
     said = run([*words, "--size", "tiny", "--only", "method=vanilla", "--results", tmp_path / "mine",

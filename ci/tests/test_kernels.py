@@ -46,7 +46,8 @@ def calls():
         terms = torch.rand(1, 3, n, n), torch.rand(1, n - 1, n), torch.rand(1, n, n - 1)
         yield f"cut {n}", min_cut_triton, lambda terms=terms: min_cut_triton.min_cut(*terms)
     cost = torch.rand(1, 4, 4, 23).double()
-    yield "labelling", grid_labelling_triton, lambda: grid_labelling_triton.minimise(cost, eye, 0.02, torch.tensor([True]))
+    one = torch.tensor([True])
+    yield "labelling", grid_labelling_triton, lambda: grid_labelling_triton.minimise(cost, eye, 0.02, one)
 
 
 @pytest.mark.parametrize("chip", [80, 90])

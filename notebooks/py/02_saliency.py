@@ -41,8 +41,8 @@ import matplotlib.pyplot as plt
 import torch
 
 from sagelib import datasets, methods, models, show
-from sagelib.data.batches import Batches
 from sagelib.catalog import load
+from sagelib.data.batches import Batches
 from sagelib.losses import bce, one_hot
 from sagelib.saliency import normalise, saliency, smooth
 from sagelib.train import Recipe, fit

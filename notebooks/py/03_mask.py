@@ -38,8 +38,8 @@ import matplotlib.pyplot as plt
 import torch
 
 from sagelib import datasets, methods, models, show
-from sagelib.data.batches import Batches
 from sagelib.catalog import load
+from sagelib.data.batches import Batches
 from sagelib.losses import bce, one_hot
 from sagelib.mask import mask
 from sagelib.methods import sage

@@ -36,8 +36,8 @@ import matplotlib.pyplot as plt
 import torch
 
 from sagelib import datasets, methods, models, show
-from sagelib.data.batches import Batches
 from sagelib.catalog import load
+from sagelib.data.batches import Batches
 from sagelib.losses import bce, one_hot
 from sagelib.mask import mask
 from sagelib.rearrange import best_offset, offsets, shift, total_saliency

@@ -40,8 +40,8 @@ import matplotlib.pyplot as plt
 import torch
 
 from sagelib import datasets, methods, models, show
-from sagelib.data.batches import Batches
 from sagelib.catalog import load
+from sagelib.data.batches import Batches
 from sagelib.evaluate import scores
 from sagelib.losses import bce, one_hot
 from sagelib.train import Recipe, fit

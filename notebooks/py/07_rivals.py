@@ -43,19 +43,10 @@ from IPython.display import display
 from sagelib import catalog, datasets, methods, models, show
 from sagelib.data.batches import Batches
 from sagelib.losses import cross_entropy, one_hot
-from sagelib.methods import (
-    comixup,
-    cutmix,
-    guidedmixup,
-    manifold_mixup,
-    mixup,
-    puzzlemix,
-    sage,
-    saliencymix,
-)
-from sagelib.solvers.min_cut import energy, min_cut
+from sagelib.methods import comixup, cutmix, guidedmixup, manifold_mixup, mixup, puzzlemix, sage, saliencymix
 from sagelib.rearrange import offsets
 from sagelib.saliency import saliency, smooth
+from sagelib.solvers.min_cut import energy, min_cut
 from sagelib.train import Recipe, fit
 
 train, test = catalog.load(datasets, dataset, root=root or None)

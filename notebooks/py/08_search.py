@@ -38,7 +38,7 @@ import matplotlib.pyplot as plt
 import torch
 from IPython.display import display
 
-from sagelib import search, catalog, datasets, methods, models, show
+from sagelib import catalog, datasets, methods, models, search, show
 from sagelib.bench import records, timing
 from sagelib.data.batches import Batches
 from sagelib.losses import bce, one_hot

@@ -40,13 +40,13 @@ import torch
 import torch.nn.functional as F
 from IPython.display import display
 
-from sagelib.evaluate import calibration, corruptions, robustness
 from sagelib import catalog, datasets, methods, models, show
 from sagelib.bench import records, summary
-from sagelib.data.batches import Batches
 from sagelib.bench.quantities import ACCURACY, BUDGET, perturbed
-from sagelib.evaluate.robustness import CONVENTIONS, PERTURBATIONS, Convention, Seen
 from sagelib.bench.statistics import Family, difference
+from sagelib.data.batches import Batches
+from sagelib.evaluate import calibration, corruptions, robustness
+from sagelib.evaluate.robustness import CONVENTIONS, PERTURBATIONS, Convention, Seen
 from sagelib.train import Recipe, fit
 
 # %% [markdown]

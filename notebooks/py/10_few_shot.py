@@ -37,11 +37,11 @@ import torch
 from IPython.display import display
 
 from sagelib import catalog, datasets, methods, models, show
-from sagelib.evaluate import fewshot
 from sagelib.bench import quantities, records, summary
-from sagelib.data.batches import Batches
-from sagelib.evaluate.fewshot import Episodes
 from sagelib.bench.statistics import Family, difference
+from sagelib.data.batches import Batches
+from sagelib.evaluate import fewshot
+from sagelib.evaluate.fewshot import Episodes
 from sagelib.train import Recipe, Run, fit_together
 
 # %% [markdown]

@@ -41,9 +41,9 @@ from IPython.display import display
 
 from sagelib import catalog, methods, models, show
 from sagelib.bench import records, summary, timing
-from sagelib.losses import one_hot
 from sagelib.bench.quantities import ACCURACY
 from sagelib.bench.statistics import Family, difference
+from sagelib.losses import one_hot
 
 table_1, table_6 = records.reported(1), records.reported(6)
 METHODS = list(table_6[0])[2:]

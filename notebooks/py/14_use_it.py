@@ -61,9 +61,9 @@ from torch.utils.data import DataLoader, RandomSampler, TensorDataset, default_c
 from sagelib import SAGE, CutMix, Mixer, Mixup, catalog, datasets, methods, models, show
 from sagelib.bench import records, summary, timing
 from sagelib.bench.quantities import ACCURACY
+from sagelib.bench.statistics import Family, difference
 from sagelib.rearrange import shift
 from sagelib.saliency import saliency
-from sagelib.bench.statistics import Family, difference
 
 # %% tags=["hide-cell"]
 device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -42,15 +42,15 @@ from IPython.display import display
 
 from sagelib import catalog, datasets, methods, models, show
 from sagelib.bench import records
-from sagelib.evaluate import robustness
 from sagelib.data.batches import Batches
+from sagelib.evaluate import robustness
 from sagelib.evaluate.fewshot import Episodes
 from sagelib.losses import bce, cross_entropy, one_hot
-from sagelib.solvers import assignment
 from sagelib.methods import puzzlemix, sage, saliencymix
-from sagelib.solvers.min_cut import energy, min_cut
 from sagelib.rearrange import offsets
 from sagelib.saliency import normalise, saliency, smooth
+from sagelib.solvers import assignment
+from sagelib.solvers.min_cut import energy, min_cut
 from sagelib.train import Recipe, fit
 
 listed = yaml.safe_load((records.REPORTED.parent / "disagreements.yml").read_text())

@@ -50,9 +50,9 @@ import string
 import yaml
 from IPython.display import display
 
+from sagelib import show
 from sagelib.bench import quantities, records, scorecard, summary
 from sagelib.evaluate import robustness
-from sagelib import show
 
 CHAPTERS = {1: "11_image_classification", 2: "10_few_shot", 3: "12_ablations", 4: "09_out_of_distribution",
             5: "09_out_of_distribution", 6: "13_cost", 7: "12_ablations"}

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from .dataset import Dataset
-from ..datasets.folder import class_names, read
+from .image_folder import class_names, read
 
 SIZES = {"train": 50_000, "test": 10_000}
 

@@ -77,9 +77,9 @@ import torch
 from IPython.display import display
 
 from sagelib import catalog, datasets, methods, models, show
-from sagelib.evaluate import fewshot
 from sagelib.bench import parameters, records, weights
 from sagelib.data.batches import Batches
+from sagelib.evaluate import fewshot
 from sagelib.train import Recipe, Run, fit_together
 
 given = parameters.checked(

@@ -60,10 +60,10 @@ from pathlib import Path
 
 import torch
 
-from sagelib.evaluate import calibration, corruptions, robustness
 from sagelib import catalog, datasets, methods, models, show
 from sagelib.bench import parameters, records, weights
 from sagelib.data.batches import Batches
+from sagelib.evaluate import calibration, corruptions, robustness
 from sagelib.train import Recipe, fit
 
 given = parameters.checked(

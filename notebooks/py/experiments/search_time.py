@@ -52,13 +52,13 @@ import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 
-from sagelib.bench import parameters, records, timing
 from sagelib import show
-from sagelib.search import choose_backend
+from sagelib.bench import parameters, records, timing
 from sagelib.losses import one_hot
 from sagelib.methods import sage
 from sagelib.rearrange import best_offset, offsets
 from sagelib.saliency import normalise, smooth
+from sagelib.search import choose_backend
 
 given = parameters.checked(pairs=pairs, sizes=sizes, fractions=fractions, loop_pairs=loop_pairs, rounds=rounds,
                            threads=threads, device=device, seed=seed, results=results)
@@ -183,7 +183,7 @@ for size in sizes:
         timed["frame"] = [each * pairs / loop for each in timed["frame"]]
         for name, seconds in timed.items():
             extra = {"peak_bytes": timing.peak_memory(lambda maps=maps, tau=batch[4]: best_offset(*maps, tau), device),
-                     "form": form(maps[0][:, 0], batch[4]).__name__} if name == "library" else {}
+                     "form": choose_backend(maps[0][:, 0], batch[4]).__name__} if name == "library" else {}
             rows.append({"name": name, "size": size, "fraction": fraction, "shifts": len(batch[4]),
                          "timed_pairs": pairs if name == "library" else loop, "seconds": timing.spread(seconds),
                          "ratio": timing.ratio(seconds, timed["library"]), **extra})

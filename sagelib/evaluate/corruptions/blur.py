@@ -1,4 +1,5 @@
-"""Blur: defocus, glass, motion and zoom, and the filters they share; images float (B, 3, H, W) in [0, 1]. Severities and source: `__init__.py`."""
+"""Blur: defocus, glass, motion and zoom, and the filters they share; images
+float (B, 3, H, W) in [0, 1]. Severities and source: `__init__.py`."""
 import functools
 import math
 
@@ -64,6 +65,7 @@ def gaussian_blur(x, sigma, reach=4):
 
 
 def gaussian_rows(x, sigma, radius):
+    """Gaussian of `sigma` pixels along rows and columns, cut at `radius` pixels, borders mirrored."""
     at = torch.arange(-radius, radius + 1.0, device=x.device)
     line = (-at.square() / (2 * sigma**2)).exp()
     line = (line / line.sum()).expand(x.shape[1], 1, -1)

@@ -80,5 +80,6 @@ def _check_same_images(root, images, labels, test, some=100, nearer=0.8):
 
 
 def check_severity(severity):
+    """ValueError for a severity that is not 1 to 5."""
     if not isinstance(severity, int) or severity not in range(1, 6):
         raise ValueError(f"severity is {severity!r}; it is 1, 2, 3, 4 or 5")

@@ -1,4 +1,4 @@
-"""Weather: snow, frost, fog and brightness; images float (B, 3, H, W) in [0, 1]. Severities and source: `__init__.py`."""
+"""Weather: snow, frost, fog and brightness; images float (B, 3, H, W) in [0, 1]. Severities: `__init__.py`."""
 import math
 
 import torch
