@@ -1,8 +1,8 @@
 """How much a reader opens to follow a call into sagelib.
 
 Three calls are run and watched: a batch by CutMix, a loss by SAGE, one step of the book's own loop. A file counts when
-one of its functions runs; its lines are those of the functions that ran. Files of pure functions with the names of the
-paper's equations and of the losses are listed apart: a reader can trust their names. The network is the user's own.
+one of its functions runs; its lines are those of the functions that ran. Files whose functions have the names of the
+paper's equations, of losses or of modes are listed apart: a reader can trust those names. The network is the user's.
 """
 import inspect
 import sys
@@ -16,7 +16,7 @@ from sagelib.data.batches import Batches
 from sagelib.train import Recipe, Run
 
 TOP = Path(sagelib.__file__).parent
-EQUATIONS = {"saliency.py", "mask.py", "rearrange.py", "search/__init__.py", "search/cpu.py", "losses.py"}
+EQUATIONS = {"saliency.py", "mask.py", "rearrange.py", "modes.py", "search/__init__.py", "search/cpu.py", "losses.py"}
 
 
 def calls():

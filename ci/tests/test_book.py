@@ -298,3 +298,15 @@ def test_the_chapters_table_of_options_has_the_true_defaults():
             assert float(told[name]) == float(true[name])
         except ValueError:
             assert told[name].strip('"') == true[name]
+
+
+def test_a_call_is_followed_through_few_files():
+    """What a reader opens for a batch by CutMix, a loss by SAGE, and a step of the book's loop."""
+    sys.path.insert(0, str(TOP / "ci"))
+    import follow_calls
+    opened = [{file for file in follow_calls.followed(call) if file not in follow_calls.EQUATIONS}
+              for call in follow_calls.calls().values()]
+    assert opened[0] == {"mixer.py", "method.py", "methods/cutmix.py"}
+    assert opened[1] == {"mixer.py", "method.py", "methods/sage.py", "stored_grad.py", "unwrap.py"}
+    assert opened[2] == {"train/step.py", "data/batches.py", "data/dataset.py", "method.py", "methods/sage.py",
+                         "stored_grad.py", "unwrap.py"}

@@ -408,4 +408,4 @@ def test_the_readmes_loop_trains_and_its_other_code_runs(tiny, images):
         exec(lines, names)
         assert names["cross_entropy"](net(images[0]), images[1]).item() < before and names["mix"].last is not None
     for call in re.findall(r"`(SAGE\([^`]*\))`", text):
-        assert eval(call, {"SAGE": SAGE}).method.loss == "bce"
+        assert eval(call, {"SAGE": SAGE}).method.criterion == "bce"

@@ -18,6 +18,9 @@ class Dataset:
     std: Sequence[float]
     masks: torch.Tensor | None = None  # bool (N, 1, H, W): where the object is, for data sets that know
 
+    def __post_init__(self):
+        self._here = self._constants(self.images.device)
+
     def __len__(self):
         return len(self.labels)
 
@@ -29,7 +32,7 @@ class Dataset:
     def normalised(self, images=None):
         """Images uint8 (B, 3, H, W) as floats with mean 0 and standard deviation 1 over the training set."""
         images = self.images if images is None else images
-        mean, std = self._constants(images.device)
+        mean, std = self._here if images.device == self.images.device else self._constants(images.device)
         return images.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)
 
     def pixels(self, x):
