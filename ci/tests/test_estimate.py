@@ -11,14 +11,14 @@ from torch import nn
 from sagelib import catalog, datasets, methods, models
 from sagelib.bench import records, sweep, timing
 from sagelib.bench.sweep import estimate
-from sagelib.bench.sweep.plans import Cell, defaults
-from sagelib.bench.sweep.progress import View
+from sagelib.bench.sweep.plans import RunSpec, defaults
+from sagelib.bench.sweep.progress import SweepProgress
 from sagelib.losses import one_hot
 
 
 def cell(notebook="train", **given):
     usual = dict(dataset="cifar10", model="preactresnet18", method="vanilla", seed=0)
-    return Cell(notebook, usual | given)
+    return RunSpec(notebook, usual | given)
 
 
 def test_work_is_what_layers_with_weights_compute_and_write():
@@ -98,7 +98,7 @@ def test_hours_of_a_run_by_hand(monkeypatch):
     assert estimate.hours(images, on) == pytest.approx(100 * (3 * 64 + 16) * 600 * 0.01 / 3600)
     assert estimate.seconds(cell(dataset="shapes"), on) == pytest.approx(2 * (3 * 1000 + 1000) * 0.001)
     assert estimate.seconds(cell(dataset="folder", **laptop), on) == estimate.seconds(cell(**laptop), on)
-    assert estimate.hours(Cell("step_time", dict(model="preactresnet18", seed=0)), on) == estimate.BENCHMARK
+    assert estimate.hours(RunSpec("step_time", dict(model="preactresnet18", seed=0)), on) == estimate.BENCHMARK
 
 
 def test_networks_and_images_of_other_sizes_are_not_taken_for_cifar_with_preactresnet18():
@@ -148,7 +148,7 @@ def test_the_estimate_is_within_a_factor_of_two_of_what_the_books_runs_took():
             alone = record["hardware"]["threads"] == 1 == record["seconds"].get("together", 1)
             if alone and record["hardware"]["cpu"] == "AMD EPYC" and record["finished"] < "2026-11-28":
                 given = {k: v for k, v in record["parameters"].items() if k in defaults(notebook)}
-                expected = estimate.seconds(Cell(notebook, given), core, held_out=False)
+                expected = estimate.seconds(RunSpec(notebook, given), core, held_out=False)
                 ratios.append(expected / record["seconds"]["training"])
     assert len(ratios) >= 25 and min(ratios) > 0.5 and max(ratios) < 2
     assert 0.8 < statistics.median(ratios) < 1.25
@@ -173,7 +173,7 @@ def test_a_dry_run_with_nothing_to_run_says_so_in_a_line(capsys, plan, tmp_path,
 def test_a_network_that_cannot_be_counted_stops_no_sweep(monkeypatch):
     monkeypatch.setattr(estimate, "forward_work", lambda *asked: 1 / 0)
     cells = [cell(seed=seed) for seed in (0, 1)]
-    view = View(cells, lambda line: None)
+    view = SweepProgress(cells, lambda line: None)
     view.started(cells[0])
     view.done(cells[0])
     assert view.left() == ", 0 min left"

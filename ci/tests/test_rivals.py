@@ -291,7 +291,7 @@ def test_comixup_steps_are_the_authors_or_better(vectors, monkeypatch):
                 same += torch.equal(ours, theirs[i])
                 z[i] = theirs[i]
             if sweep == 2:
-                repel = assignment.told_apart(z[None])[0]
+                repel = assignment.distinctness_penalty(z[None])[0]
         assert torch.equal(repel, v[f"{p}_add_cost"])
     assert same == 36  # of 46; in the other ten their swap moves stopped at a local optimum
 

@@ -14,7 +14,7 @@ from sagelib.data.batches import Batches
 from sagelib.datasets import shapes as shapes_module
 from sagelib.evaluate import calibration, corruptions, robustness
 from sagelib.evaluate.corruptions import blur, digital, weather
-from sagelib.evaluate.robustness import CONVENTIONS, Convention, Seen
+from sagelib.evaluate.robustness import CONVENTIONS, AttackSpace, Convention
 from sagelib.methods import vanilla
 from sagelib.train import Recipe, fit
 
@@ -31,7 +31,7 @@ def trained():
 
 def foolbox_attack(net, test, space, clamp, attack, epsilon):
     import foolbox
-    seen = Seen(net, test.mean, test.std, Convention(space, clamp))
+    seen = AttackSpace(net, test.mean, test.std, Convention(space, clamp))
     z = seen.images(test.images.float() / 255)
     bounds = (0, 1) if space == "pixels" and clamp else (-1e6, 1e6)
     shown = {"mean": list(test.mean), "std": list(test.std), "axis": -3} if space == "pixels" else None
@@ -58,7 +58,7 @@ def test_budgets_are_kept_and_clamped_pictures_are_real(trained):
     net, test = trained
     noise = torch.randn(test.images.shape, generator=torch.Generator().manual_seed(1))
     for convention in CONVENTIONS:
-        seen = Seen(net, test.mean, test.std, convention)
+        seen = AttackSpace(net, test.mean, test.std, convention)
         z = seen.images(test.images.float() / 255)
         _, grad = robustness.loss_gradient(seen, z, test.labels)
         steps = [robustness.fgsm(z, grad, 0.3) - z, robustness.fgm(z, grad, 0.5) - z]
@@ -103,7 +103,7 @@ def test_evaluation_leaves_the_network_as_it_was(trained):
 @pytest.mark.parametrize("norm, epsilon", [("linf", 8 / 255), ("l2", 0.5)])
 def test_pgd_stays_in_the_ball_and_is_the_loop(norm, epsilon, trained):
     net, test = trained
-    seen = Seen(net, test.mean, test.std, CONVENTIONS[0])
+    seen = AttackSpace(net, test.mean, test.std, CONVENTIONS[0])
     z, y = test.images[:20].float() / 255, test.labels[:20]
     found = robustness.pgd(seen, z, y, epsilon, epsilon / 4, 6, norm)
     for n in range(3):  # one picture, step by step

@@ -15,7 +15,7 @@ from sweeps import HANGS, PLAN, PLANS, TOP, alive, attempts, command, four_recor
 from sagelib import catalog, methods
 from sagelib.bench import parameters, records, sweep
 from sagelib.bench.sweep import plans, worker
-from sagelib.bench.sweep.progress import View
+from sagelib.bench.sweep.progress import SweepProgress
 from sagelib.bench.sweep.worker import publish, short
 
 # plans
@@ -129,7 +129,7 @@ def test_a_cell_knows_the_record_of_its_run_and_no_other(file, size):
 
 def test_what_zero_stands_for_is_the_same_run():
     def cell(notebook, **given):
-        return plans.Cell(notebook, {"seed": 0, **given})
+        return plans.RunSpec(notebook, {"seed": 0, **given})
 
     same = [
         ("train", dict(dataset="cifar10", method="comixup"), dict(lr=0.12, epochs=300)),
@@ -165,7 +165,7 @@ def test_an_old_few_shot_record_counts_by_its_episodes():
     cell = next(c for c in plans.read(PLANS / "table_2.yml", "laptop")[1] if c.parameters["method"] == "vanilla")
     assert cell.matches(record)
     for other in (dict(shots=[5]), dict(episodes=600), dict(ways=6), dict(batch=50), dict(padding=3)):
-        assert not plans.Cell(cell.notebook, {**cell.parameters, **other}).matches(record), other
+        assert not plans.RunSpec(cell.notebook, {**cell.parameters, **other}).matches(record), other
 
 
 def test_a_record_without_parameters_is_of_no_other_run():
@@ -325,9 +325,9 @@ sizes:
 
 def test_the_time_left_goes_by_what_finished_cells_took():
     def cell(method, seed):
-        return plans.Cell("train", dict(dataset="cifar10", model="preactresnet18", method=method, seed=seed))
+        return plans.RunSpec("train", dict(dataset="cifar10", model="preactresnet18", method=method, seed=seed))
     cells = {(m, s): cell(m, s) for m in ("vanilla", "comixup") for s in (0, 1)}
-    view = View(cells.values(), lambda line: None)
+    view = SweepProgress(cells.values(), lambda line: None)
     view.started(cells["vanilla", 0])
     assert view.left() == ""
     view.since[cells["vanilla", 0].name] -= 600
@@ -361,7 +361,7 @@ def test_from_a_fresh_clone_one_command_leads_to_the_evaluation(plan, in_process
     """The record is there, the weights are not: the network is trained again, the record stands."""
     attempt, _ = in_process
     cell = plans.read(plan(FOLLOWED), "small")[1][1]
-    first = attempt(plans.Cell(cell.notebook, cell.parameters), tmp_path)
+    first = attempt(plans.RunSpec(cell.notebook, cell.parameters), tmp_path)
     before = first.read_text()
     shutil.rmtree(tmp_path / "out")
     asked = command(plan(FOLLOWED), tmp_path, "--only", "seed=1", "method=vanilla")[3:]
@@ -380,7 +380,7 @@ def test_a_network_that_comes_out_otherwise_is_evaluated_beside_the_record_and_s
     """The record is of other hardware, and older than one of the method's options: another name, the same run."""
     attempt, ran = in_process
     cell = plans.read(plan(FOLLOWED), "small")[1][3]
-    made = attempt(plans.Cell(cell.notebook, cell.parameters), tmp_path)
+    made = attempt(plans.RunSpec(cell.notebook, cell.parameters), tmp_path)
     elsewhere = json.loads(made.read_text())
     elsewhere["curve"][0]["train_loss"] += 1e-3
     elsewhere |= {"run": "0123abcd", "method": {k: v for k, v in elsewhere["method"].items() if k != "per_image"}}
@@ -400,7 +400,7 @@ def test_a_network_that_comes_out_otherwise_is_evaluated_beside_the_record_and_s
         attempt(cell, tmp_path)
     assert list((tmp_path / "results").rglob("*.json")) == [first]
     assert worker.remaining([cell], tmp_path / "results", tmp_path / "out") == []
-    more = plans.Cell(cell.notebook, cell.parameters, cell.then, {**cell.then_parameters, "l2": 1.0})
+    more = plans.RunSpec(cell.notebook, cell.parameters, cell.then, {**cell.then_parameters, "l2": 1.0})
     assert worker.remaining([more], tmp_path / "results", tmp_path / "out") == [(more, worker.EVALUATE)]
 
 

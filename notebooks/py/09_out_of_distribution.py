@@ -46,7 +46,7 @@ from sagelib.bench.quantities import ACCURACY, BUDGET, perturbed
 from sagelib.bench.statistics import Family, difference
 from sagelib.data.batches import Batches
 from sagelib.evaluate import calibration, corruptions, robustness
-from sagelib.evaluate.robustness import CONVENTIONS, PERTURBATIONS, Convention, Seen
+from sagelib.evaluate.robustness import CONVENTIONS, PERTURBATIONS, AttackSpace, Convention
 from sagelib.train import Recipe, fit
 
 # %% [markdown]
@@ -64,11 +64,11 @@ for name in ("vanilla", "sage"):
     nets[name].eval()
 net = nets["vanilla"]
 pixels, y = test.images.float() / 255, test.labels
-seen = Seen(net, test.mean, test.std, Convention("pixels", clamp=True))
+seen = AttackSpace(net, test.mean, test.std, Convention("pixels", clamp=True))
 assert torch.equal(seen(pixels), net(test.normalised()))
 
 # %% [markdown]
-# `Seen` is the network as an attacker sees it: a function of pixels in $[0, 1]$ that does the normalisation inside.
+# `AttackSpace` is the network as an attacker sees it: a function of pixels in $[0, 1]$ that does the normalisation inside.
 #
 # ## Noise
 #
@@ -164,7 +164,7 @@ show.grid([images, [None, *changes]], [titles, [""] * 4], size=1.5)
 
 # %%
 for convention in CONVENTIONS:
-    z = Seen(net, test.mean, test.std, convention)
+    z = AttackSpace(net, test.mean, test.std, convention)
     torch.testing.assert_close(z.gradient(grad), robustness.loss_gradient(z, z.images(pixels), y)[1], rtol=1e-3, atol=1e-5)
     step = z.real(robustness.fgsm(z.images(pixels), z.gradient(grad), 8 / 255)) - z.images(pixels)
     in_pixels = step if convention.space == "pixels" else step * torch.tensor(test.std)[:, None, None]
@@ -245,7 +245,7 @@ assert len(y[one_class].unique()) == 1
 
 
 def clean_and_fgsm(training):
-    own = Seen(copy.deepcopy(net).train(training), test.mean, test.std, Convention())  # a copy: the mode changes it
+    own = AttackSpace(copy.deepcopy(net).train(training), test.mean, test.std, Convention())  # a copy: the mode changes it
     logits, slope = robustness.loss_gradient(own, pixels[one_class], y[one_class])
     with torch.no_grad():
         attacked = own(own.real(robustness.fgsm(pixels[one_class], slope, 2 / 255)))

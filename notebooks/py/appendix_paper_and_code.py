@@ -489,7 +489,7 @@ mean, std = (torch.tensor(v)[:, None, None] for v in (test.mean, test.std))
 normalised = part.normalised().requires_grad_()
 slope, = torch.autograd.grad(F.cross_entropy(frozen(normalised), part.labels), normalised)
 theirs = (normalised.detach() * std + mean + 8 / 255 * slope.sign()).clamp(0, 1)
-seen, pixels = robustness.Seen(frozen, test.mean, test.std, convention), part.images.float() / 255
+seen, pixels = robustness.AttackSpace(frozen, test.mean, test.std, convention), part.images.float() / 255
 ours = seen.real(robustness.fgsm(pixels, robustness.loss_gradient(seen, pixels, part.labels)[1], 8 / 255))
 assert convention.name == "pixels, clamped" and ((ours - theirs).abs() < 1e-5).float().mean() > 0.999  # signs of tiny slopes may differ
 

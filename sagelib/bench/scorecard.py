@@ -24,7 +24,7 @@ ROBUST = {4: "cifar10", 5: "cifar100"}
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """One number of one table: the row of the table it stands in and its label there, and what would measure it:
     data set, network, method with options, and the name of the quantity."""
 
@@ -52,10 +52,10 @@ def _of_row(number, row, tuned):
     if number in (1, 2, 6):
         dataset, model = row.pop("dataset"), row.pop("model")
         quantity = {1: "accuracy", 2: "few-shot accuracy", 6: "hours"}[number]
-        return [Cell(number, f"{dataset}, {model}", m, v, dataset, model, m, {}, quantity) for m, v in row.items()]
+        return [TableCell(number, f"{dataset}, {model}", m, v, dataset, model, m, {}, quantity) for m, v in row.items()]
     if number in ROBUST:
         kind, dataset = row.pop("perturbation"), ROBUST[number]
-        return [Cell(number, f"{dataset}, {kind}", m, v, dataset, "preactresnet18", m, {}, kind)
+        return [TableCell(number, f"{dataset}, {kind}", m, v, dataset, "preactresnet18", m, {}, kind)
                 for m, v in row.items() if kind != "rank"]
     part, setting, found = row.pop("part"), row.pop("setting"), []
     label = f"{part} {setting}" if part in ("eta", "u") else setting
@@ -63,7 +63,7 @@ def _of_row(number, row, tuned):
         method, options = SETTINGS[label]
         options = {k: o for k, o in options.items() if tuned[dataset].get(k) != o}
         run = (dataset, "preactresnet18", method, options, "accuracy")
-        found.append(Cell(number, f"{dataset}, {part}", label, v, *run))
+        found.append(TableCell(number, f"{dataset}, {part}", label, v, *run))
     return found
 
 

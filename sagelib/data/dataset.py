@@ -62,7 +62,7 @@ class Dataset:
         return per_channel_tensor(self.mean, device), per_channel_tensor(self.std, device)
 
 
-def measured(images):
+def channel_mean_std(images):
     """Mean and standard deviation of each channel of uint8 (N, 3, H, W), in [0, 1]; 1/255 where it is flat."""
     total, squares = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
     for part in images.split(1000):

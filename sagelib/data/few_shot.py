@@ -3,7 +3,7 @@ from typing import NamedTuple
 
 import torch
 
-from .dataset import Dataset, measured
+from .dataset import Dataset, channel_mean_std
 
 
 class FewShot(NamedTuple):
@@ -17,7 +17,7 @@ class FewShot(NamedTuple):
     def of(cls, parts):
         """From (images uint8 (N, 3, H, W), labels (N,), class names) of each; the first gives mean and std."""
         parts = list(parts)
-        scale = measured(parts[0][0])
+        scale = channel_mean_std(parts[0][0])
         found = cls(*(Dataset(images, labels, tuple(names), *scale) for images, labels, names in parts))
         names = [name for part in found for name in part.classes]
         twice = sorted({name for name in names if names.count(name) > 1})

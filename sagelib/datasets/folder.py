@@ -5,7 +5,7 @@ Every format that Pillow opens is read: PNG, JPEG, WebP, TIFF, GIF, BMP and othe
 such as `.ipynb_checkpoints`, and what systems leave behind (`__MACOSX`, `Thumbs.db`) are passed
 over; other files are named in a warning. The training set's mean and standard deviation normalise.
 """
-from ..data.dataset import Dataset, measured
+from ..data.dataset import Dataset, channel_mean_std
 from ..data.image_folder import ImageFiles, class_names, directory, read
 from ..data.images import read_image
 
@@ -20,6 +20,6 @@ def load(root, background="white"):
     root = directory(root)
     classes = class_names(root / "train")
     images, labels = read(root / "train", classes, background=background)
-    mean, std = measured(images)
+    mean, std = channel_mean_std(images)
     test = read(root / "test", classes, images.shape[2:], background)
     return Dataset(images, labels, classes, mean, std), Dataset(*test, classes, mean, std)

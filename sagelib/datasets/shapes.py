@@ -8,7 +8,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from ..data.dataset import Dataset, measured
+from ..data.dataset import Dataset, channel_mean_std
 
 IMAGES = dict(train=1000, held_out=1000, height=32, width=32)
 FILLS = ("striped", "dotted")
@@ -41,7 +41,7 @@ def load(root=None, train=1000, test=1000, difficulty=0.2, height=32, width=32, 
         raise ValueError(f"shapes needs at least {len(CLASSES)} images in each set, of at least 8 x 8 pixels; "
                          f"not {train} and {test} of {height} x {width}")
     drawn = [make(n, difficulty, height, width, seed=2 * seed + k) for k, n in enumerate((train, test))]
-    mean, std = measured(drawn[0][0])
+    mean, std = channel_mean_std(drawn[0][0])
     return tuple(Dataset(images, labels, CLASSES, mean, std, masks) for images, labels, masks in drawn)
 
 

@@ -19,8 +19,20 @@ from .autoattack import autoattack
 
 LINF, L2, VARIANCE = 8 / 255, 0.5, 0.01  # the paper's budgets
 PERTURBATIONS = ("gaussian", "fgsm", "fgm")
-__all__ = ["CONVENTIONS", "Convention", "Seen", "autoattack", "evaluate", "evaluate_pgd", "evaluation_mode", "fgm",
-           "fgsm", "gaussian", "loss_gradient", "pgd"]
+__all__ = [
+    "CONVENTIONS",
+    "AttackSpace",
+    "Convention",
+    "autoattack",
+    "evaluate",
+    "evaluate_pgd",
+    "evaluation_mode",
+    "fgm",
+    "fgsm",
+    "gaussian",
+    "loss_gradient",
+    "pgd",
+]
 
 
 @dataclass(frozen=True)
@@ -42,7 +54,7 @@ class Convention:
 CONVENTIONS = tuple(Convention(space, clamp) for space in ("pixels", "normalised") for clamp in (True, False))
 
 
-class Seen:
+class AttackSpace:
     """A network as a convention sees it: a function of images in that space, with the bounds of real pictures there.
 
     mean, std: of the normalised images. Call it with images (B, C, H, W) of the space; it gives logits (B, K).
@@ -150,11 +162,11 @@ def evaluate(net, dataset, conventions=CONVENTIONS, linf=LINF, l2=L2, variance=V
     with evaluation_mode(net):
         for images, y in zip(dataset.images.split(batch), dataset.labels.split(batch), strict=True):
             pixels = images.float() / 255
-            logits, grad = loss_gradient(Seen(net, dataset.mean, dataset.std, pixel), pixels, y)
+            logits, grad = loss_gradient(AttackSpace(net, dataset.mean, dataset.std, pixel), pixels, y)
             clean["clean"] = clean["clean"] + _right(logits, y)
             noise = torch.randn(pixels.shape, generator=generator).to(pixels.device)
             for convention in conventions:
-                seen = Seen(net, dataset.mean, dataset.std, convention)
+                seen = AttackSpace(net, dataset.mean, dataset.std, convention)
                 z, g, counts = seen.images(pixels), seen.gradient(grad), clean[convention.name]
                 for name, changed in (("gaussian", gaussian(z, variance, noise)), ("fgsm", fgsm(z, g, linf)),
                                       ("fgm", fgm(z, g, l2))):
@@ -167,7 +179,7 @@ def evaluate_pgd(net, dataset, convention=CONVENTIONS[0], epsilon=LINF, step=2 /
                  seed=0):
     """Accuracy in percent under PGD from a random start."""
     right, generator = 0, torch.Generator().manual_seed(seed)
-    seen = Seen(net, dataset.mean, dataset.std, convention)
+    seen = AttackSpace(net, dataset.mean, dataset.std, convention)
     with evaluation_mode(net):
         for images, y in zip(dataset.images.split(batch), dataset.labels.split(batch), strict=True):
             z = seen.images(images.float() / 255)

@@ -33,7 +33,7 @@ def assign(cost, alike, start, beta, gamma, threshold, sweeps):
             linear = gamma * (2 * penalty(alike, counts.sum(1) - counts[:, i], threshold * cells) + repel[:, i])
             z[:, i] = relabel(cost + linear[:, :, None, None], z[:, i], beta, sweep > 0, moving)
         if sweep == sweeps - 2:
-            repel = torch.where(moving[:, None, None], told_apart(z), repel)
+            repel = torch.where(moving[:, None, None], distinctness_penalty(z), repel)
         value = objective(z, cost, beta, gamma)
         moving = moving & ((last - value).abs() >= 1e-6 * value.abs())
         last = value
@@ -91,7 +91,7 @@ def _couples(counts):
     return halves.to(counts.dtype) / 2, exists
 
 
-def told_apart(z):
+def distinctness_penalty(z):
     """Cost (P, n, n) for outputs z (P, n, 4, 4, n) that use the same inputs: one is to avoid the first of them, the
     other the second."""
     used = z.sum((2, 3)) > 0

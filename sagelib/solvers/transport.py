@@ -21,7 +21,7 @@ def transport_plan(s, m, patch, t_eps=0.8):
     worth = normalise(F.avg_pool2d(s, patch)).flatten(1)
     wanted = (F.max_pool2d(m, patch) > 0).to(worth.dtype).flatten(1)
     cost = t_eps * _distances(rows, columns, worth) - worth[:, :, None] * wanted[:, None]
-    return _bargain(cost, max(rows, columns))
+    return _assign_patches(cost, max(rows, columns))
 
 
 def move(x, plan, patch):
@@ -35,7 +35,7 @@ def move(x, plan, patch):
 
 
 @torch.library.custom_op("sagelib::bargain", mutates_args=())
-def _bargain(cost: torch.Tensor, rounds: int) -> torch.Tensor:
+def _assign_patches(cost: torch.Tensor, rounds: int) -> torch.Tensor:
     """The sources (B, T) that hold each place after so many rounds, -1 for none; cost (B, source, place)."""
     cost = cost.clone()
     rows = cost.flatten(0, 1)
@@ -57,7 +57,7 @@ def _bargain(cost: torch.Tensor, rounds: int) -> torch.Tensor:
     return torch.where(asked, winner, -1)
 
 
-@_bargain.register_fake
+@_assign_patches.register_fake
 def _(cost, rounds):
     return cost.new_empty(cost.shape[:2], dtype=torch.int64)
 

@@ -10,7 +10,7 @@ import torch
 WARM = 3  # steps before the recording: they compile, choose algorithms and fill the optimiser's state
 
 
-class Captured:
+class CudaGraphStep:
     """step(index) -> loss, recorded for batches of `size` and replayed; other sizes run op by op.
 
     `generators` are those that the step draws from, `host` a random.Random that it must not use: a draw on the host
@@ -46,9 +46,10 @@ class Captured:
                 torch.cuda.set_sync_debug_mode(mode)
         waits = [w for w in caught if "called a synchronizing" in str(w.message)]
         if self.host and self.host.getstate() != before:
-            self._stay("it draws on the host what decides shapes")
+            self.fall_back_to_eager("it draws on the host what decides shapes")
         elif waits:
-            self._stay(f"it waits for the device {len(waits)} times, first in {waits[0].filename}:{waits[0].lineno}")
+            first = f"{waits[0].filename}:{waits[0].lineno}"
+            self.fall_back_to_eager(f"it waits for the device {len(waits)} times, first in {first}")
         return loss
 
     def _record(self, index):
@@ -62,11 +63,11 @@ class Captured:
         except (RuntimeError, NotImplementedError, TypeError) as error:
             for generator, state in zip(self.generators, states, strict=True):
                 generator.set_state(state)
-            self._stay(str(error).splitlines()[0])
+            self.fall_back_to_eager(str(error).splitlines()[0])
             return False
         self.graph = graph
         return True
 
-    def _stay(self, why):
+    def fall_back_to_eager(self, why):
         self.why = why
         warnings.warn(f"the training step runs op by op, not as a CUDA graph: {why}", stacklevel=2)

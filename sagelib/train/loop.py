@@ -59,7 +59,7 @@ def _epoch(runs, epoch, test, bar):
                 with run.autocast():
                     entry |= test(run.net) if callable(test) else {
                         f"test_{k}": v for k, v in scores(run.forward, test).items()}
-        run.take_up(entry)
+        run.record_epoch(entry)
         run.save()
         bar.set_postfix({k: f"{v:.4g}" for k, v in entry.items() if k == "train_loss" or k.endswith("accuracy")})
 

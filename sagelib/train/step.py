@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from . import checkpoint as checkpoints
-from .cuda_graph import Captured
+from .cuda_graph import CudaGraphStep
 from .recipe import PRECISIONS
 
 
@@ -36,7 +36,7 @@ class Run:
         self.stream = torch.cuda.Stream(self.device) if gpu else None
         self.step = self._step
         if gpu and graph:
-            self.step = Captured(self._step, batches.size, list(self.generators().values()), method.cpu_rng)
+            self.step = CudaGraphStep(self._step, batches.size, list(self.generators().values()), method.cpu_rng)
 
     def place(self):
         """The run's own stream, for what it does between `begin` and `end`."""
@@ -58,13 +58,13 @@ class Run:
             self.optimizer.param_groups[0]["lr"] = rate
         if not self.net.training:  # in a network that trains, a layer in evaluation mode was frozen by the user
             self.net.train()
-        self.parts = self.batches.order().split(self.batches.size)
-        self.losses = torch.empty(len(self.parts), device=self.device)
+        self.batch_indices = self.batches.order().split(self.batches.size)
+        self.losses = torch.empty(len(self.batch_indices), device=self.device)
         self.started = time.perf_counter()
 
     def advance(self, k):
         """The epoch's step k; its loss stays on the device."""
-        self.losses[k] = self.step(self.parts[k])
+        self.losses[k] = self.step(self.batch_indices[k])
 
     def end(self, epoch):
         """Mean training loss and seconds of the epoch: the one moment when the host waits, to read the losses."""
@@ -77,7 +77,7 @@ class Run:
                                      f"step {bad[0, 0].item()}; try a lower lr. {self.settings()}")
         return {"epoch": epoch, "lr": self.recipe.rate(epoch), "train_loss": losses.mean().item(), "seconds": seconds}
 
-    def take_up(self, entry):
+    def record_epoch(self, entry):
         """Add a finished epoch to the curve; where it is the best so far by `select`, its weights are kept."""
         if self.select and self.select not in entry:
             raise ValueError(f"the epoch is chosen by {self.select!r}, which is not in the curve: {', '.join(entry)}; "

@@ -133,7 +133,7 @@ pgd = {norm: robustness.evaluate_pgd(net, few, epsilon=budget, step=budget / 4, 
 attacked = None
 if autoattack_images:
     few = test.subset(settled["autoattack_images"], seed)
-    seen = robustness.Seen(net, test.mean, test.std, robustness.CONVENTIONS[0])
+    seen = robustness.AttackSpace(net, test.mean, test.std, robustness.CONVENTIONS[0])
     changed = robustness.autoattack(seen, few.images.float() / 255, few.labels, linf / 255)
     attacked = 100 * float((seen(changed).argmax(1) == few.labels).float().mean())
 show.table(["PGD, clamped pixels", "accuracy, %"], [*pgd.items(), ["AutoAttack, linf", "not run" if attacked is None else attacked]])

@@ -103,7 +103,7 @@ timed = timing.interleaved({**yardstick, **steps}, rounds, warm=5 if device == "
 # %%
 def mixing(run):
     """A method's `mix` on the first batch."""
-    x, y = run.batches.take(run.parts[0])
+    x, y = run.batches.take(run.batch_indices[0])
 
     def mix():
         with run.autocast():
@@ -122,7 +122,7 @@ def plain(run):
     """The same step, not recorded, to count what it launches."""
     def step():
         with run.place():
-            run._step(run.parts[0])
+            run._step(run.batch_indices[0])
     return step
 
 
@@ -172,7 +172,7 @@ plt.show()
 # %%
 run, _ = made[next(label for label in steps if label.startswith("sage"))]
 net, method = run.net, catalog.load(methods, "sage").seed(seed, device)
-x, y = run.batches.take(run.parts[0])
+x, y = run.batches.take(run.batch_indices[0])
 if channels_last:
     x = x.contiguous(memory_format=torch.channels_last)
 with run.autocast():
@@ -199,7 +199,7 @@ def mixed():
 parts = {"clean pass": clean, "saliency and blur": lambda: smooth(saliency(grad)),
          "search": lambda: best_offset(*sage.weighted(x, y, maps, pair, 0.3), tau),
          "mix": lambda: sage.mix_at(x, y, a, b, pair, best), "mixed pass": mixed, "update": run.optimizer.step,
-         "crop and flip": lambda: run.batches.take(run.parts[0])}
+         "crop and flip": lambda: run.batches.take(run.batch_indices[0])}
 split = timing.interleaved(parts, rounds)
 rows += [{"name": f"part: {name}", "seconds": timing.spread(seconds)} for name, seconds in split.items()]
 

@@ -22,7 +22,7 @@ from . import plans
 from .estimate import hours as hours
 from .estimate import table
 from .local import run_local
-from .progress import View
+from .progress import SweepProgress
 from .worker import RETRAIN, TRAIN, recover, remaining, unpublished
 
 
@@ -48,7 +48,7 @@ def run(plan, size="paper", *, root="data", results=records.RESULTS, out="runs/s
         if not todo:
             return []
         settings = {"root": str(Path(root).resolve()), "device": device, "results": str(results)}
-        view = View(todo, say)
+        view = SweepProgress(todo, say)
         if backend == "ray":
             from .ray import run_cells
             return run_cells(todo, settings, out, view, threads, **cluster)

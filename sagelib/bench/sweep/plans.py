@@ -17,7 +17,7 @@ CATALOGUES = {"dataset": datasets, "model": models, "method": methods}
 
 
 @dataclass(frozen=True)
-class Cell:
+class RunSpec:
     """One run: the notebook (its name), the parameters that it is given, and the notebook that evaluates its network,
     or None, with its parameters."""
 
@@ -98,7 +98,7 @@ def read(file, size):
     then, asked = plan.get("then"), how.get("then", {}) if "then" in plan else {}
     if then:
         _known(asked, set(defaults(then)), set(), f"size {size}, then")
-    cells = [Cell(plan["notebook"], {**row, **how["parameters"], "seed": seed}, then, asked)
+    cells = [RunSpec(plan["notebook"], {**row, **how["parameters"], "seed": seed}, then, asked)
              for row in _rows(plan, how, file) for seed in ([row["seed"]] if "seed" in row else how["seeds"])]
     for cell in cells:
         _checked(cell, file)

@@ -4,7 +4,7 @@ import time
 from .estimate import BENCHMARK, hours
 
 
-class View:
+class SweepProgress:
     """What a sweep says while it runs: cells done, running and failed, and the time that is left."""
 
     def __init__(self, todo, say):

@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from .. import records
-from .plans import EXPERIMENTS, Cell, defaults
+from .plans import EXPERIMENTS, RunSpec, defaults
 from .publish import keep_notebook, publish
 
 AGAIN = 75  # what sysexits.h calls a temporary failure
@@ -59,7 +59,7 @@ def attempt(folder):
     """
     folder = Path(folder)
     asked = json.loads((folder / "attempt.json").read_text())
-    cell, results, out = Cell(**asked["cell"]), Path(asked["results"]), asked["out"]
+    cell, results, out = RunSpec(**asked["cell"]), Path(asked["results"]), asked["out"]
     what, record = _left(cell, _published(cell.notebook, results), out)
     if what == TRAIN and recover(cell, out, results):
         what, record = _left(cell, _published(cell.notebook, results), out)
