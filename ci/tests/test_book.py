@@ -223,6 +223,7 @@ ALLOWED = {  # who may import whom inside sagelib; a name stands for the file or
     "mixer": {"method", "methods"}, "__init__": {"method", "mixer"},
     "data": {"losses", "pixels"}, "datasets": {"data", "machine"}, "models": set(),
     "evaluate": {"data", "modes", "pixels", "stored_grad"}, "train": {"evaluate"},
+    "teaching": {"catalog", "data", "losses", "methods", "models", "saliency", "train"},
     "bench": {"catalog", "datasets", "evaluate", "machine", "methods", "models", "modes"},
 }
 BENCH = {  # and inside bench

@@ -32,7 +32,8 @@ epochs = 12
 # ## A network to ask
 #
 # Saliency belongs to a network at a moment of its training. We train a narrow PreActResNet18 {cite:p}`he2016preact` for a
-# short while, and keep a copy that has learnt nothing for comparison.
+# short while, and keep one that has learnt nothing for comparison. Several chapters start from this short training: it is
+# `teaching.short_training`, shown below.
 
 # %%
 from copy import deepcopy
@@ -40,20 +41,16 @@ from copy import deepcopy
 import matplotlib.pyplot as plt
 import torch
 
-from sagelib import datasets, methods, models, show
+from sagelib import datasets, models, show, teaching
 from sagelib.catalog import load
-from sagelib.data.batches import Batches
 from sagelib.losses import bce, one_hot
 from sagelib.saliency import normalise, saliency, smooth
-from sagelib.train import Recipe, fit
 
 train, test = load(datasets, "shapes", train=train_images)
 torch.manual_seed(seed)
-net = load(models, "preactresnet18", classes=10, width=8)
-untrained = deepcopy(net).eval()
-shuffle = torch.Generator().manual_seed(seed)
-fit(net, Batches(train, 50, generator=shuffle), load(methods, "vanilla").seed(seed), Recipe(epochs=epochs))
-net = net.eval()
+untrained = load(models, "preactresnet18", classes=10, width=8).eval()
+net = teaching.short_training(train, epochs, seed).eval()
+show.source(teaching.short_training)
 
 # %% [markdown]
 # ## The equation

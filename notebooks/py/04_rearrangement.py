@@ -35,24 +35,17 @@ epochs = 12
 import matplotlib.pyplot as plt
 import torch
 
-from sagelib import datasets, methods, models, show
+from sagelib import datasets, show, teaching
 from sagelib.catalog import load
-from sagelib.data.batches import Batches
-from sagelib.losses import bce, one_hot
+from sagelib.losses import one_hot
 from sagelib.mask import mask
 from sagelib.rearrange import best_offset, offsets, shift, total_saliency
-from sagelib.saliency import normalise, saliency, smooth
-from sagelib.train import Recipe, fit
+from sagelib.saliency import normalise, smooth
 
 train, test = load(datasets, "shapes", train=train_images)
-torch.manual_seed(seed)
-net = load(models, "preactresnet18", classes=10, width=8)
-shuffle = torch.Generator().manual_seed(seed)
-fit(net, Batches(train, 50, generator=shuffle), load(methods, "vanilla").seed(seed), Recipe(epochs=epochs))
-net.eval()
-x, y = test.normalised()[:200].requires_grad_(), one_hot(test.labels[:200], 10)
-s = normalise(smooth(saliency(torch.autograd.grad(bce(net(x), y), x)[0])))
-x = x.detach()
+net = teaching.short_training(train, epochs, seed).eval()
+x, y = test.normalised()[:200], one_hot(test.labels[:200], 10)
+s = normalise(smooth(teaching.saliency_maps(net, x, y)))
 
 # %% [markdown]
 # ## Moving an image

@@ -36,21 +36,16 @@ from copy import deepcopy
 import matplotlib.pyplot as plt
 import torch
 
-from sagelib import catalog, datasets, methods, models, show
+from sagelib import catalog, datasets, methods, show, teaching
 from sagelib.catalog import load
-from sagelib.data.batches import Batches
 from sagelib.losses import bce, one_hot
 from sagelib.mask import mask
 from sagelib.methods import sage
 from sagelib.rearrange import offsets, shift, total_saliency
 from sagelib.saliency import normalise, saliency, smooth
-from sagelib.train import Recipe, fit
 
 train, test = load(datasets, "shapes", train=train_images)
-torch.manual_seed(seed)
-net = load(models, "preactresnet18", classes=10, width=8)
-shuffle = torch.Generator().manual_seed(seed)
-fit(net, Batches(train, 50, generator=shuffle), load(methods, "vanilla").seed(seed), Recipe(epochs=epochs))
+net = teaching.short_training(train, epochs, seed)
 x, y = train.normalised()[:50], one_hot(train.labels[:50], 10)
 
 # %% [markdown]

@@ -40,21 +40,16 @@ import time
 import torch
 from IPython.display import display
 
-from sagelib import catalog, datasets, methods, models, show
-from sagelib.data.batches import Batches
+from sagelib import catalog, datasets, methods, models, show, teaching
 from sagelib.losses import cross_entropy, one_hot
 from sagelib.methods import comixup, cutmix, guidedmixup, manifold_mixup, mixup, puzzlemix, sage, saliencymix
 from sagelib.rearrange import offsets
 from sagelib.saliency import saliency, smooth
 from sagelib.solvers.min_cut import energy, min_cut
-from sagelib.train import Recipe, fit
 
 train, test = catalog.load(datasets, dataset, root=root or None)
 train = train.subset(train_images)
-torch.manual_seed(seed)
-net = catalog.load(models, "preactresnet18", classes=10, width=8)
-shuffle = torch.Generator().manual_seed(seed)
-fit(net, Batches(train, 50, generator=shuffle), catalog.load(methods, "vanilla").seed(seed), Recipe(epochs=epochs))
+net = teaching.short_training(train, epochs, seed)
 sample = train[torch.randperm(len(train), generator=torch.Generator().manual_seed(3))[:100]]
 x, y, pixels = sample.normalised(), one_hot(sample.labels, 10), sample.images
 

@@ -38,26 +38,20 @@ import matplotlib.pyplot as plt
 import torch
 from IPython.display import display
 
-from sagelib import catalog, datasets, methods, models, search, show
+from sagelib import catalog, datasets, search, show, teaching
 from sagelib.bench import records, timing
-from sagelib.data.batches import Batches
-from sagelib.losses import bce, one_hot
+from sagelib.losses import one_hot
 from sagelib.mask import mask
 from sagelib.rearrange import offsets, shift, total_saliency
-from sagelib.saliency import normalise, saliency, smooth
-from sagelib.train import Recipe, fit
+from sagelib.saliency import normalise, smooth
 
 # %%
 train, test = catalog.load(datasets, dataset, root=root or None)
 train = train.subset(min(train_images, len(train)))
-torch.manual_seed(seed)
-net = catalog.load(models, "preactresnet18", classes=len(train.classes), width=8)
-shuffle = torch.Generator().manual_seed(seed)
-fit(net, Batches(train, 50, generator=shuffle), catalog.load(methods, "vanilla").seed(seed), Recipe(epochs=epochs))
-net.eval()
-x = test.subset(2 * pairs).normalised().requires_grad_()
+net = teaching.short_training(train, epochs, seed).eval()
+x = test.subset(2 * pairs).normalised()
 y = one_hot(test.subset(2 * pairs).labels, len(train.classes))
-maps = normalise(smooth(saliency(torch.autograd.grad(bce(net(x), y), x)[0])))
+maps = normalise(smooth(teaching.saliency_maps(net, x, y)))
 first_maps, second_maps = maps[:pairs], maps[pairs:]
 a, b = 0.3 * first_maps, 0.7 * second_maps
 h, w = a.shape[2:]

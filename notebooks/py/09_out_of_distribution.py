@@ -40,14 +40,13 @@ import torch
 import torch.nn.functional as F
 from IPython.display import display
 
-from sagelib import catalog, datasets, methods, models, show
+from sagelib import catalog, datasets, show, teaching
 from sagelib.bench import records, summary
 from sagelib.bench.quantities import ACCURACY, BUDGET, perturbed
 from sagelib.bench.statistics import Family, difference
 from sagelib.data.batches import Batches
 from sagelib.evaluate import calibration, corruptions, robustness
 from sagelib.evaluate.robustness import CONVENTIONS, PERTURBATIONS, AttackSpace, Convention
-from sagelib.train import Recipe, fit
 
 # %% [markdown]
 # Two small networks, trained on the built-in shapes, are enough to see every definition at work. One is trained without
@@ -55,13 +54,7 @@ from sagelib.train import Recipe, fit
 
 # %%
 train, test = catalog.load(datasets, "shapes", train=train_images)
-nets = {}
-for name in ("vanilla", "sage"):
-    torch.manual_seed(seed)
-    nets[name] = catalog.load(models, "preactresnet18", classes=10, width=8)
-    shuffled = Batches(train, 50, generator=torch.Generator().manual_seed(seed))
-    fit(nets[name], shuffled, catalog.load(methods, name).seed(seed), Recipe(epochs=epochs))
-    nets[name].eval()
+nets = {name: teaching.short_training(train, epochs, seed, name).eval() for name in ("vanilla", "sage")}
 net = nets["vanilla"]
 pixels, y = test.images.float() / 255, test.labels
 seen = AttackSpace(net, test.mean, test.std, Convention("pixels", clamp=True))

@@ -45,14 +45,12 @@ import torch
 from IPython.display import display
 from scipy import stats
 
-from sagelib import catalog, datasets, methods, models, show
+from sagelib import catalog, datasets, methods, show, teaching
 from sagelib.bench import records, scorecard, summary
-from sagelib.data.batches import Batches
-from sagelib.losses import bce, one_hot
+from sagelib.losses import one_hot
 from sagelib.methods import sage
 from sagelib.rearrange import offsets, shift, total_saliency
-from sagelib.saliency import saliency, smooth
-from sagelib.train import Recipe, fit
+from sagelib.saliency import smooth
 
 DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 TABLES = {number: records.reported(number) for number in (3, 7)}
@@ -68,13 +66,9 @@ CELLS = scorecard.cells(TABLES, tuned)
 
 # %%
 train, test = catalog.load(datasets, "shapes", train=train_images)
-torch.manual_seed(seed)
-net = catalog.load(models, "preactresnet18", classes=10, width=8)
-shuffled = Batches(train, 50, generator=torch.Generator().manual_seed(seed))
-fit(net, shuffled, catalog.load(methods, "vanilla").seed(seed), Recipe(epochs=epochs))
+net = teaching.short_training(train, epochs, seed)
 x, y = test.normalised()[:100], one_hot(test.labels[:100], 10)
-z = x.clone().requires_grad_()
-s = smooth(saliency(torch.autograd.grad(bce(deepcopy(net).train()(z), y), z)[0]))
+s = smooth(teaching.saliency_maps(net, x, y))
 all_shifts, no_shift = offsets(32, 32), torch.zeros(1, 2, dtype=torch.long)
 
 # %% [markdown]

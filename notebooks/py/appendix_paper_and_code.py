@@ -40,9 +40,8 @@ import torch.nn.functional as F
 import yaml
 from IPython.display import display
 
-from sagelib import catalog, datasets, methods, models, show
+from sagelib import catalog, datasets, methods, models, show, teaching
 from sagelib.bench import records
-from sagelib.data.batches import Batches
 from sagelib.evaluate import robustness
 from sagelib.evaluate.fewshot import Episodes
 from sagelib.losses import bce, cross_entropy, one_hot
@@ -51,7 +50,6 @@ from sagelib.rearrange import offsets
 from sagelib.saliency import normalise, saliency, smooth
 from sagelib.solvers import assignment
 from sagelib.solvers.min_cut import energy, min_cut
-from sagelib.train import Recipe, fit
 
 listed = yaml.safe_load((records.REPORTED.parent / "disagreements.yml").read_text())
 
@@ -93,10 +91,7 @@ for entry in listed:
 
 # %%
 train, test = catalog.load(datasets, "shapes")
-torch.manual_seed(seed)
-net = catalog.load(models, "preactresnet18", classes=10, width=8)
-shuffle = torch.Generator().manual_seed(seed)
-fit(net, Batches(train, 50, generator=shuffle), catalog.load(methods, "vanilla").seed(seed), Recipe(epochs=epochs))
+net = teaching.short_training(train, epochs, seed)
 x, y = train.normalised()[:100], one_hot(train.labels[:100], 10)
 z = x.clone().requires_grad_()
 grad, = torch.autograd.grad(bce(deepcopy(net).train()(z), y), z)

@@ -32,26 +32,20 @@ lam = 0.4
 # %% tags=["hide-cell"]
 import base64
 import json
-from copy import deepcopy
 
 import torch
 from IPython.display import HTML
 
-from sagelib import catalog, datasets, methods, models, show
-from sagelib.data.batches import Batches
-from sagelib.losses import bce, one_hot
+from sagelib import catalog, datasets, show, teaching
+from sagelib.losses import one_hot
 from sagelib.methods import sage
 from sagelib.rearrange import best_offset, offsets, total_saliency
-from sagelib.saliency import saliency, smooth
-from sagelib.train import Recipe, fit
+from sagelib.saliency import smooth
 
 train, test = catalog.load(datasets, "shapes", train=train_images)
-torch.manual_seed(seed)
-net = catalog.load(models, "preactresnet18", classes=10, width=8)
-fit(net, Batches(train, 50, generator=torch.Generator().manual_seed(seed)), catalog.load(methods, "vanilla").seed(seed), Recipe(epochs=epochs))
+net = teaching.short_training(train, epochs, seed)
 x, y = test.normalised()[:100], one_hot(test.labels[:100], 10)
-z = x.clone().requires_grad_()
-maps = saliency(torch.autograd.grad(bce(deepcopy(net).train()(z), y), z)[0])
+maps = teaching.saliency_maps(net, x, y)
 chosen = [int((test.labels[:100] == k).nonzero()[0, 0]) for k in range(10)]  # one image of each class
 
 # %% tags=["hide-input"]

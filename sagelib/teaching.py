@@ -1,0 +1,30 @@
+"""The short training that several chapters start from, and the saliency maps of its network. Chapter 2 shows both."""
+from copy import deepcopy
+
+import torch
+
+from . import methods, models
+from .catalog import load
+from .data.batches import Batches
+from .losses import bce
+from .saliency import saliency
+from .train import Recipe, fit
+
+
+def short_training(train, epochs, seed=0, method="vanilla"):
+    """A PreActResNet18 of width 8, trained on a small `Dataset` for some epochs with batches of 50."""
+    torch.manual_seed(seed)
+    net = load(models, "preactresnet18", classes=len(train.classes), width=8)
+    draws = torch.Generator().manual_seed(seed)
+    fit(net, Batches(train, 50, generator=draws), load(methods, method).seed(seed), Recipe(epochs=epochs))
+    return net
+
+
+def saliency_maps(net, x, y):
+    """Equation 1 for images x (B, C, H, W) and labels y (B, K): (B, 1, H, W).
+
+    The network is in the mode that it is in; a copy is run, so that training mode updates nothing.
+    """
+    z = x.detach().clone().requires_grad_()
+    grad, = torch.autograd.grad(bce(deepcopy(net)(z), y), z)
+    return saliency(grad)
