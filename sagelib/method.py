@@ -29,7 +29,7 @@ class Mixed:
     tau: torch.Tensor | None = None    # (B, 2): how far the partner was moved, rows and columns
     share: torch.Tensor | None = None  # (B,): weight of the image's own label
     pair: torch.Tensor | None = None   # (B,): image i was mixed with image pair[i]
-    saliency: torch.Tensor | None = None  # (B, 1, H, W): the maps that decided it, before any blur
+    saliency: torch.Tensor | None = None  # (B, 1, H, W): the maps that decided it before any blur, up to a factor
 
 
 def number(default, low, high):
@@ -72,15 +72,19 @@ class Method:
     cpu_rng: random.Random | None = dataclasses.field(default=None, init=False, repr=False)  # draws that decide shapes
 
     def __post_init__(self):
+        if any(isinstance(value, dataclasses.Field) for value in vars(type(self)).values()):
+            raise TypeError(f"{type(self).__name__} has options and is no dataclass: write @dataclass(kw_only=True) "
+                            "above the class")
         self.check_options()
         self._made = True
 
     def __setattr__(self, name, value):
         rule = self.__dataclass_fields__.get(name)
         if rule is None:
-            if not hasattr(type(self), name):  # what a subclass keeps between steps is declared in its body
+            if not hasattr(type(self), name):
                 raise AttributeError(f"{type(self).__name__} has no option {name!r}; it has: "
-                                     f"{', '.join(option_names(self))}")
+                                     f"{', '.join(option_names(self))}. What a method keeps between steps is "
+                                     "declared in its class body")
             return super().__setattr__(name, value)
         if isinstance(value, numbers.Real) and type(value) not in (bool, int, float):  # such as NumPy's
             value = int(value) if isinstance(value, numbers.Integral) else float(value)
@@ -103,13 +107,14 @@ class Method:
         return self
 
     def options(self):
-        """The options, name -> value, as records keep them: the criterion under the name `loss`."""
+        """The options, name -> value, as records keep them: the criterion by its name, and under `loss`."""
         found = {k: list(v) if isinstance(v := getattr(self, k), tuple) else v for k in option_names(self)}
-        return {"loss": found.pop("criterion"), **found}
+        criterion = found.pop("criterion")
+        return {"loss": criterion if isinstance(criterion, str) else _name(criterion), **found}
 
     def mix(self, x, y, net=None):
         """Images (B, C, H, W) and soft labels (B, K) -> Mixed; nothing else changes, inputs and network included."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no mix(x, y, net)")
 
     def loss(self, net, x, y, scaler=None):
         """The loss of one training step, a scalar: `.backward()` of it is the caller's.
@@ -122,6 +127,7 @@ class Method:
 
     def loss_of(self, out, y):
         """The criterion of what the network gave for soft labels y (B, K), a scalar, in float32."""
+        check_labels(y)
         found = (LOSSES.get(self.criterion) or self.criterion)(logits_of(out, y.shape[1]), y)
         if found.ndim:
             raise ValueError(f"the loss function gave {tuple(found.shape)}; it must give a scalar, as with "
@@ -217,6 +223,9 @@ class SaliencyGuided(Method):
         """What `net` looks at in each image, or `saliency_fn`: maps (B, 1, H, W); every .grad stays as it was."""
         if self.saliency_fn is not None:
             return checked_maps(self.saliency_fn, x)
+        if net is None:
+            raise ValueError(f"{type(self).__name__} looks through the network: give it, mix(x, y, net)")
+        check_labels(y)
         with self.saliency_pass_mode(net, training):
             return self.saliency_from_grad(input_gradient(net, x, lambda out: self.saliency_loss(out, y)))
 
@@ -230,6 +239,19 @@ class SaliencyGuided(Method):
 def option_names(method):
     """The names of a method's options, which its constructor takes."""
     return [f.name for f in dataclasses.fields(method) if f.name not in ("generator", "cpu_rng")]
+
+
+def check_labels(y):
+    """One clear error for labels that are not soft."""
+    if y.ndim != 2 or not y.is_floating_point():
+        raise ValueError(f"labels must be soft, floats of shape (B, K), not {y.dtype} {tuple(y.shape)}; "
+                         "one_hot(labels, classes) makes them")
+
+
+def _name(function):
+    """A function's name, or that of an object's class, with its module."""
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def checked_maps(saliency_fn, x):
@@ -297,6 +319,8 @@ def scalar(value, device, dtype=torch.float32):
 
 def _check_field(owner, f, value):
     rule = f.metadata
+    if f.name == "generator" and not (value is None or isinstance(value, torch.Generator)):
+        raise ValueError(f"{owner}: generator is {value!r}; it must be a torch.Generator, or None; seed(7) makes one")
     if rule.get("functions") and callable(value):
         if isinstance(value, type):
             raise ValueError(f"{owner}: {f.name} is the class {value.__name__}; give an instance: {value.__name__}()")

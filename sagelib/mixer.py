@@ -20,10 +20,11 @@ from .method import Method, option_names, readable
 from .methods import comixup, cutmix, manifold_mixup, mixup, puzzlemix, sage, saliencymix
 
 OWN = {  # what a Mixer itself is told: which values are allowed, and how that is said
-    "num_classes": (lambda v: isinstance(v, numbers.Integral) and v >= 1, "a whole number, at least 1"),
+    "num_classes": (lambda v: isinstance(v, numbers.Integral) and v is not True and v >= 1,
+                    "a whole number, at least 1"),
     "label_smoothing": (lambda v: isinstance(v, numbers.Real) and 0 <= v < 1, "a number, at least 0 and below 1"),
     "prob": (lambda v: isinstance(v, numbers.Real) and 0 <= v <= 1, "a number from 0 to 1"),
-    "seed": (lambda v: v is None or (isinstance(v, numbers.Integral) and 0 <= v < 2**63),
+    "seed": (lambda v: v is None or (isinstance(v, numbers.Integral) and v is not True and 0 <= v < 2**63),
              "a whole number from 0 to 2**63 - 1, or None"),
     "saliency": (lambda v: v is None or callable(v), "a function of the images, or None"),
     "enabled": (lambda v: isinstance(v, bool), "True or False"),
@@ -34,9 +35,11 @@ class Mixer:
     """A mixing method for a loop of one's own.
 
     method: such as `CutMix(alpha=0.5)` of `sagelib.methods.cutmix`. num_classes: of the labels; 1 for a network with
-    one logit for two classes, whose targets are 0 and 1 and whose labels (B, 1) are the probability of class 1.
+    one logit for two classes, whose targets are 0 and 1 and whose labels (B, 1) are the probability of class 1. The
+    method's criterion is the loss: "bce" unless told, where `SAGE(10)` and its sisters take cross-entropy.
     label_smoothing: of class indices, in [0, 1). prob: share of the batches that are mixed. saliency: a function of the
-    images (B, C, H, W) that gives maps (B, H, W) or (B, 1, H, W), at least 0, which take the place of the network's.
+    images (B, C, H, W) that gives maps (B, H, W) or (B, 1, H, W), at least 0, which take the place of the network's
+    maps: a call then needs no network, and `loss` still trains on the clean batch where the method reuses it.
     seed: draw from generators of its own, on the images' device, instead of PyTorch's; on several processes give each
     its own seed. A value out of range is a ValueError that says what is allowed, also when it is set later. The
     method's options are read and changed on `method`: `mix.method.u = 0.5`.
@@ -50,9 +53,11 @@ class Mixer:
     def __init__(self, method, num_classes, *, label_smoothing=0.0, prob=1.0, saliency=None, seed=None):
         if not isinstance(method, Method):
             raise ValueError(f"method is {method!r}; give a method itself, such as catalog.load(methods, 'cutmix')")
-        self.__dict__.update(method=copy.copy(method), model=None)
+        self.__dict__.update(method=_copied(method), model=None)
         self.num_classes, self.label_smoothing, self.prob = num_classes, label_smoothing, prob
-        self.saliency, self.seed, self.enabled = saliency, seed, True
+        self.seed, self.enabled = seed, True
+        if saliency is not None:
+            self.saliency = saliency
         self._passed = False  # whether the network has been used without an error
         self._drawn_in = 0  # the process, by its worker's seed, that the generators were made in
         self.method.last = None
@@ -76,13 +81,16 @@ class Mixer:
             if name == "seed" and name in self.__dict__:
                 self.method.generator = self.method.cpu_rng = None  # the next batch makes new ones
             value = int(value) if name in ("num_classes", "seed") and value is not None else value
-        elif name not in ("method", "model") and not name.startswith("_"):
+        elif name in ("method", "model"):
+            raise AttributeError(f"{name} cannot be replaced: " + ("build another Mixer" if name == "method" else
+                                                                   "call .bind(model)"))
+        elif not name.startswith("_"):
             raise AttributeError(f"a Mixer has no {name!r} that can be set; it has {', '.join(OWN)}; the method's "
                                  f"options are set on its `method`: {', '.join(option_names(self.method))}")
         super().__setattr__(name, value)
 
     def __setstate__(self, state):  # of a copy, which has options of its own
-        self.__dict__.update(state, method=copy.copy(state["method"]))
+        self.__dict__.update(state, method=_copied(state["method"]))
 
     def __repr__(self):
         own = {k: getattr(self, k) for k in ("label_smoothing", "prob", "seed")}
@@ -116,13 +124,13 @@ class Mixer:
         """
         check_network(model, self.prob)
         self.method.attach(model, stages)
-        self.model, self._passed = model, False
+        self.__dict__.update(model=model, _passed=False)
         return self
 
     def unbind(self):
         """Leave the network, as before it is pickled whole: hooks of Manifold Mixup are taken out of it."""
         self.method.detach()
-        self.model = None
+        self.__dict__["model"] = None
 
     def __call__(self, x, target):
         """Images (B, C, H, W), normalised floats, and class indices (B,) or soft labels (B, K) -> images, soft labels.
@@ -235,7 +243,7 @@ def SAGE(num_classes, *, u=0.6, reuse=0.3, fraction=0.01, sigma=1.0, norm="l2", 
 def Mixup(num_classes, *, alpha=1.0, per_image=False, loss="cross_entropy", label_smoothing=0.0, prob=1.0, seed=None):
     """Mixup, as a Mixer: lambda from Beta(alpha, alpha), for the batch or, with per_image, for each image.
 
-    Needs no network. loss as in SAGE; num_classes, label_smoothing, prob, seed: as in Mixer.
+    A call needs no network. loss as in SAGE; num_classes, label_smoothing, prob, seed: as in Mixer.
     """
     method = mixup.Mixup(criterion=loss, alpha=alpha, per_image=per_image)
     return Mixer(method, num_classes, label_smoothing=label_smoothing, prob=prob, seed=seed)
@@ -244,7 +252,7 @@ def Mixup(num_classes, *, alpha=1.0, per_image=False, loss="cross_entropy", labe
 def CutMix(num_classes, *, alpha=1.0, per_image=False, loss="cross_entropy", label_smoothing=0.0, prob=1.0, seed=None):
     """CutMix, as a Mixer: a box of area 1 - lambda, lambda from Beta(alpha, alpha); per_image: one for each image.
 
-    Needs no network. loss as in SAGE; num_classes, label_smoothing, prob, seed: as in Mixer.
+    A call needs no network. loss as in SAGE; num_classes, label_smoothing, prob, seed: as in Mixer.
     """
     method = cutmix.CutMix(criterion=loss, alpha=alpha, per_image=per_image)
     return Mixer(method, num_classes, label_smoothing=label_smoothing, prob=prob, seed=seed)
@@ -254,7 +262,7 @@ def SaliencyMix(num_classes, *, alpha=1.0, published=False, per_image=False, det
                 loss="cross_entropy", label_smoothing=0.0, prob=0.5, saliency=None, seed=None):
     """SaliencyMix, as a Mixer: a box around the partner's most salient point, or the peak of your own map.
 
-    Needs no network. mean, std: of the normalised images. prob: 0.5 as in its paper. The other options are in
+    A call needs no network. mean, std: of the normalised images. prob: 0.5 as in its paper. The other options are in
     `methods/saliencymix.py`; loss as in SAGE; num_classes, label_smoothing, saliency, seed: as in Mixer.
     """
     method = saliencymix.SaliencyMix(criterion=loss, alpha=alpha, prob=1.0, published=published, per_image=per_image,
@@ -297,6 +305,16 @@ def ManifoldMixup(num_classes, *, alpha=2.0, stages=2, per_image=False, loss="cr
     """
     method = manifold_mixup.ManifoldMixup(criterion=loss, alpha=alpha, stages=stages, per_image=per_image)
     return Mixer(method, num_classes, label_smoothing=label_smoothing, prob=prob, seed=seed)
+
+
+def _copied(method):
+    """A method with options and draws of its own, which go on where the other's are."""
+    method = copy.copy(method)
+    if method.generator is not None:
+        method.generator = method.generator.clone_state()
+    if method.cpu_rng is not None:
+        method.cpu_rng = copy.copy(method.cpu_rng)
+    return method
 
 
 def check_network(model, prob):

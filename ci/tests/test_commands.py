@@ -407,5 +407,7 @@ def test_the_readmes_loop_trains_and_its_other_code_runs(tiny, images):
         before = names["cross_entropy"](net(images[0]), images[1]).item()
         exec(lines, names)
         assert names["cross_entropy"](net(images[0]), images[1]).item() < before and names["mix"].last is not None
+    exec(re.search(r"```python\n(import torch\nfrom sagelib import catalog.*?)```", text, re.S)[1], names := {})
+    assert len(names["curve"]) == 1 and names["curve"][0]["test_accuracy"] > 5
     for call in re.findall(r"`(SAGE\([^`]*\))`", text):
         assert eval(call, {"SAGE": SAGE}).method.criterion == "bce"

@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
-from sagelib import SAGE, CoMixup, ManifoldMixup, Mixup, PuzzleMix, SaliencyMix
+from sagelib import SAGE, CoMixup, ManifoldMixup, Method, Mixer, Mixup, PuzzleMix, SaliencyMix
 from sagelib.losses import one_hot
+from sagelib.method import number
+from sagelib.methods import puzzlemix, sage
 from sagelib.saliency import saliency
 
 LOOK = (SAGE, PuzzleMix, CoMixup)
@@ -298,3 +300,51 @@ def test_what_a_mixer_says_of_itself():
     for kind in (PuzzleMix, Mixup):
         with pytest.raises(AttributeError, match="has no option 'bn'"):
             kind(10).method.bn = "eval"
+
+
+# what a reader with fresh eyes ran into
+
+
+def test_what_a_method_needs_is_said():
+    with pytest.raises(AttributeError, match="What a method keeps between steps is declared in its class body"):
+        Mixup(10).method.count = 0
+
+    class Loose(Method):
+        size: float = number(0.5, 0, 1)
+
+    with pytest.raises(TypeError, match=r"Loose has options and is no dataclass: write @dataclass\(kw_only=True\)"):
+        Loose()
+    with pytest.raises(NotImplementedError, match=r"Method has no mix\(x, y, net\)"):
+        Method().mix(None, None)
+    with pytest.raises(ValueError, match=r"generator is 5; it must be a torch.Generator"):
+        sage.Sage(generator=5)
+
+
+def test_labels_that_are_not_soft_are_named_and_not_the_network(tiny, images):
+    for method in (sage.Sage(), puzzlemix.PuzzleMix()):
+        with pytest.raises(ValueError, match=r"labels must be soft, floats of shape \(B, K\), not torch.int64 \(6,\)"):
+            method.loss(tiny(), *images)
+        with pytest.raises(ValueError, match=r"looks through the network: give it, mix\(x, y, net\)"):
+            method.mix(images[0], one_hot(images[1], 10))
+
+
+def test_a_mixer_keeps_the_methods_maps_and_shares_no_draws(images):
+    method = sage.Sage().seed(5)
+    method.saliency_fn = maps = lambda z: z.abs().mean(1)
+    one, two = Mixer(method, 10), Mixer(method, 10)
+    assert one.saliency is maps
+    first = one(*images)[0]
+    assert torch.equal(two(*images)[0], first) and not torch.equal(one(*images)[0], first)
+    third = copy.copy(two)
+    assert torch.equal(third(*images)[0], two(*images)[0])
+
+
+def test_method_and_model_are_not_replaced(tiny):
+    mix = SAGE(10).bind(tiny())
+    with pytest.raises(AttributeError, match="method cannot be replaced: build another Mixer"):
+        mix.method = sage.Sage()
+    with pytest.raises(AttributeError, match=r"model cannot be replaced: call .bind\(model\)"):
+        mix.model = tiny()
+    for name in ("num_classes", "seed"):
+        with pytest.raises(ValueError, match=f"{name} is True"):
+            setattr(mix, name, True)

@@ -1,6 +1,7 @@
 """The loop: the recipe, one epoch by hand, and runs that are killed, spoilt or cut off."""
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import torch
 from steps import train_step
 from torch.testing import assert_close
 
-from sagelib import methods
+from sagelib import Mixup, methods
 from sagelib.catalog import load, names
 from sagelib.data.batches import Batches
 from sagelib.evaluate import fewshot, robustness, scores
@@ -293,3 +294,44 @@ def test_a_network_is_compiled_once_for_all_seeds(shapes, tiny):
     counters.clear()
     first = one(0)
     assert first > 0 and one(1) == first
+
+
+def test_a_function_as_criterion_and_draws_of_python_go_on_from_a_checkpoint(shapes, tiny, tmp_path):
+    """A loss that cannot be pickled, and a method whose grid Python's own generator draws."""
+    def stop(curve):
+        if len(curve) == 1:
+            raise InterruptedError
+
+    def train(file, on_epoch=None):
+        method = load(methods, "puzzlemix", criterion=lambda z, y: -(y * z.log_softmax(1)).sum(1).mean())
+        curve = fit(tiny(), Batches(shapes[0], 20, generator=seeded()), method, Recipe(epochs=3, lr=0.01), None,
+                    tmp_path / file, on_epoch)
+        return [e["train_loss"] for e in curve]
+
+    torch.manual_seed(0)
+    random.seed(0)
+    whole = train("whole.pt")
+    torch.manual_seed(0)
+    random.seed(0)
+    with pytest.raises(InterruptedError):
+        train("stopped.pt", stop)
+    random.seed(99)  # another process
+    assert train("stopped.pt") == whole
+
+
+def test_a_checkpoint_of_a_seeded_run_is_not_taken_up_without_a_seed(shapes, tiny, tmp_path):
+    run(shapes, tiny, "mixup", checkpoint=tmp_path / "c.pt", epochs=1)
+    with pytest.raises(ValueError, match=r"own for \['batches', 'method'\], this run for \['batches'\]: seed the same"):
+        fit(tiny(), Batches(shapes[0], 16, generator=seeded()), load(methods, "mixup"), Recipe(epochs=1),
+            checkpoint=tmp_path / "c.pt")
+
+
+def test_what_fit_does_not_take_is_one_clear_error(shapes, tiny):
+    batches = Batches(shapes[0], 16, generator=seeded())
+    for given, message in (((shapes[0], load(methods, "mixup")), "batches is a Dataset; it must be Batches"),
+                           ((batches, Mixup(10)), "method is a Mixer; it must be a method of the catalogue"),
+                           ((batches, "sage"), "method is a str; it must be")):
+        with pytest.raises(TypeError, match=message):
+            fit(tiny(), *given, Recipe(epochs=1))
+    with pytest.raises(ValueError, match="epochs is '3'; it must be a whole number"):
+        Recipe(epochs="3")

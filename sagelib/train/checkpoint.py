@@ -1,5 +1,6 @@
 """Checkpoints: all that a run needs to go on as if it had not been stopped, to the same weights and curve."""
 import os
+import random
 
 import torch
 
@@ -12,7 +13,7 @@ def save(run):
              "optimizer": run.optimizer.state_dict()["state"], "scaler": run.scaler.state_dict(),
              "generators": {k: g.get_state() for k, g in run.generators().items()},
              "host": run.method.cpu_rng.getstate() if run.method.cpu_rng else None, "method": run.method.state(),
-             "torch": torch.get_rng_state(),
+             "torch": torch.get_rng_state(), "python": random.getstate(),
              "cuda": torch.cuda.get_rng_state(run.device) if run.device.type == "cuda" else None}
     run.checkpoint.parent.mkdir(parents=True, exist_ok=True)
     part = run.checkpoint.with_name(f"{run.checkpoint.name}.{os.getpid()}.part")
@@ -33,6 +34,10 @@ def restore(run):
         # an option that came after the checkpoint was written stood at its default
         saved["method"] = type(run.method)().options() | saved["method"]
     _same(saved, run.settings(), run.checkpoint)
+    drawn, here = sorted(state["generators"]), sorted(run.generators())
+    if drawn != here:
+        raise ValueError(f"the checkpoint {run.checkpoint} has generators of its own for {drawn or 'nothing'}, this "
+                         f"run for {here or 'nothing'}: seed the same parts as before, or give another checkpoint")
     run.net.load_state_dict(state["net"])
     groups = run.optimizer.state_dict()["param_groups"]
     run.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
@@ -44,6 +49,9 @@ def restore(run):
         run.method.cpu_rng.setstate(state["host"])
     run.method.load_state(state["method"], run.device)
     torch.set_rng_state(state["torch"])
+    if "python" in state:  # older checkpoints have none
+        version, numbers, gauss = state["python"]
+        random.setstate((version, tuple(numbers), gauss))
     if state["cuda"] is not None and run.device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda"], run.device)
     run.curve, run.best = state["curve"], state["best"]

@@ -29,7 +29,7 @@ class Recipe:
     compile: bool = False
 
     def __post_init__(self):
-        if self.epochs < 1 or int(self.epochs) != self.epochs:
+        if not isinstance(self.epochs, int) or self.epochs < 1:
             raise ValueError(f"epochs is {self.epochs!r}; it must be a whole number, at least 1")
         if not self.lr > 0 or not 0 <= self.momentum < 1 or not self.weight_decay >= 0:
             raise ValueError(f"lr must be above 0, momentum in [0, 1), weight_decay at least 0; they are {self.lr}, "

@@ -20,6 +20,11 @@ class Run:
     """
 
     def __init__(self, net, batches, method, recipe, checkpoint=None, graph=True, select=None):
+        if not (hasattr(batches, "order") and hasattr(batches, "take")):
+            raise TypeError(f"batches is a {type(batches).__name__}; it must be Batches of sagelib.data.batches")
+        if not (hasattr(method, "units") and hasattr(method, "options")):
+            raise TypeError(f"method is a {type(method).__name__}; it must be a method of the catalogue, such as "
+                            "catalog.load(methods, 'sage'); a Mixer is for loops of one's own")
         self.net, self.batches, self.method, self.recipe, self.curve = net, batches, method, recipe, []
         self.select, self.best = select, None
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
