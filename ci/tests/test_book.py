@@ -276,6 +276,9 @@ def test_public_things_have_docstrings_and_files_are_short(path):
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
             assert ast.get_docstring(node), node.name
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 40:
+            assert "one function" in ast.get_source_segment(path.read_text(), node), f"{node.name}: why is it so long?"
 
 
 def test_environment_and_project_agree():

@@ -94,7 +94,8 @@ def _possible(cost, apart, weight):
 def _solve(cost, apart, weight, alive):
     """Labels (h, w) of least energy among those alive: dynamic programming over the sites in reading order.
 
-    `table` holds the least cost for each choice of labels at the last w sites, the oldest changing slowest.
+    `table` holds the least cost for each choice of labels at the last w sites, the oldest changing slowest. It is
+    one function since numba compiles it whole, and its arrays change size from site to site.
     """
     h, w, _ = cost.shape
     keep = [np.nonzero(alive[t // w, t % w])[0] for t in range(h * w)]

@@ -42,6 +42,7 @@ def _possible(cost, worth, keep, count, L, H: tl.constexpr, W: tl.constexpr, SIT
 @triton.jit
 def _kernel(cost, apart, worth, wanted, keep, count, table, trail, out, L, CHOICES, H: tl.constexpr, W: tl.constexpr,
             SITES: tl.constexpr, LABELS: tl.constexpr, CHUNK: tl.constexpr):
+    # one function, since a second kernel would have to read the tables from memory again
     p = tl.program_id(0)
     if tl.load(wanted + p) == 0:
         return

@@ -14,6 +14,7 @@ PULSES = 8        # between two exact measurements of the heights
 
 @triton.jit
 def _kernel(slope, down, right, out, H, W, PULSES: tl.constexpr, NODES: tl.constexpr, BIG: tl.constexpr):
+    # one function, since flows and heights stay in registers from pulse to pulse
     SITES, FAR = H * W, 2 * H * W + 1
     node, way = tl.arange(0, NODES)[None, :], tl.arange(0, 16)[:, None]
     level, i, j = node // SITES, node % SITES // W, node % W
