@@ -92,8 +92,8 @@ def test_records_of_another_size_have_a_column_of_their_own(monkeypatch):
     every = [r for r in records.every(records.RESULTS) if r["parameters"]["width"] == 16]
     laptop = [r for r in every if r["parameters"]["epochs"] == 30]
     whole = dict(width=0, epochs=300, train_images=0, channels_last=False)
-    paper = [{**r, "parameters": {**r["parameters"], **whole}, "final": {"accuracy": 90 + r["seed"]}}
-             for r in laptop if r["method"]["name"] == "sage"]
+    paper = [{**r, "parameters": {**r["parameters"], **whole}, "final": {"accuracy": 90 + seed}}
+             for r in laptop if r["method"]["name"] == "sage" and (seed := r["seed"]) < 2]
     monkeypatch.setattr(opening, "published_by", lambda *asked: [*laptop, *paper])
     *_, head, vanilla, sage = opening.result(PLANS / "table_1.yml")
     assert re.split(r" {2,}", head.strip()) == ["the paper", "ours, paper", "ours, laptop"]
@@ -117,10 +117,10 @@ def test_the_times_are_those_of_a_dry_run(capsys, tmp_path):
     total = dict(zip(re.search(r"hours on (.*)", said)[1].split(" | "),
                      re.search(r"(.*)  in all", said)[1].split(), strict=True))
     assert said.startswith("Expected test accuracy") and "95.07" in said and "96.95" in said
-    core = next(float(number) for name, number in total.items() if name.startswith("1 core of"))
     row = next(line for line in opening.cost(PLANS / "table_1.yml", estimate.machines())
                if "laptop" in line)
-    assert hours(re.split(r" {2,}", row.strip())[2]) == pytest.approx(core, rel=0.05)
+    assert hours(re.split(r" {2,}", row.strip())[2]) == pytest.approx(
+        float(total[opening.MACHINES[opening.CORE]]), rel=0.05)
 
 
 def test_durations_have_two_digits_and_a_unit():

@@ -12,9 +12,9 @@ from .worker import published_by
 
 PAPER = "arXiv 2211.00113"
 CORE = "one core of AMD EPYC"
-MACHINES = {  # heading -> the beginning of its name in `estimate.machines`
+MACHINES = {  # heading -> name in `estimate.machines`
     CORE: "1 core of AMD EPYC",
-    "NVIDIA H200": "NVIDIA H200, fp32",
+    "NVIDIA H200": "NVIDIA H200, fp32 (TF32 convolutions)",
     "Tesla T4": "a Tesla T4",
 }
 QUANTITIES = {
@@ -61,8 +61,7 @@ def cost(file, machines):
                 f"Tesla T4 at the sizes paper and short, on {CORE} at laptop and tiny. "
                 f"Runs: {numbers}.")
         return textwrap.wrap(said, 90)
-    known = {head: m for head, name in MACHINES.items() for m in machines
-             if m.name.startswith(name)}
+    known = {head: m for head, name in MACHINES.items() for m in machines if m.name == name}
     rows = [["size", "runs", *known]]
     for size, runs in by_size.items():
         narrow = any(run.parameters.get("width") for run in runs)
