@@ -2,11 +2,10 @@
 
 Prints, without failing, the guarded paragraphs of the executed notebooks under NOTEBOOKS that no
 longer agree with the records (`show.written_for`), and whether the README's count of reproduced
-numbers is out of date; `--save` writes that count anew.
+numbers or the comment that opens a plan is out of date; `--save` writes these anew.
 """
 
 import argparse
-import os
 import re
 import textwrap
 from pathlib import Path
@@ -14,7 +13,8 @@ from pathlib import Path
 import nbformat
 
 from sagelib import show
-from sagelib.bench import scorecard
+from sagelib.bench import files, scorecard
+from sagelib.bench.sweep import opening
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 BLOCK = re.compile(r"(<!-- progress -->\n).*?(\n<!-- /progress -->)", re.S)
@@ -22,19 +22,26 @@ BLOCK = re.compile(r"(<!-- progress -->\n).*?(\n<!-- /progress -->)", re.S)
 
 def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    options.add_argument("--save", action="store_true", help="write the README's count anew")
+    options.add_argument("--save", action="store_true", help="write the README's count and the plans' openings anew")
     options.add_argument("notebooks", type=Path)
     asked = options.parse_args()
     for line in paragraphs(asked.notebooks):
         print(f"to rewrite: {line}")
-    text = README.read_text()
-    new = counted(text, scorecard.progress_text(scorecard.book()))
-    if new != text and asked.save:
-        part = README.with_suffix(".part")
-        part.write_text(new)
-        os.replace(part, README)
-    elif new != text:
-        print("to update: the README's count of reproduced numbers (`ci/book --save` does it)")
+    for file, new in renewed():
+        if asked.save:
+            files.replace(file, new)
+        else:
+            print(f"to update: {file.relative_to(README.parent)} (`ci/book --save` does it)")
+
+
+def renewed():
+    """(file, its new text) of the README and the plans that are not as the records have it."""
+    progress = scorecard.progress_text(scorecard.book())
+    written = {README: lambda file, text: counted(text, progress)}
+    for file, write in {**written, **dict.fromkeys(opening.book(), opening.renewed)}.items():
+        text = file.read_text()
+        if (new := write(file, text)) != text:
+            yield file, new
 
 
 def paragraphs(folder):

@@ -66,6 +66,9 @@ def test_every_plan_of_the_book_reads_at_every_size():
     (("method:", "batch: many, method:"), "batch is 'many'; it must be a whole number"),
     (("method:", "more_seeds: [[1]], method:"), r"more_seeds is not for a plan: write seed: \[0, 1\]"),
     (("method:", "results: here, method:"), "results is not for a plan: the sweep gives it"),
+    (("cells:", "expect: {table: 1, labels: [sage]}\ncells:"), "expect: the entry 'row' is missing"),
+    (("cells:", "expect: {labels: sage}\ncells:"), "expect: labels is 'sage'; it must be a list"),
+    (("cells:", "expect: {table: 9, row: a, labels: [b]}\ncells:"), "the paper has Tables 1 to 7"),
 ])
 def test_a_plan_that_is_wrong_is_one_clear_error(change, message, plan):
     with pytest.raises(ValueError, match=message) as caught:

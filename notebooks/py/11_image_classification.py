@@ -527,7 +527,9 @@ show.table(["data, network", "SAGE minus", "lead, reported", "decided if s is be
 # Which runs does the table need? A plan says so in a few lines. The sweep combines the lists: every
 # combination, with every seed. A *size* says how much of the plan to run. `paper` is appendix B,
 # with 300 epochs and three seeds. `short` is a tenth of the epochs and one seed. `laptop` is a
-# narrow network on 10,000 images of CIFAR-10. The caption says what the estimate of hours rests on.
+# narrow network on 10,000 images of CIFAR-10. `expect` names the numbers that the runs should come to.
+# The file opens with a comment, not shown here, that has these numbers, the commands and the hours on
+# several machines. The caption says what the estimate of hours rests on.
 
 # %% tags=["records", "nbval-ignore-output"]
 plan = plans.PLANS / "table_1.yml"
@@ -537,7 +539,8 @@ assert wanted == {(*place, m) for place in reported for m in METHODS}
 assert len(sizes["paper"]) == 3 * len(wanted)
 rates = {m: learning_rate("cifar10", m) for m in METHODS}  # the paper's appendix B
 assert rates.pop("comixup") == 0.12 and set(rates.values()) == {0.2}
-display(show.Markdown(f"```yaml\n{plan.read_text()}```"))
+lines = [line for line in plan.read_text().splitlines() if not line.startswith("#")]
+display(show.Markdown("\n".join(["```yaml", *lines, "```"])))
 basis = " ".join(inspect.getdoc(sweep.hours).split("\n\n")[0].split())
 show.table(["size", "runs", "seeds", "epochs", "hours, estimated"], [
     [size, len(cells), len({c.parameters["seed"] for c in cells}), cells[0].parameters["epochs"],

@@ -83,11 +83,7 @@ class Book:
 
 def book(results=records.RESULTS, convention="pixels, clamped"):
     """The Book of the records under `results`; `convention` is that of the budgets in Tables 4 and 5."""
-    networks = "preactresnet18"
-    tuned = {data: catalog.settings(methods, "sage", "paper", data, networks) for data in ("cifar10", "cifar100")}
-    here = cells({k: records.reported(k) for k in range(1, 8)}, tuned)
-    numbers = {"accuracy": quantities.ACCURACY, "few-shot accuracy": quantities.few_shot(),
-               **{n: quantities.perturbed(n, convention) for n in (*quantities.PERTURBATIONS, "mean")}}
+    here, numbers = printed(), quantities_by_name(convention)
     every = [*records.every(results), *records.every(results, "few_shot")]
     timed, clock, machine = records.timings(results, "step_time"), {}, {}
     for model in sorted({c.model for c in here if c.table == 6}):
@@ -97,6 +93,19 @@ def book(results=records.RESULTS, convention="pixels, clamped"):
                 clock[model, name] = [r["low"], r["median"], r["high"]]
     wide = with_means(here)
     return Book(here, wide, runs(wide, every, numbers), numbers, clock, machine)
+
+
+def printed():
+    """`cells` of the paper's seven tables as the repository holds them."""
+    data_sets = ("cifar10", "cifar100")
+    tuned = {d: catalog.settings(methods, "sage", "paper", d, "preactresnet18") for d in data_sets}
+    return cells({k: records.reported(k) for k in range(1, 8)}, tuned)
+
+
+def quantities_by_name(convention="pixels, clamped"):
+    """The quantity of each name in a Cell, but for "hours"; `convention` as for `book`."""
+    perturbed = {n: quantities.perturbed(n, convention) for n in (*quantities.PERTURBATIONS, "mean")}
+    return {"accuracy": quantities.ACCURACY, "few-shot accuracy": quantities.few_shot(), **perturbed}
 
 
 def runs(cells, records, quantities):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ...machine import cores
 from .. import records
-from . import plans
+from . import opening, plans
 from .estimate import hours as hours
 from .estimate import table
 from .local import run_local
@@ -132,11 +132,13 @@ def main(words=None):
 
 
 def show(plan, size, results, only, out):
-    """What would run, with estimated hours."""
+    """The result to expect by the plan and the book's records, and what would run, with estimated hours."""
     title, cells = chosen(plan, size, only)
     left = remaining(cells, results, out)
     what = ["an earlier attempt finished: it is published" if why == TRAIN and unpublished(cell, out) else why
             for cell, why in left]
+    if expected := opening.result(plan):
+        print(*expected, "", sep="\n")
     print(f"{title}, size {size}: {len(left)} of {len(cells)} cells are to run")
     if left:
         print(*table([cell for cell, _ in left], ["" if why == TRAIN else f"  ({why})" for why in what]), sep="\n")

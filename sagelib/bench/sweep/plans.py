@@ -87,12 +87,12 @@ def read(file, size):
     Each cell runs with every seed of the size, one that names a `seed` with that one.
     """
     plan = _yaml(file)
-    _known(plan, {"title", "notebook", "then", "cells", "sizes"}, {"title", "notebook", "cells"}, file)
-    beside = Path(file).with_name("sizes.yml")
-    sizes = _yaml(beside if beside.exists() else PLANS / "sizes.yml")
-    if size not in sizes:
-        raise ValueError(f"unknown size {size!r}; known: {', '.join(sizes)}")
-    how = {**sizes[size], **plan.get("sizes", {}).get(size, {})}
+    known = {"title", "notebook", "then", "expect", "cells", "sizes"}
+    _known(plan, known, {"title", "notebook", "cells"}, file)
+    _checked_expect(plan.get("expect"), file)
+    if size not in sizes(file):
+        raise ValueError(f"unknown size {size!r}; known: {', '.join(sizes(file))}")
+    how = {**sizes(file)[size], **plan.get("sizes", {}).get(size, {})}
     _known(how, {"seeds", "parameters", "only", "instead", "then"}, {"seeds", "parameters"}, f"size {size}")
     _known(how["parameters"], set(defaults(plan["notebook"])), set(), f"size {size}")
     then, asked = plan.get("then"), how.get("then", {}) if "then" in plan else {}
@@ -103,6 +103,32 @@ def read(file, size):
     for cell in cells:
         _checked(cell, file)
     return plan["title"], list({cell.name: cell for cell in cells}.values())
+
+
+def sizes(file):
+    """The sizes that a plan can be read at, from sizes.yml beside it or else from the book's."""
+    beside = Path(file).with_name("sizes.yml")
+    return _yaml(beside if beside.exists() else PLANS / "sizes.yml")
+
+
+def expected(file):
+    """Which numbers the runs of a plan should come to, its entry `expect`; None without it.
+
+    A dict of `table` and `row` of the paper and `labels` in that row, as `scorecard.cells` names
+    them; or of `labels` alone, which then are methods that the paper has no numbers for.
+    """
+    return _yaml(file).get("expect")
+
+
+def _checked_expect(expect, file):
+    if expect is None:
+        return
+    where, table = f"{file}, expect", isinstance(expect, dict) and "table" in expect
+    _known(expect, {"table", "row", "labels"}, {"labels", *(("row",) if table else ())}, where)
+    if table and expect["table"] not in range(1, 8):
+        raise ValueError(f"{where}: table is {expect['table']!r}; the paper has Tables 1 to 7")
+    if not isinstance(expect["labels"], list) or not expect["labels"]:
+        raise ValueError(f"{where}: labels is {expect['labels']!r}; it must be a list of names")
 
 
 def _checked(cell, file):

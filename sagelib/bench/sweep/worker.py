@@ -60,9 +60,9 @@ def attempt(folder):
     folder = Path(folder)
     asked = json.loads((folder / "attempt.json").read_text())
     cell, results, out = RunSpec(**asked["cell"]), Path(asked["results"]), asked["out"]
-    what, record = _left(cell, _published(cell.notebook, results), out)
+    what, record = _left(cell, published_by(cell.notebook, results), out)
     if what == TRAIN and recover(cell, out, results):
-        what, record = _left(cell, _published(cell.notebook, results), out)
+        what, record = _left(cell, published_by(cell.notebook, results), out)
     if what in (TRAIN, RETRAIN):
         made = _train(cell, folder, asked, record)
         record = records.read(publish(made, results)) if what == TRAIN else record
@@ -107,7 +107,7 @@ def _common(asked):
 def remaining(cells, results, out):
     """The cells that are not done, each with what is left to do: TRAIN, RETRAIN or EVALUATE."""
     every = {
-        notebook: _published(notebook, results) for notebook in {cell.notebook for cell in cells}
+        notebook: published_by(notebook, results) for notebook in {cell.notebook for cell in cells}
     }
     found = [(cell, _left(cell, every[cell.notebook], out)[0]) for cell in cells]
     return [(cell, what) for cell, what in found if what]
@@ -131,7 +131,7 @@ def _left(cell, every, out):
     return None if evaluated else EVALUATE if weights else RETRAIN, record
 
 
-def _published(notebook, results):
+def published_by(notebook, results):
     """All records under `results` that runs of a notebook may have left."""
     if notebook not in ("train", "few_shot"):
         return records.timings(results, notebook)
