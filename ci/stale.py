@@ -6,14 +6,13 @@ numbers is out of date; `--save` writes that count anew.
 """
 
 import argparse
-import os
 import re
 import textwrap
 from pathlib import Path
 
 import nbformat
 
-from sagelib import show
+from sagelib import files, show
 from sagelib.bench import scorecard
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -30,9 +29,7 @@ def main():
     text = README.read_text()
     new = counted(text, scorecard.progress_text(scorecard.book()))
     if new != text and asked.save:
-        part = README.with_suffix(".part")
-        part.write_text(new)
-        os.replace(part, README)
+        files.replace(README, new)
     elif new != text:
         print("to update: the README's count of reproduced numbers (`ci/book --save` does it)")
 

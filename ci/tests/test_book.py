@@ -215,20 +215,20 @@ def test_pages_are_written_from_whatever_files_there_are(pages, tmp_path):
 
 ALLOWED = {  # who may import whom inside sagelib; a name stands for the file or the folder
     "saliency": set(), "mask": {"saliency"}, "rearrange": {"saliency", "search"}, "search": set(),
-    "modes": set(), "unwrap": set(), "pixels": set(), "machine": set(), "catalog": set(), "show": set(),
+    "modes": set(), "unwrap": set(), "pixels": set(), "machine": set(), "files": set(), "catalog": set(), "show": set(),
     "losses": {"modes", "saliency"}, "stored_grad": {"saliency", "unwrap"},
     "method": {"losses", "modes", "saliency", "stored_grad"}, "solvers": {"saliency"},
     "methods": {"losses", "mask", "method", "modes", "pixels", "rearrange", "saliency", "solvers", "stored_grad",
                 "unwrap"},
     "mixer": {"method", "methods"}, "__init__": {"method", "mixer"},
     "data": {"losses", "pixels"}, "datasets": {"data", "machine"}, "models": set(),
-    "evaluate": {"data", "modes", "pixels", "stored_grad"}, "train": {"evaluate"},
-    "bench": {"catalog", "datasets", "evaluate", "machine", "methods", "models", "modes"},
+    "evaluate": {"data", "modes", "pixels", "stored_grad"}, "train": {"evaluate", "files"},
+    "bench": {"catalog", "datasets", "evaluate", "files", "machine", "methods", "models", "modes"},
 }
 BENCH = {  # and inside bench
-    "__init__": set(), "paths": set(), "files": set(), "schema": set(), "provenance": set(), "paper_recipe": set(),
+    "__init__": set(), "paths": set(), "schema": set(), "provenance": set(), "paper_recipe": set(),
     "statistics": set(), "weights": set(), "parameters": {"paper_recipe"}, "timing": {"paper_recipe"},
-    "records": {"files", "paper_recipe", "paths", "provenance", "schema"}, "quantities": {"records", "statistics"},
+    "records": {"paper_recipe", "paths", "provenance", "schema"}, "quantities": {"records", "statistics"},
     "summary": {"quantities", "statistics"},
     "scorecard": {"quantities", "records", "statistics", "summary", "timing"},
     "sweep": {"parameters", "paths", "records", "timing"},
@@ -257,6 +257,24 @@ def test_imports_run_one_way_and_the_core_needs_torch_alone(path):
     top = {(n.module or "") if isinstance(n, ast.ImportFrom) else n.names[0].name
            for n in tree.body if isinstance(n, (ast.Import, ast.ImportFrom))}
     assert not {t.split(".")[0] for t in top} & heavy
+
+
+ONCE = {  # pattern -> the files of sagelib and ci that may have it, and second copies that it finds
+    r"os\.(replace|rename|link)\(|\.(replace|rename)\([^,()]+\)": (
+        {"sagelib/files.py", "ci/environment.py"},  # the latter: whole folders, where no sagelib is yet
+        ["os.replace(part, path)", "part.rename(target)", "Path(part).replace(target)"]),
+    r"\.training = |\.eval\(\)": (
+        {"sagelib/modes.py", "sagelib/evaluate/autoattack.py"},  # the latter: a module around a function
+        ["net.eval()", "m.training = False"]),
+}
+
+
+@pytest.mark.parametrize("pattern", ONCE)
+def test_a_helper_has_no_second_copy(pattern):
+    places, copies = ONCE[pattern]
+    files = [*(TOP / "sagelib").rglob("*.py"), *(TOP / "ci").glob("*.py")]
+    assert {str(p.relative_to(TOP)) for p in files if re.search(pattern, p.read_text())} == places
+    assert all(re.search(pattern, copy) for copy in copies)
 
 
 @pytest.mark.parametrize("path", sorted(p for p in (TOP / "sagelib/methods").glob("[a-z]*.py")), ids=lambda p: p.stem)
