@@ -214,10 +214,10 @@ def test_pages_are_written_from_whatever_files_there_are(pages, tmp_path):
 
 
 ALLOWED = {  # who may import whom inside sagelib; a name stands for the file or the folder
-    "saliency": set(), "mask": {"saliency"}, "rearrange": {"saliency", "search"}, "search": set(),
+    "saliency": set(), "mask": {"saliency"}, "rearrange": {"saliency", "search"}, "search": {"machine"},
     "modes": set(), "unwrap": set(), "pixels": set(), "machine": set(), "files": set(), "catalog": set(), "show": set(),
     "losses": {"modes", "saliency"}, "stored_grad": {"saliency", "unwrap"},
-    "method": {"losses", "modes", "saliency", "stored_grad"}, "solvers": {"saliency"},
+    "method": {"losses", "modes", "saliency", "stored_grad"}, "solvers": {"machine", "saliency"},
     "methods": {"losses", "mask", "method", "modes", "pixels", "rearrange", "saliency", "solvers", "stored_grad",
                 "unwrap"},
     "mixer": {"method", "methods"}, "__init__": {"method", "mixer"},
@@ -266,6 +266,10 @@ ONCE = {  # pattern -> the files of sagelib and ci that may have it, and second 
     r"\.training = |\.eval\(\)": (
         {"sagelib/modes.py", "sagelib/evaluate/autoattack.py"},  # the latter: a module around a function
         ["net.eval()", "m.training = False"]),
+    r"\b_BatchNorm\b": ({"sagelib/modes.py"}, ["isinstance(m, torch.nn.modules.batchnorm._BatchNorm)"]),
+    r"\b_orig_mod\b|_FabricModule": ({"sagelib/unwrap.py"}, ['getattr(net, "_orig_mod", net)', "net._orig_mod"]),
+    r"(?m)from \.\S* import \w*triton\b|from \.\S*triton import|^ +import triton": (  # machine.triton_kernels alone
+        set(), ["from . import min_cut_triton", "from .triton import search", "try:\n    import triton"]),
 }
 
 
