@@ -222,7 +222,7 @@ ALLOWED = {  # who may import whom inside sagelib; a name stands for the file or
                 "unwrap"},
     "mixer": {"method", "methods"}, "__init__": {"method", "mixer"},
     "data": {"losses", "pixels"}, "datasets": {"data", "machine"}, "models": set(),
-    "evaluate": {"data", "modes", "pixels", "stored_grad"}, "train": {"evaluate", "files"},
+    "evaluate": {"data", "modes", "pixels", "saliency", "stored_grad"}, "train": {"evaluate", "files"},
     "bench": {"catalog", "datasets", "evaluate", "files", "machine", "methods", "models", "modes"},
 }
 BENCH = {  # and inside bench
@@ -266,6 +266,10 @@ ONCE = {  # pattern -> the files of sagelib and ci that may have it, and second 
     r"\.training = |\.eval\(\)": (
         {"sagelib/modes.py", "sagelib/evaluate/autoattack.py"},  # the latter: a module around a function
         ["net.eval()", "m.training = False"]),
+    r"2 \* \(n - 1\)|% *period": ({"sagelib/saliency.py"}, ["i % (2 * (n - 1))", "at = torch.arange(n) % period"]),
+    r"math\.exp\(-|/ \(2 \* sigma\*\*2\)": (
+        {"sagelib/saliency.py", "sagelib/evaluate/corruptions/blur.py"},  # the latter: along a line of any direction
+        ["weights = math.exp(-0.5 * (k / sigma) ** 2)", "(-at.square() / (2 * sigma**2)).exp()"]),
     r"\b_BatchNorm\b": ({"sagelib/modes.py"}, ["isinstance(m, torch.nn.modules.batchnorm._BatchNorm)"]),
     r"\b_orig_mod\b|_FabricModule": ({"sagelib/unwrap.py"}, ['getattr(net, "_orig_mod", net)', "net._orig_mod"]),
     r"(?m)from \.\S* import \w*triton\b|from \.\S*triton import|^ +import triton": (  # machine.triton_kernels alone
