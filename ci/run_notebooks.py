@@ -4,7 +4,6 @@ Without names, all chapters and experiments, with their default parameters, each
 fresh outputs go into the copies of the notebooks under DIR, or with `--save` into the notebooks; nothing else changes.
 """
 import argparse
-import os
 import sys
 import tempfile
 import time
@@ -12,6 +11,8 @@ from pathlib import Path
 
 import nbformat
 import papermill
+
+from sagelib import files
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 
@@ -50,9 +51,7 @@ def put_back(path, ran):
         if cell.cell_type == "code":
             cell.outputs = [without_noise(o) for o in done[cell.id].outputs if o.get("name") != "stderr"]
             cell.execution_count = done[cell.id].execution_count
-    part = path.with_suffix(".part")
-    nbformat.write(notebook, part)
-    os.replace(part, path)
+    files.replace(path, f"{nbformat.writes(notebook)}\n")
 
 
 def without_noise(output):

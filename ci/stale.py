@@ -12,8 +12,8 @@ from pathlib import Path
 
 import nbformat
 
-from sagelib import show
-from sagelib.bench import files, scorecard
+from sagelib import files, show
+from sagelib.bench import scorecard
 from sagelib.bench.sweep import opening
 
 README = Path(__file__).resolve().parent.parent / "README.md"

@@ -27,7 +27,7 @@ def saliency(grad, norm="l2"):
 
 
 def smooth(s, sigma=1.0, radius=None):
-    """Gaussian blur of maps (..., H, W), `sigma` in pixels: 5x5 for sigma 1, reflected border.
+    """Gaussian blur of maps or images (..., H, W), `sigma` in pixels: 5x5 for sigma 1, reflected border.
 
     The kernel reaches `radius` pixels to each side, ceil(2 sigma) unless told, and sums to 1; the border
     pixel itself is not repeated. `sigma=0` returns the maps unchanged. Section 3.2 ("Gaussian-smoothed").
@@ -40,7 +40,7 @@ def smooth(s, sigma=1.0, radius=None):
     radius = math.ceil(2 * sigma) if radius is None else radius
     weights = [math.exp(-0.5 * (k / sigma) ** 2) for k in range(-radius, radius + 1)]
     for axis in (-2, -1):
-        wide = s.index_select(axis, _reflected(s.shape[axis], radius, s.device))
+        wide = s.index_select(axis, mirrored(s.shape[axis], radius, s.device))
         s = sum(w / sum(weights) * wide.narrow(axis, k, s.shape[axis]) for k, w in enumerate(weights))
     return s
 
@@ -67,7 +67,7 @@ def at_least_float32(z):
     return z if z.dtype == torch.float64 else z.float()
 
 
-def _reflected(n, radius, device):
+def mirrored(n, radius, device):
     """Indices of n places and `radius` more on each side, mirrored at the first and the last place."""
     if n == 1:
         return torch.zeros(1 + 2 * radius, dtype=torch.long, device=device)

@@ -214,22 +214,22 @@ def test_pages_are_written_from_whatever_files_there_are(pages, tmp_path):
 
 
 ALLOWED = {  # who may import whom inside sagelib; a name stands for the file or the folder
-    "saliency": set(), "mask": {"saliency"}, "rearrange": {"saliency", "search"}, "search": set(),
-    "modes": set(), "unwrap": set(), "pixels": set(), "machine": set(), "catalog": set(), "show": set(),
+    "saliency": set(), "mask": {"saliency"}, "rearrange": {"saliency", "search"}, "search": {"machine"},
+    "modes": set(), "unwrap": set(), "pixels": set(), "machine": set(), "files": set(), "catalog": set(), "show": set(),
     "losses": {"modes", "saliency"}, "stored_grad": {"saliency", "unwrap"},
-    "method": {"losses", "modes", "saliency", "stored_grad"}, "solvers": {"saliency"},
+    "method": {"losses", "modes", "saliency", "stored_grad"}, "solvers": {"machine", "saliency"},
     "methods": {"losses", "mask", "method", "modes", "pixels", "rearrange", "saliency", "solvers", "stored_grad",
                 "unwrap"},
     "mixer": {"method", "methods"}, "__init__": {"method", "mixer"},
     "data": {"losses", "pixels"}, "datasets": {"data", "machine"}, "models": set(),
-    "evaluate": {"data", "modes", "pixels", "stored_grad"}, "train": {"evaluate"},
+    "evaluate": {"data", "modes", "pixels", "saliency", "stored_grad"}, "train": {"evaluate", "files"},
     "teaching": {"catalog", "data", "losses", "methods", "models", "saliency", "train"},
-    "bench": {"catalog", "datasets", "evaluate", "machine", "methods", "models", "modes"},
+    "bench": {"catalog", "datasets", "evaluate", "files", "machine", "methods", "models", "modes"},
 }
 BENCH = {  # and inside bench
-    "__init__": set(), "paths": set(), "files": set(), "schema": set(), "provenance": set(), "paper_recipe": set(),
+    "__init__": set(), "paths": set(), "schema": set(), "provenance": set(), "paper_recipe": set(),
     "statistics": set(), "weights": set(), "parameters": {"paper_recipe"}, "timing": {"paper_recipe"},
-    "records": {"files", "paper_recipe", "paths", "provenance", "schema"}, "quantities": {"records", "statistics"},
+    "records": {"paper_recipe", "paths", "provenance", "schema"}, "quantities": {"records", "statistics"},
     "summary": {"quantities", "statistics"},
     "scorecard": {"quantities", "records", "statistics", "summary", "timing"},
     "sweep": {"parameters", "paths", "records", "timing"},
@@ -258,6 +258,32 @@ def test_imports_run_one_way_and_the_core_needs_torch_alone(path):
     top = {(n.module or "") if isinstance(n, ast.ImportFrom) else n.names[0].name
            for n in tree.body if isinstance(n, (ast.Import, ast.ImportFrom))}
     assert not {t.split(".")[0] for t in top} & heavy
+
+
+ONCE = {  # pattern -> the files of sagelib and ci that may have it, and second copies that it finds
+    r"os\.(replace|rename|link)\(|\.(replace|rename)\([^,()]+\)": (
+        {"sagelib/files.py", "ci/environment.py"},  # the latter: whole folders, where no sagelib is yet
+        ["os.replace(part, path)", "part.rename(target)", "Path(part).replace(target)"]),
+    r"\.training = |\.eval\(\)": (
+        {"sagelib/modes.py", "sagelib/evaluate/autoattack.py"},  # the latter: a module around a function
+        ["net.eval()", "m.training = False"]),
+    r"2 \* \(n - 1\)|% *period": ({"sagelib/saliency.py"}, ["i % (2 * (n - 1))", "at = torch.arange(n) % period"]),
+    r"math\.exp\(-|/ \(2 \* sigma\*\*2\)": (
+        {"sagelib/saliency.py", "sagelib/evaluate/corruptions/blur.py"},  # the latter: along a line of any direction
+        ["weights = math.exp(-0.5 * (k / sigma) ** 2)", "(-at.square() / (2 * sigma**2)).exp()"]),
+    r"\b_BatchNorm\b": ({"sagelib/modes.py"}, ["isinstance(m, torch.nn.modules.batchnorm._BatchNorm)"]),
+    r"\b_orig_mod\b|_FabricModule": ({"sagelib/unwrap.py"}, ['getattr(net, "_orig_mod", net)', "net._orig_mod"]),
+    r"(?m)from \.\S* import \w*triton\b|from \.\S*triton import|^ +import triton": (  # machine.triton_kernels alone
+        set(), ["from . import min_cut_triton", "from .triton import search", "try:\n    import triton"]),
+}
+
+
+@pytest.mark.parametrize("pattern", ONCE)
+def test_a_helper_has_no_second_copy(pattern):
+    places, copies = ONCE[pattern]
+    files = [*(TOP / "sagelib").rglob("*.py"), *(TOP / "ci").glob("*.py")]
+    assert {str(p.relative_to(TOP)) for p in files if re.search(pattern, p.read_text())} == places
+    assert all(re.search(pattern, copy) for copy in copies)
 
 
 @pytest.mark.parametrize("path", sorted(p for p in (TOP / "sagelib/methods").glob("[a-z]*.py")), ids=lambda p: p.stem)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import files
+from .. import files
 from .paper_recipe import recipe_kind
 from .paths import MEASURED as MEASURED
 from .paths import REPORTED
@@ -107,7 +107,6 @@ def path(record, root):
 def write(record, root):
     """Validate and write a record, returns its path. FileExistsError if there is one: results are not replaced."""
     text, target = as_json(record), path(record, root)
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
         files.create(target, text)
     except FileExistsError:

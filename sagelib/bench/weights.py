@@ -2,31 +2,25 @@
 network. Read without executing anything."""
 
 import json
-import os
 from pathlib import Path
 
 import torch
 
+from .. import files
+
 
 def save(net, path, record=None):
-    """Write the network's state to `path`, under a temporary name that is then renamed; returns the
-    path.
+    """Write the network's state to `path`, whole or not at all; returns the path.
 
     `record`: of the training that the network comes from, kept in the same file, so that the two
     never part.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    torch.save(
-        {
-            "net": {k: v.detach().cpu() for k, v in net.state_dict().items()},
-            "record": None if record is None else json.dumps(record),
-        },
-        part,
-    )
-    os.replace(part, path)
-    return path
+    state = {
+        "net": {k: v.detach().cpu() for k, v in net.state_dict().items()},
+        "record": None if record is None else json.dumps(record),
+    }
+    files.replace(path, lambda file: torch.save(state, file))
+    return Path(path)
 
 
 def load(net, path):

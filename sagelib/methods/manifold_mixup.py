@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from ..method import Method, Mixed, as_column, blend_labels, check_pairs, number, whole
-from ..unwrap import uncompiled
+from ..unwrap import eager, uncompiled
 from . import mixup
 
 
@@ -28,7 +28,7 @@ def forward(net, x, pair, lam):
     `net.stages` are its stages in order. The hooks are removed whatever happens. A network from torch.compile is run
     uncompiled.
     """
-    net = getattr(net, "_orig_mod", net)  # a compiled network does not see hooks that come and go
+    net = eager(net)  # a compiled network does not see hooks that come and go
     stages = getattr(net, "stages", ())
     if len(stages) < len(lam) - 1:
         raise ValueError(f"Manifold Mixup after stage {len(lam) - 1} needs a network with as many .stages; "
@@ -101,7 +101,7 @@ class ManifoldMixup(Method):
     def attach(self, net, stages=None):
         """Register hooks in a network. stages: names of modules ("layer1", "layer2") or modules, in order; default
         net.stages. ValueError where there are too few, or one is not the network's."""
-        if isinstance(getattr(net, "_orig_mod", net), torch.nn.DataParallel):
+        if isinstance(eager(net), torch.nn.DataParallel):
             raise ValueError("Manifold Mixup does not reach the copies that DataParallel makes: use "
                              "DistributedDataParallel")
         inner = uncompiled(net)

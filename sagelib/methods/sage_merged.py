@@ -15,6 +15,7 @@ import torch
 
 from ..losses import logits_of
 from ..method import Mixed
+from ..modes import BATCHNORM
 from ..stored_grad import loss_with_stored_grad
 from ..unwrap import uncompiled, unwrapped
 from . import sage
@@ -71,7 +72,7 @@ class SageMerged(sage.Sage):
 @contextlib.contextmanager
 def halves(net, n):
     """Every BatchNorm that trains sees the first n images of a batch, then the others, as two batches."""
-    norms = [m for m in net.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm) and m.training]
+    norms = [m for m in net.modules() if isinstance(m, BATCHNORM) and m.training]
     try:
         for m in norms:
             m.forward = lambda z, whole=m.forward: torch.cat([whole(z[:n]), whole(z[n:])])

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from ..method import Method, check_saliency, checked_maps, choice, number, per_channel
 from ..pixels import multiply_add, to_pixels
-from ..saliency import at_least_float32
+from ..saliency import at_least_float32, mirrored
 from . import cutmix
 
 RADII = (12, 24, 48, 28, 56, 112)  # pixels: half sides of the six surrounds
@@ -108,9 +108,7 @@ def _three(x):
 def _neighbours(z, axis):
     """z (B, H, W) moved by one either way along an axis, the border mirrored: before, itself, after."""
     n = z.shape[axis]
-    order = torch.arange(-1, n + 1, device=z.device).abs()
-    order = torch.where(order < n, order, 2 * (n - 1) - order).clamp(min=0)
-    wide = z.index_select(axis, order)
+    wide = z.index_select(axis, mirrored(n, 1, z.device))
     return wide.narrow(axis, 0, n), z, wide.narrow(axis, 2, n)
 
 

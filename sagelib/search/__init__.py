@@ -10,10 +10,9 @@ Every form looks only at the overlap, where both images are in the frame:
 The CPU's two take the mass that stays in the frame from a table of sums in float64. The others add up what they read,
 and need no float64, which a Mac's GPU does not have.
 """
-import functools
-
 import torch
 
+from ..machine import triton_kernels
 from .cpu import slices, table, visible
 from .gather import gather
 
@@ -41,14 +40,5 @@ def choose_backend(a, tau):
     if a.is_cpu:
         h, w = a.shape[1:]
         return table if len(tau) > MOST * (2 * h - 1) * (2 * w - 1) else slices
-    return (a.is_cuda and a.dtype == torch.float32 and _triton()) or gather
-
-
-@functools.cache
-def _triton():
-    """The kernel's function, or None where Triton is not installed."""
-    try:
-        from .triton import search
-    except ImportError:
-        return None
-    return search
+    on_gpu = a.is_cuda and a.dtype == torch.float32 and triton_kernels(__package__, "triton")
+    return on_gpu.search if on_gpu else gather

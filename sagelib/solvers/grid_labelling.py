@@ -9,6 +9,8 @@ import functools
 import numpy as np
 import torch
 
+from ..machine import triton_kernels
+
 
 def energy(labels, cost, apart, weight):
     """Cost (P,) of labels (P, h, w); cost (P, h, w, L), apart (P, L, L) symmetric, 0 on the diagonal, in [0, 1]."""
@@ -25,7 +27,7 @@ def minimise(cost: torch.Tensor, apart: torch.Tensor, weight: float, wanted: tor
     float64. Time grows with what cannot be ruled out. On an NVIDIA GPU it is solved there
     (grid_labelling_triton.py), else on the host.
     """
-    if cost.is_cuda and (on_gpu := _triton()) and on_gpu.fits(cost):
+    if cost.is_cuda and (on_gpu := triton_kernels(__package__, "grid_labelling_triton")) and on_gpu.fits(cost):
         return on_gpu.minimise(cost, apart, weight, wanted)
     one, out = _compiled(), torch.zeros(cost.shape[:3], dtype=torch.int64)
     for k in wanted.cpu().nonzero()[:, 0].tolist():
@@ -36,15 +38,6 @@ def minimise(cost: torch.Tensor, apart: torch.Tensor, weight: float, wanted: tor
 @minimise.register_fake
 def _(cost, apart, weight, wanted):
     return cost.new_empty(cost.shape[:3], dtype=torch.int64)
-
-
-@functools.cache
-def _triton():
-    try:
-        from . import grid_labelling_triton
-    except ImportError:
-        return None
-    return grid_labelling_triton
 
 
 @functools.cache

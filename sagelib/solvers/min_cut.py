@@ -6,10 +6,10 @@ That is convex in l - l', so Ishikawa's graph ("Exact Optimization for Markov Ra
 difference from the authors' code: theirs runs swap moves of gco, which miss the optimum on up to a third of the
 images.
 """
-import functools
-
 import numpy as np
 import torch
+
+from ..machine import triton_kernels
 
 ENOUGH = 1 << 29  # capacities are 32-bit integers: costs are scaled so that none comes above this
 
@@ -31,7 +31,7 @@ def min_cut(unary: torch.Tensor, down: torch.Tensor, right: torch.Tensor) -> tor
 
     On an NVIDIA GPU it is solved there (min_cut_triton.py), else on the host (scipy).
     """
-    if unary.is_cuda and (on_gpu := _triton()) and on_gpu.fits(unary):
+    if unary.is_cuda and (on_gpu := triton_kernels(__package__, "min_cut_triton")) and on_gpu.fits(unary):
         return on_gpu.min_cut(unary, down, right)
     labels = _solve(*(t.detach().cpu().double().numpy() for t in (unary, down, right)))
     return torch.from_numpy(labels).to(unary.device)
@@ -40,15 +40,6 @@ def min_cut(unary: torch.Tensor, down: torch.Tensor, right: torch.Tensor) -> tor
 @min_cut.register_fake
 def _(unary, down, right):
     return unary.new_empty((len(unary), *unary.shape[2:]), dtype=torch.int64)
-
-
-@functools.cache
-def _triton():
-    try:
-        from . import min_cut_triton
-    except ImportError:
-        return None
-    return min_cut_triton
 
 
 def _solve(unary, down, right):

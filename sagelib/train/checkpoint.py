@@ -1,12 +1,13 @@
 """Checkpoints: all that a run needs to go on as if it had not been stopped, to the same weights and curve."""
-import os
 import random
 
 import torch
 
+from .. import files
+
 
 def save(run):
-    """Write the checkpoint of a `Run`, if it has a path for one, under a temporary name, and rename it."""
+    """Write the checkpoint of a `Run`, if it has a path for one, whole or not at all."""
     if run.checkpoint is None:
         return
     state = {"settings": run.settings(), "curve": run.curve, "net": run.net.state_dict(), "best": run.best,
@@ -15,13 +16,7 @@ def save(run):
              "host": run.method.cpu_rng.getstate() if run.method.cpu_rng else None, "method": run.method.state(),
              "torch": torch.get_rng_state(), "python": random.getstate(),
              "cuda": torch.cuda.get_rng_state(run.device) if run.device.type == "cuda" else None}
-    run.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    part = run.checkpoint.with_name(f"{run.checkpoint.name}.{os.getpid()}.part")
-    with open(part, "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, run.checkpoint)
+    files.replace(run.checkpoint, lambda file: torch.save(state, file))
 
 
 def restore(run):

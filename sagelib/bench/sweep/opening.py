@@ -93,11 +93,11 @@ def result(file, results=records.RESULTS):
 
 
 def expected_cells(file, expect, run):
-    """The `scorecard.Cell`s that `expect` names; without a table, its labels are methods with the
+    """The `scorecard.TableCell`s that `expect` names; without a table, its labels are methods with the
     data set and the network of `run`."""
     if "table" not in expect:
         place = run.parameters["dataset"], run.parameters["model"]
-        return [scorecard.Cell(0, "", m, 0.0, *place, m, {}, "accuracy") for m in expect["labels"]]
+        return [scorecard.TableCell(0, "", m, 0.0, *place, m, {}, "accuracy") for m in expect["labels"]]
     table = [c for c in scorecard.with_means(scorecard.printed()) if c.table == expect["table"]]
     row = {c.label: c for c in table if c.row == expect["row"]}
     unknown = [label for label in expect["labels"] if label not in row]

@@ -1,9 +1,9 @@
 """What an attempt leaves for readers: its record, and its executed notebook beside it."""
 
 import json
-import os
 from pathlib import Path
 
+from ... import files
 from .. import records
 
 
@@ -41,10 +41,7 @@ def keep_notebook(file, place):
                 if o.get("name") != "stderr"
                 and not ("show.grid(" in cell.source and "image/png" in o.get("data", {}))
             ]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    nbformat.write(notebook, part)
-    os.replace(part, target)
+    files.replace(target, f"{nbformat.writes(notebook)}\n")
 
 
 def publish(made, results):

@@ -1,10 +1,11 @@
 """Blur: defocus, glass, motion and zoom, and the filters they share; images
 float (B, 3, H, W) in [0, 1]. Severities and source: `__init__.py`."""
-import functools
 import math
 
 import torch
 import torch.nn.functional as F
+
+from ...saliency import mirrored, smooth
 
 
 def defocus_blur(x, radius, alias, generator):
@@ -12,7 +13,7 @@ def defocus_blur(x, radius, alias, generator):
     n, width = (8, 3) if radius <= 8 else (math.ceil(radius), 5)
     at = torch.arange(-n, n + 1.0, device=x.device)
     disk = (at.square() + at[:, None].square() <= radius**2).float()
-    kernel = gaussian_rows(disk[None, None] / disk.sum(), alias, width // 2)[0, 0]
+    kernel = smooth(disk / disk.sum(), alias, width // 2)
     return _filter(x, kernel)
 
 
@@ -61,33 +62,13 @@ def zoom(x, factor):
 
 def gaussian_blur(x, sigma, reach=4):
     """Gaussian of `sigma` pixels, cut at `reach` sigma, borders mirrored; images (B, C, H, W)."""
-    return gaussian_rows(x, sigma, max(1, round(reach * sigma)))
-
-
-def gaussian_rows(x, sigma, radius):
-    """Gaussian of `sigma` pixels along rows and columns, cut at `radius` pixels, borders mirrored."""
-    at = torch.arange(-radius, radius + 1.0, device=x.device)
-    line = (-at.square() / (2 * sigma**2)).exp()
-    line = (line / line.sum()).expand(x.shape[1], 1, -1)
-    for axis, n in ((2, x.shape[2]), (3, x.shape[3])):
-        index = _mirrored(n, radius, x.device)
-        kernel = line[..., None] if axis == 2 else line[:, :, None]
-        x = F.conv2d(x.index_select(axis, index), kernel, groups=x.shape[1])
-    return x
-
-
-@functools.cache
-def _mirrored(n, radius, device):
-    """Places -radius … n - 1 + radius of a line of n, folded back into it at its ends (the end itself not doubled)."""
-    period = max(1, 2 * (n - 1))
-    at = torch.arange(-radius, n + radius, device=device) % period
-    return torch.minimum(at, (period - at).clamp(max=n - 1)) if n > 1 else torch.zeros_like(at)
+    return smooth(x, sigma, max(1, round(reach * sigma)))
 
 
 def _filter(x, kernel):
     radius = len(kernel) // 2
     for axis in (2, 3):
-        x = x.index_select(axis, _mirrored(x.shape[axis], radius, x.device))
+        x = x.index_select(axis, mirrored(x.shape[axis], radius, x.device))
     return F.conv2d(x, kernel.expand(x.shape[1], 1, -1, -1), groups=x.shape[1])
 
 

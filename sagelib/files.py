@@ -2,40 +2,50 @@
 locks."""
 
 import contextlib
-import fcntl
 import os
 import uuid
 import warnings
 from pathlib import Path
 
 
-def create(target, text):
-    """Write a new file under a temporary name and put it in its place. FileExistsError if there is
-    one, which stays.
+def create(target, content):
+    """Write a new file as `replace` does, but never over another. FileExistsError if there is one,
+    which stays.
 
     BlockingIOError where another process is about to write it, on a file system without hard links.
     """
-    part = _written(target, text)
-    try:
+    with _written(target, content) as part:
         try:
             os.link(part, target)  # unlike a rename, fails if the target is there
         except FileExistsError:
             raise
         except OSError:  # no hard links, as on exFAT, SMB or a mounted Google Drive
             _claimed_rename(part, target)
+
+
+def replace(target, content):
+    """Write a file under a temporary name and rename it over the one that is there, if any.
+
+    content: a text, or a function that writes to the open binary file. The folder is made.
+    """
+    with _written(target, content) as part:
+        os.replace(part, target)
+
+
+@contextlib.contextmanager
+def _written(target, content):
+    """The content on the disk, in a file beside the target that is gone at the end."""
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
+    try:
+        with open(part, "wb") as file:
+            content(file) if callable(content) else file.write(content.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        yield part
     finally:
         part.unlink(missing_ok=True)
-
-
-def replace(target, text):
-    """Write a file under a temporary name and rename it over the one that is there."""
-    os.replace(_written(target, text), target)
-
-
-def _written(target, text):
-    part = Path(target).with_name(f".{Path(target).name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
-    part.write_text(text)
-    return part
 
 
 def _claimed_rename(part, target):
@@ -61,6 +71,8 @@ def _claimed_rename(part, target):
 def locked(folder):
     """A context for one process at a time, by a lock on the folder; a warning where the file system
     has no locks."""
+    import fcntl  # Windows has none
+
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
