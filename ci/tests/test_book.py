@@ -232,7 +232,7 @@ BENCH = {  # and inside bench
     "records": {"paper_recipe", "paths", "provenance", "schema"}, "quantities": {"records", "statistics"},
     "summary": {"quantities", "statistics"},
     "scorecard": {"quantities", "records", "statistics", "summary", "timing"},
-    "sweep": {"parameters", "paths", "records", "timing"},
+    "sweep": {"parameters", "paths", "records", "scorecard", "summary", "timing"},
 }
 
 

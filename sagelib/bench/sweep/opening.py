@@ -1,6 +1,6 @@
 """What a plan costs and what to expect of it: the comment that opens each plan of the book.
 
-`ci/stale.py --save` writes it anew. A dry run prints the expected result.
+`ci/book --save` writes it anew. A dry run prints the expected result.
 """
 
 import re
