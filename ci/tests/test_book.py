@@ -223,7 +223,7 @@ ALLOWED = {  # who may import whom inside sagelib; a name stands for the file or
     "mixer": {"method", "methods"}, "__init__": {"method", "mixer"},
     "data": {"losses", "pixels"}, "datasets": {"data", "machine"}, "models": set(),
     "evaluate": {"data", "modes", "pixels", "saliency", "stored_grad"}, "train": {"evaluate", "files"},
-    "bench": {"catalog", "datasets", "evaluate", "files", "machine", "methods", "models", "modes"},
+    "bench": {"catalog", "datasets", "evaluate", "files", "machine", "methods", "models", "modes", "train"},
 }
 BENCH = {  # and inside bench
     "__init__": set(), "paths": set(), "schema": set(), "provenance": set(), "paper_recipe": set(),
@@ -231,7 +231,7 @@ BENCH = {  # and inside bench
     "records": {"paper_recipe", "paths", "provenance", "schema"}, "quantities": {"records", "statistics"},
     "summary": {"quantities", "statistics"},
     "scorecard": {"quantities", "records", "statistics", "summary", "timing"},
-    "sweep": {"parameters", "paths", "records", "timing"},
+    "sweep": {"paper_recipe", "parameters", "paths", "records", "timing"},
 }
 
 
