@@ -26,8 +26,7 @@ from sweeps import HANGS
 from test_recipes import RECIPES
 
 from sagelib import SAGE, catalog
-from sagelib.bench import parameters, records, sweep
-from sagelib.bench.sweep import plans
+from sagelib.bench import parameters, plans, records, sweep
 
 TOP = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

@@ -10,8 +10,8 @@ from torch import nn
 
 from sagelib import catalog, datasets, methods, models
 from sagelib.bench import records, sweep, timing
+from sagelib.bench.plans import RunSpec, defaults
 from sagelib.bench.sweep import estimate
-from sagelib.bench.sweep.plans import RunSpec, defaults
 from sagelib.bench.sweep.progress import SweepProgress
 from sagelib.losses import one_hot
 

@@ -2,17 +2,36 @@
 notebook says."""
 
 import ast
+import inspect
 import re
 
 import nbformat
 import pytest
+import yaml
 from experiments import EXPERIMENTS
 
-from sagelib import catalog, methods
-from sagelib.bench import parameters
-from sagelib.bench.sweep import plans
+from sagelib import catalog, datasets, methods
+from sagelib.bench import parameters, plans
+from sagelib.bench.paper_recipe import DATASETS, PAPER
+from sagelib.data.batches import Batches
 
 NAMES = sorted(path.stem for path in EXPERIMENTS.glob("*.ipynb"))
+
+
+def test_every_default_that_is_the_papers_agrees_with_its_recipe():
+    usual = parameters.settled("train", {**plans.defaults("train"), "dataset": "cifar10"})
+    images = {catalog.stated(datasets, name, "IMAGES")["train"] for name in DATASETS}
+    batches = inspect.signature(Batches).parameters
+    losses = {catalog.load(methods, name).options()["loss"] for name in catalog.names(methods)}
+    size = yaml.safe_load((plans.PLANS / "sizes.yml").read_text())["paper"]["parameters"]
+    found = [usual | {"train_images": images.pop(), "loss": losses.pop()}, size]
+    found.append({k: batches[{"batch": "size"}.get(k, k)].default for k in ("batch", "padding", "flip")})
+    assert not images and not losses
+    for part in found:
+        same = PAPER.keys() & part.keys()
+        assert {k: part[k] for k in same} == {k: PAPER[k] for k in same}
+    others = {"milestones", "decay", "compile", "schedule"}  # no parameters of the notebook
+    assert PAPER.keys() - found[0].keys() == others
 
 
 @pytest.mark.parametrize("name", NAMES)

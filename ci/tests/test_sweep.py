@@ -13,8 +13,8 @@ from experiments import execute
 from sweeps import HANGS, PLAN, PLANS, TOP, alive, attempts, command, four_records, swept, wait
 
 from sagelib import catalog, methods
-from sagelib.bench import parameters, records, sweep
-from sagelib.bench.sweep import plans, worker
+from sagelib.bench import parameters, plans, records, sweep
+from sagelib.bench.sweep import worker
 from sagelib.bench.sweep.progress import SweepProgress
 from sagelib.bench.sweep.worker import publish, short
 
@@ -63,6 +63,9 @@ def test_every_plan_of_the_book_reads_at_every_size():
     (("notebook: train", "notebook: trane"), "no experiment 'trane'; known: few_shot"),
     (("dataset: shapes, ", ""), "the entry 'dataset' is missing"),
     (("method:", "epoch: 3, method:"), "unknown entry 'epoch'; known: "), (("cells:", "cells: ["), "is not YAML"),
+    (("method: [vanilla, mixup]", "rows: [vanilla]"), "it must map each label to a method and its options"),
+    (("method: [vanilla, mixup]", "rows: {a: [mixupp, {}]}"), "unknown method 'mixupp'; known: "),
+    (("method:", "rows: {a: [sage, {}]}, method:"), "unknown entry 'method'; known: "),
     (("method:", "batch: many, method:"), "batch is 'many'; it must be a whole number"),
     (("method:", "more_seeds: [[1]], method:"), r"more_seeds is not for a plan: write seed: \[0, 1\]"),
     (("method:", "results: here, method:"), "results is not for a plan: the sweep gives it"),

@@ -46,9 +46,8 @@ from IPython.display import display
 from scipy.stats import norm, t
 
 from sagelib import show
-from sagelib.bench import records, statistics, summary, sweep
+from sagelib.bench import plans, records, statistics, summary, sweep
 from sagelib.bench.paper_recipe import learning_rate
-from sagelib.bench.sweep import plans
 
 reported = {(row.pop("dataset"), row.pop("model")): row for row in records.reported(1)}
 METHODS = list(reported["cifar10", "preactresnet18"])

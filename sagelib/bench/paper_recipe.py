@@ -1,26 +1,25 @@
-"""The recipe of the paper's tables (appendix B and the authors' code), and how another differs from it, in words."""
+"""The recipe of the paper's tables (appendix B and the authors' code), and how another differs from it, in words.
 
-PAPER = dict(
-    epochs=300,
-    lr=0.2,
-    momentum=0.9,
-    nesterov=True,
-    weight_decay=1e-4,
-    milestones=[1 / 3, 2 / 3],
-    decay=0.1,
-    batch=100,
-    padding=2,
-    flip=True,
-    loss="bce",
-    train_images=50_000,
-    precision="fp32",
-    compile=False,
-    schedule="steps",
-    settings="paper",
-)
+The numbers of the training itself are the defaults of `train.Recipe`, the widths those of the networks.
+"""
+
+from dataclasses import asdict
+
+from .. import catalog, models
+from ..train import Recipe
+
+_TRAINING = asdict(Recipe())
+_TRAINING["milestones"] = list(_TRAINING["milestones"])
+_LAST = {name: _TRAINING.pop(name) for name in ("precision", "compile")}
+del _TRAINING["channels_last"]  # the layout in memory is no difference
+_REST = dict(batch=100, padding=2, flip=True, loss="bce", train_images=50_000)
+PAPER = {**_TRAINING, **_REST, **_LAST, "schedule": "steps", "settings": "paper"}
 DATASETS = ("cifar10", "cifar100")  # that appendix B states a recipe and the methods' settings for
 LR = {("cifar10", "comixup"): 0.12}  # with 0.2 the paper saw it diverge
-WIDTH = {"preactresnet18": 64, "wrn16_8": 8, "resnext29_4_24": 24}
+WIDTH = {
+    name: catalog.defaults(models, name)["width"]
+    for name in ("preactresnet18", "wrn16_8", "resnext29_4_24")
+}
 SAYS = {"train_images": "training images", "compile": "compiled"}
 LESS = (
     "epochs",

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .. import catalog, methods, models
-from .paper_recipe import DATASETS, learning_rate
+from .paper_recipe import DATASETS, PAPER, learning_rate
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ UNRECORDED = "root results checkpoints networks record weights_file graph progre
 ASIDE = (*UNRECORDED, "device", "more_seeds")  # what does not decide a result
 
 DEFAULTS = {  # what 0 stands for, by experiment: on the built-in images, and on other data sets
-    "train": {"shapes": {"epochs": 2, "width": 8}, "others": {"epochs": 300}},
+    "train": {"shapes": {"epochs": 2, "width": 8}, "others": {"epochs": PAPER["epochs"]}},
     "few_shot": {
         "shapes_fs": {"epochs": 6, "width": 8, "batch": 20},
         "others": {"epochs": 100, "batch": 100},

@@ -17,8 +17,8 @@ import sys
 from pathlib import Path
 
 from ...machine import cores
-from .. import records
-from . import opening, plans
+from .. import plans, records
+from . import opening
 from .estimate import hours as hours
 from .estimate import table
 from .local import run_local

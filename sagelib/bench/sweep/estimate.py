@@ -19,11 +19,12 @@ import torch
 from ... import catalog, datasets, methods, models
 from ...modes import evaluation_mode
 from .. import parameters, records, timing
-from .plans import defaults
+from ..paper_recipe import PAPER
+from ..plans import defaults
 
 VANILLA = 3  # units of a vanilla step
 BENCHMARK = 0.1  # hours of a run that trains nothing, such as step_time
-TABLE_6 = 300 * 50_000  # images of a run in the paper's Table 6
+TABLE_6 = PAPER["epochs"] * PAPER["train_images"]  # images of a run in the paper's Table 6
 
 
 @functools.cache

@@ -6,8 +6,8 @@
 import re
 import textwrap
 
-from .. import paths, records, scorecard, summary, timing
-from . import estimate, plans
+from .. import paths, plans, records, scorecard, summary, timing
+from . import estimate
 from .worker import published_by
 
 PAPER = "arXiv 2211.00113"

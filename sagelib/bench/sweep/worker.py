@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from .. import records
-from .plans import EXPERIMENTS, RunSpec, defaults
+from ..plans import EXPERIMENTS, RunSpec, defaults
 from .publish import keep_notebook, publish
 
 AGAIN = 75  # what sysexits.h calls a temporary failure
