@@ -230,7 +230,7 @@ BENCH = {  # and inside bench
     "statistics": set(), "weights": set(), "parameters": {"paper_recipe"}, "timing": {"paper_recipe"},
     "records": {"paper_recipe", "paths", "provenance", "schema"}, "quantities": {"records", "statistics"},
     "summary": {"quantities", "statistics"},
-    "scorecard": {"quantities", "records", "statistics", "summary", "timing"},
+    "scorecard": {"quantities", "records", "statistics", "summary", "sweep", "timing"},
     "sweep": {"paper_recipe", "parameters", "paths", "records", "timing"},
 }
 
@@ -270,6 +270,8 @@ ONCE = {  # pattern -> the files of sagelib and ci that may have it, and second 
     r"math\.exp\(-|/ \(2 \* sigma\*\*2\)": (
         {"sagelib/saliency.py", "sagelib/evaluate/corruptions/blur.py"},  # the latter: along a line of any direction
         ["weights = math.exp(-0.5 * (k / sigma) ** 2)", "(-at.square() / (2 * sigma**2)).exp()"]),
+    r"\"without (rearrangement|saliency-guided mixup)\": ": (  # the rows of Tables 3 and 7 are in their plans
+        set(), ['"without rearrangement": ("sage", {"rearranged": False})']),
     r"\b_BatchNorm\b": ({"sagelib/modes.py"}, ["isinstance(m, torch.nn.modules.batchnorm._BatchNorm)"]),
     r"\b_orig_mod\b|_FabricModule": ({"sagelib/unwrap.py"}, ['getattr(net, "_orig_mod", net)', "net._orig_mod"]),
     r"(?m)from \.\S* import \w*triton\b|from \.\S*triton import|^ +import triton": (  # machine.triton_kernels alone

@@ -6,13 +6,12 @@ import pytest
 import yaml
 from scipy import stats
 
-from sagelib import catalog, methods
 from sagelib.bench import quantities, records, scorecard
+from sagelib.bench.sweep import plans
 
 TOP = Path(__file__).parents[2]
 REPORTED = {k: records.reported(k) for k in range(1, 8)}
-TUNED = {data: catalog.settings(methods, "sage", "paper", data, "preactresnet18") for data in ("cifar10", "cifar100")}
-CELLS = scorecard.cells(REPORTED, TUNED)
+CELLS = scorecard.cells(REPORTED)
 CLAIMS = yaml.safe_load((TOP / "book/claims.yml").read_text())
 
 
@@ -49,6 +48,17 @@ def test_a_cell_knows_the_run_that_measures_it():
     assert of(3, "cifar10, search", "1 %") == of(7, "cifar10, eta", "eta 0.7") == ("sage", {})
     assert of(7, "cifar10, u", "u 0.6") == of(7, "cifar100, u", "u 0.5") == ("sage", {})  # the tuned ones
     assert of(7, "cifar100, u", "u 0.6") == ("sage", {"u": 0.6})
+
+
+@pytest.mark.parametrize("number", [3, 7])
+def test_the_plan_of_a_table_has_its_rows_and_no_other(number):
+    planned = plans.table_rows(plans.PLANS / f"table_{number}.yml")
+    here = [c for c in CELLS if c.table == number]
+    assert planned.keys() == {(c.label, c.dataset) for c in here}
+    for size in ("paper", "short"):
+        ran = [c.parameters for c in plans.read(plans.PLANS / f"table_{number}.yml", size)[1]]
+        assert {(p["dataset"], p["model"], p["method"], str(p.get("options", {}))) for p in ran} == {
+            (c.dataset, c.model, c.method, str(c.options)) for c in here}
 
 
 def test_records_find_their_cells_of_one_recipe_a_row():

@@ -58,7 +58,8 @@ DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 TABLES = {number: records.reported(number) for number in (3, 7)}
 reported = {(row["part"], row["setting"]): row for table in TABLES.values() for row in table}
 tuned = {data: catalog.settings(methods, "sage", "paper", data, "preactresnet18") for data in DATA}
-CELLS = scorecard.cells(TABLES, tuned)
+CELLS = scorecard.cells(TABLES)
+VERSIONS = {c.label: c.options for c in CELLS if c.table == 3}  # as in the table's plan
 
 # %% [markdown]
 # A small network gives the saliency maps. We train it briefly on synthetic shapes and compute the
@@ -186,8 +187,9 @@ def one_batch(k, **options):
     return torch.stack([own + other, own / lam, other / (1 - lam), mixed.share, fill])
 
 
-parts = {"SAGE": {}, "w/o OR": dict(rearranged=False), "w/o OR, u = 1": dict(rearranged=False, u=1),
-         "w/o SM": dict(guided=False)}
+without_or = VERSIONS["without rearrangement"]
+parts = {"SAGE": {}, "w/o OR": without_or, "w/o OR, u = 1": {**without_or, "u": 1},
+         "w/o SM": VERSIONS["without saliency-guided mixup"]}
 measures = {name: torch.cat([one_batch(k, **options) for k in range(batches)], 1)
             for name, options in parts.items()}
 mean = {name: values.mean(1) for name, values in measures.items()}

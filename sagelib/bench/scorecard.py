@@ -4,22 +4,15 @@ A cell is what the paper printed in one place of a table, and which runs would m
 of a table are better than others; the same rule is asked of the printed numbers and of our records. Only the paper's
 recipe with three seeds or more can support or contradict anything.
 """
+import functools
 import re
 from dataclasses import dataclass, field, replace
 
-from .. import catalog, methods
 from . import quantities, records, timing
 from .statistics import LEAST_SEEDS, Family, difference, to_reported
 from .summary import runs_by_row
+from .sweep import plans
 
-SETTINGS = {  # labels of Tables 3 and 7 -> method and options; a tuned value is no option
-    "vanilla": ("vanilla", {}), "sage": ("sage", {}), "1 %": ("sage", {}),
-    "without saliency-guided mixup": ("sage", {"guided": False}),
-    "without rearrangement": ("sage", {"rearranged": False}),
-    **{f"{p} %": ("sage", {"fraction": p / 100}) for p in (10, 50, 100)},
-    **{f"eta {eta}": ("sage", {"reuse": round(1 - eta, 1)}) for eta in (0.5, 0.7, 1.0)},
-    **{f"u {u}": ("sage", {"u": u}) for u in (0.5, 0.6, 1.0)},
-}
 ROBUST = {4: "cifar10", 5: "cifar100"}
 
 
@@ -39,16 +32,16 @@ class Cell:
     quantity: str
 
 
-def cells(reported, tuned):
+def cells(reported):
     """Every cell of the paper's seven tables, in their order; the printed ranks of Tables 4 and 5 are not measured.
 
-    reported: table number -> its rows, as `records.reported` reads them. tuned: data set -> SAGE's tuned options for
-    PreActResNet18, which are its control rows.
+    reported: table number -> its rows, as `records.reported` reads them. The rows of Tables 3 and 7 are runs of their
+    plans.
     """
-    return [cell for number, rows in reported.items() for row in rows for cell in _of_row(number, dict(row), tuned)]
+    return [cell for number, rows in reported.items() for row in rows for cell in _of_row(number, dict(row))]
 
 
-def _of_row(number, row, tuned):
+def _of_row(number, row):
     if number in (1, 2, 6):
         dataset, model = row.pop("dataset"), row.pop("model")
         quantity = {1: "accuracy", 2: "few-shot accuracy", 6: "hours"}[number]
@@ -60,11 +53,15 @@ def _of_row(number, row, tuned):
     part, setting, found = row.pop("part"), row.pop("setting"), []
     label = f"{part} {setting}" if part in ("eta", "u") else setting
     for dataset, v in row.items():
-        method, options = SETTINGS[label]
-        options = {k: o for k, o in options.items() if tuned[dataset].get(k) != o}
-        run = (dataset, "preactresnet18", method, options, "accuracy")
+        run = _planned(number)[label, dataset]
+        run = (dataset, run["model"], run["method"], run.get("options", {}), "accuracy")
         found.append(Cell(number, f"{dataset}, {part}", label, v, *run))
     return found
+
+
+@functools.cache
+def _planned(number):
+    return plans.table_rows(plans.PLANS / f"table_{number}.yml")
 
 
 @dataclass(frozen=True)
@@ -83,9 +80,7 @@ class Book:
 
 def book(results=records.RESULTS, convention="pixels, clamped"):
     """The Book of the records under `results`; `convention` is that of the budgets in Tables 4 and 5."""
-    networks = "preactresnet18"
-    tuned = {data: catalog.settings(methods, "sage", "paper", data, networks) for data in ("cifar10", "cifar100")}
-    here = cells({k: records.reported(k) for k in range(1, 8)}, tuned)
+    here = cells({k: records.reported(k) for k in range(1, 8)})
     numbers = {"accuracy": quantities.ACCURACY, "few-shot accuracy": quantities.few_shot(),
                **{n: quantities.perturbed(n, convention) for n in (*quantities.PERTURBATIONS, "mean")}}
     every = [*records.every(results), *records.every(results, "few_shot")]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ... import datasets, methods, models
-from ...catalog import names
+from ...catalog import names, settings
 from .. import parameters
 from ..paths import EXPERIMENTS, PLANS
 from ..timing import timed_network
@@ -118,20 +118,48 @@ def _checked(cell, file):
         raise ValueError(f"{file}: {error}") from error
 
 
+def table_rows(file):
+    """The rows of a table, from its plan: (label, data set) -> the parameters of the run that measures it."""
+    return {(label, row["dataset"]): row for label, row in _combinations(_yaml(file), file) if label}
+
+
 def _rows(plan, how, file):
-    """Every combination of the lists in the plan's cells, with names checked; `all` is the whole catalogue."""
+    """The combinations of the plan that are in a size."""
+    for _, row in _combinations(plan, file):
+        if all(row.get(k) == v for k, v in how.get("only", {}).items()):
+            yield {**row, **how.get("instead", {})}
+
+
+def _combinations(plan, file):
+    """Every combination of the lists in the plan's cells, each with the label of its row in a table
+    ("" without `rows`), with names checked; `all` is the whole catalogue."""
     allowed = defaults(plan["notebook"])
     for block in plan["cells"]:
-        _known(block, set(allowed), CATALOGUES.keys() & allowed, file)
+        rows = block.pop("rows", None) if isinstance(block, dict) and "options" in allowed else None
+        given = {"method", "options"} if rows else set()  # by the rows
+        _known(block, {*allowed, "rows"} - given, (CATALOGUES.keys() & allowed) - given, file)
         choices = {k: names(CATALOGUES[k]) if v == "all" and k in CATALOGUES else v if isinstance(v, list) else [v]
                    for k, v in block.items()}
         for values in itertools.product(*choices.values()):
             row = dict(zip(choices, values, strict=True))
-            for k, package in CATALOGUES.items():
-                if k in row and row[k] not in names(package):
-                    raise ValueError(f"{file}: unknown {k} {row[k]!r}; known: {', '.join(names(package))}")
-            if all(row.get(k) == v for k, v in how.get("only", {}).items()):
-                yield {**row, **how.get("instead", {})}
+            for label, found in _labelled(row, rows, file) if rows else [("", row)]:
+                for k, package in CATALOGUES.items():
+                    if k in found and found[k] not in names(package):
+                        raise ValueError(f"{file}: unknown {k} {found[k]!r}; known: {', '.join(names(package))}")
+                yield label, found
+
+
+def _labelled(row, rows, file):
+    """A row of parameters with the method and options of each label; an option that is tuned so for
+    this data set and network is left out."""
+    if not isinstance(rows, dict) or not parameters.KINDS["sides"].fits([*rows.values()]):
+        raise ValueError(f"{file}: rows is {rows!r}; it must map each label to a method and its options")
+    for label, (method, options) in rows.items():
+        known = method in names(methods)
+        place = (row.get("settings", "paper"), row["dataset"], row["model"])
+        tuned = settings(methods, method, *place) if known else {}
+        options = {k: v for k, v in options.items() if tuned.get(k) != v}
+        yield label, {**row, "method": method, **({"options": options} if options else {})}
 
 
 def _known(found, allowed, needed, where):
