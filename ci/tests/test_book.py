@@ -272,7 +272,7 @@ ONCE = {  # pattern -> the files of sagelib and ci that may have it, and second 
     r"math\.exp\(-|/ \(2 \* sigma\*\*2\)": (
         {"sagelib/saliency.py", "sagelib/evaluate/corruptions/blur.py"},  # the latter: along a line of any direction
         ["weights = math.exp(-0.5 * (k / sigma) ** 2)", "(-at.square() / (2 * sigma**2)).exp()"]),
-    r"without rearrangement|saliency-guided mixup\"": (  # the rows of Tables 3 and 7 are in their plans
+    r"\"without (rearrangement|saliency-guided mixup)\": ": (  # the rows of Tables 3 and 7 are in their plans
         set(), ['"without rearrangement": ("sage", {"rearranged": False})']),
     r"\b_BatchNorm\b": ({"sagelib/modes.py"}, ["isinstance(m, torch.nn.modules.batchnorm._BatchNorm)"]),
     r"\b_orig_mod\b|_FabricModule": ({"sagelib/unwrap.py"}, ['getattr(net, "_orig_mod", net)', "net._orig_mod"]),
