@@ -55,7 +55,7 @@ base_classes, val_classes, new_classes = (set(part.classes) for part in (train, 
 assert not base_classes & val_classes and not base_classes & new_classes and not val_classes & new_classes
 assert (len(base_classes), len(val_classes), len(new_classes)) == (16, 6, 6)
 
-# %% mystnb={"image": {"alt": "Outlines of the few-shot shapes: eight to train on, three for validation, three new ones; they come striped and dotted."}}
+# %% mystnb={"image": {"alt": "The eight outlines of the base classes, in turn striped and dotted, each with its name."}}
 def gallery(part, group):
     classes = [k + outline % 2 for outline, k in enumerate(range(0, len(part.classes), 2))]  # striped and dotted in turn
     return ([part.images[(part.labels == k).nonzero()[0, 0]] for k in classes],
@@ -64,6 +64,8 @@ def gallery(part, group):
 
 base_images, base_titles = gallery(train, "base")
 show.grid([base_images], base_titles, size=0.85)
+
+# %% mystnb={"image": {"alt": "The three outlines of the validation classes and the three of the new classes, in turn striped and dotted, each with its name."}}
 (val_images, val_titles), (new_images, new_titles) = gallery(val, "validation"), gallery(test, "new")
 show.grid([val_images + new_images], val_titles + new_titles, size=0.85)
 
@@ -201,7 +203,8 @@ show.table(["network", "shots", "distance", "accuracy, %", "± (95 %)"],
 #
 # The interval is $1.96$ standard errors over episodes. It says how well a thousand episodes measure the accuracy of *this
 # network* on *these* six classes and their images, and it shrinks towards zero with more episodes. It covers neither other
-# classes nor another seed of training. For a statement about a method, train several seeds, as the last tables do.
+# classes nor another seed of training. For a statement about a method, train several seeds. The tables at the end
+# of this chapter give the number of seeds in brackets and decide nothing with fewer than three.
 
 # %% mystnb={"image": {"alt": "Width of the interval against the number of episodes, on logarithmic axes, beside a line of slope minus one half."}}
 # NBVAL_IGNORE_OUTPUT

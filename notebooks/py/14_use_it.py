@@ -580,7 +580,7 @@ with torch.no_grad():
     said = again(photo[None]).softmax(1)[0]
 torch.testing.assert_close(said, sure[0], rtol=0, atol=1e-3)
 six = torch.linspace(0, len(held) - 1, 6).long().tolist()
-show.grid([[(held[k][0] * 0.25 + 0.5).clamp(0, 1) for k in row] for row in (six[:3], six[3:])], size=1.6,
+show.grid([[(held[k][0] * 0.25 + 0.5).clamp(0, 1) for k in row] for row in (six[:3], six[3:])], size=2,
           titles=[[f"{seen.classes[sure[k].argmax()]}, {100 * sure[k].max():.0f} %\n(is: {seen.classes[truth[k]]})" for k in row]
                   for row in (six[:3], six[3:])])
 print("of {} test photos: {:.0f} % right with SAGE, {:.0f} % without".format(len(held), *right))

@@ -507,12 +507,14 @@ order = {k: sorted(of, key=of.get, reverse=True) for k, of in means.items()}
 printed = {k: sorted(t["rank"], key=t["rank"].get) for k, t in tables.items()}
 assert order[4] == printed[4] and order[5] != printed[5]
 assert printed[5] == sorted(tables[5]["fgm"], key=tables[5]["fgm"].get, reverse=True)  # the order of the l2 attack
+attacks = {m: tables[5]["fgsm"][m] + tables[5]["fgm"][m] for m in means[5]}
+assert printed[5] == sorted(attacks, key=attacks.get, reverse=True)  # and that of the mean of both attacks
 show.table(["Table 5", "mean of its rows", "rank of the mean", "rank as printed"],
            [[m, means[5][m], 1 + order[5].index(m), 1 + printed[5].index(m)] for m in order[5]])
 
 # %% [markdown]
-# The printed ranks are those of one row, FGM with $\ell_2$, and equally those of the two attacks without the noise; more in
-# [Out of distribution](09_out_of_distribution.ipynb).
+# The printed ranks are those of one row, FGM with $\ell_2$, and equally those of the mean of the two attacks, without the
+# noise; more in [Out of distribution](09_out_of_distribution.ipynb).
 #
 # ### Few-shot
 #
