@@ -145,7 +145,8 @@ def test_what_a_family_decides_in_words():
     assert words({})[1] == ""
     vanilla = run("vanilla", (80.0, 80.4, 80.1))
     alone = words({"vanilla": vanilla})[1]
-    assert alone.startswith("There is no difference to vanilla, since no other row") and "the paper's." in alone
+    assert alone == ("There is no difference to vanilla to decide, since no other row has been run. "
+                     "The recipe is the paper's.")
     assert "since it has not been run." in words({"sage": vanilla})[1]
     mixed = {"sage": run("sage", (90.0, 90.5, 90.2)), "mixup": run("mixup", (80.0, 81.0))}
     family, text = words({"vanilla": vanilla, **mixed})
@@ -159,6 +160,25 @@ def test_what_a_family_decides_in_words():
     family, text = words({"vanilla": run("vanilla", (80.0,), short), "sage": run("sage", (90.0,), short)})
     assert family.name == "the method sage against vanilla, CIFAR-10" and "The difference rests on fewer" in text
     assert "neither support nor contradict" in text and summary.evidence(family, "sage")[0] == ""
+
+
+def test_why_a_family_has_no_difference():
+    """Each reason, with and without a row of the table that is not in the family."""
+    sage, vanilla, ablation = [full("sage", 0, 71.0)], [full("vanilla", 0, 70.0)], [full("sage", 1, 70.0, u=1.0)]
+
+    def why(**ours):
+        rows = {label: rs for label, rs in ours.items() if label != "vanilla"}
+        family = summary.against(rows, "sage", "ablations", "Table 3")
+        text = summary.in_words(family, ours, "sage", outside=("vanilla",))
+        assert text == "" or not family.differences
+        return text.removeprefix("There is no difference to sage to decide, since ").split(". ")[0]
+
+    assert why(sage=sage) == "no other row has been run"
+    assert why(sage=sage, vanilla=vanilla) == "no other row has been run except vanilla, which is not in this family"
+    assert why(sage=sage, u=ablation) == "no other row has a seed in common with it"
+    assert why(sage=sage, u=ablation, vanilla=vanilla) == "no other row of this family has a seed in common with it"
+    assert why(u=ablation, vanilla=vanilla) == why(u=ablation) == "it has not been run"
+    assert why(vanilla=vanilla) == why() == ""
 
 
 def test_a_table_leaves_out_columns_in_which_nothing_stands():

@@ -94,8 +94,10 @@ all_shifts, no_shift = offsets(32, 32), torch.zeros(1, 2, dtype=torch.long)
 # where the moved image covers the frame.
 #
 # Another reading is possible: $M$ rounded to 0 or 1, so that the replaced region is the one where
-# the other image is more salient. It gives different images, as Figure 8 below shows. The obvious
-# version of the three, for one pair of images, pixel by pixel:
+# the other image is more salient. It gives different images, as Figure 8 below shows.
+#
+# The next cell has the obvious version of the three, for one pair of images, pixel by pixel. The
+# library's lines follow below it. There `guided` is false without SM, and `best` is zero without OR.
 
 # %%
 def mixed_pixel_by_pixel(first, second, a, b, tau, version):
@@ -123,11 +125,6 @@ for name, ours in mixes.items():
     image, share = mixed_pixel_by_pixel(x[0], x[partner[0]], a[0, 0], b[0, 0], ours.tau[0], name)
     torch.testing.assert_close(ours.x[0], image, rtol=1e-4, atol=1e-5)
     assert abs(float(ours.share[0]) - share) < 1e-5
-
-# %% [markdown]
-# The library's lines follow. `guided` is false without SM, and `best` is zero without OR:
-
-# %%
 show.source(sage.mix_at)
 
 # %% [markdown]
@@ -139,19 +136,28 @@ show.source(sage.mix_at)
 # 4 is the total saliency that the mixed image keeps. The last column is the other reading, with the
 # rounded mask.
 
-# %% mystnb={"image": {"alt": "Two pairs of shapes in two double rows: image, partner, then the mixed image and its mask for SAGE, without rearrangement, without guided mixing, and with a rounded mask; the share and the saliency kept stand above each mask."}}
+# %% mystnb={"image": {"alt": "First pair: a dotted disc and its partner, a striped square at the same place. SAGE moves the square to the right, beside the disc; without rearrangement the two melt into one; without guided mixing the partner hides most of the disc; the rounded mask shows both with hard edges. The share gamma and the saliency kept, v, are written above each of the four masks."}}
 rounded = (mixes["SAGE"].mask > 0.5).float()
 masks = {name: mixed.mask for name, mixed in mixes.items()} | {"rounded": rounded}
 moves = {name: mixed.tau for name, mixed in mixes.items()} | {"rounded": mixes["SAGE"].tau}
 images = {name: m * x + (1 - m) * shift(x, moves[name], partner) for name, m in masks.items()}
 v = {name: (m * a + (1 - m) * shift(b, moves[name])).sum((1, 2, 3)) for name, m in masks.items()}
 assert (v["rounded"] >= v["SAGE"] - 1e-6).all()
-for k in (v["SAGE"] - v["w/o OR"]).argsort(descending=True)[:2].tolist():
+most, second, *_ = (v["SAGE"] - v["w/o OR"]).argsort(descending=True).tolist()
+
+
+def show_pair(k):
     shown = test.pixels(torch.stack([x[k], x[partner[k]], *(images[name][k] for name in masks)]))
     numbers = [f"γ {float(m[k].mean()):.2f}\nv {float(v[name][k]):.2f}"
                for name, m in masks.items()]
     show.grid([[*shown], [None, None, *(m[k] for m in masks.values())]],
               [["image", "partner", *masks], ["", "", *numbers]], kind="mask", size=1.2)
+
+
+show_pair(most)
+
+# %% mystnb={"image": {"alt": "Second pair: a striped disc and its partner, a striped triangle at the same place. SAGE moves the triangle below the disc; without rearrangement the two melt into one; without guided mixing the partner hides all but the top of the disc; the rounded mask shows both with hard edges. The share gamma and the saliency kept, v, are written above each of the four masks."}}
+show_pair(second)
 
 # %% [markdown]
 # **What to see.** Without rearrangement the two objects melt into one. Without guided mixing the
@@ -506,27 +512,27 @@ one_way = sage.mix(x, y, s, partner, 0.9, no_shift)
 other_way = sage.mix(x, y, s, partner.argsort(), 0.1, no_shift)  # the two images exchanged
 torch.testing.assert_close(other_way.share[partner], 1 - one_way.share, rtol=1e-4, atol=1e-5)
 
-# %% mystnb={"image": {"alt": "Left: densities of the label share gamma for u of 0.5, 0.6 and 1; only the last has a peak near one. Right: over lambda, the share of pairs with gamma above 0.9 and the part of the partner's saliency that is lost, while gamma below 0.1 stays rare. The lost part grows smoothly from 0.2 on, the share of pairs steeply beyond 0.6. With nothing moved, dotted, the two shares mirror each other."}}
-_, axes = plt.subplots(1, 2, figsize=(8.6, 2.9), layout="constrained")
+# %% mystnb={"image": {"alt": "Above: densities of the label share gamma for u of 0.5, 0.6 and 1; only the last has a peak near one. Below: over lambda, the share of pairs with gamma above 0.9 and the part of the partner's saliency that is lost, while gamma below 0.1 stays rare. The lost part grows smoothly from 0.2 on, the share of pairs steeply beyond 0.6. With nothing moved, dotted, the two shares mirror each other."}}
+_, axes = plt.subplots(2, 1, figsize=(5.2, 6), layout="constrained")
 for u, colour in ((0.5, "#56b4e9"), (0.6, "#009e73"), (1.0, "#d55e00")):
     shares = torch.cat([one_batch(k, u=u)[3] for k in range(batches)])
     axes[0].hist(shares.numpy(), bins=25, range=(0, 1), density=True, histtype="step", lw=1.8,
                  color=colour, label=f"u = {u}")
 axes[0].set(xlabel="share γ", ylabel="density", xlim=(0, 1))
-axes[0].legend(fontsize=8, frameon=False, loc="upper left")
+axes[0].legend(fontsize=9, frameon=False, loc="upper left")
 for (name, line), style in zip(lines.items(), ("-", "-", ":", ":", "--"), strict=True):
     colour = "#5b6470" if "lost" in name else "#d55e00" if ">" in name else "#0072b2"
     axes[1].plot(lambdas, line, style, marker="o", ms=3, label=name, color=colour)
 axes[1].set(xlabel="λ", ylabel="share of pairs, or of saliency", ylim=(-0.03, 1.03))
-axes[1].legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+axes[1].legend(fontsize=9, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
 plt.show()
 
 # %% [markdown]
 # **What to see.** The paper's observation is true here, and between about 0.7 and 0.9 the search is
 # most of its cause. As $\lambda$ grows, the best shift pushes the partner *out of the frame*: a
-# pixel of the partner adds $b\,(1 - 2M)$ to $v$ ({eq}`eq-kernel`), which is negative wherever the
-# partner is the weaker of the two. What remains is the first image, with a label near one, at
-# values of $\lambda$ where a pair that is not moved (dotted) is still a mix.
+# pixel of the partner adds $b\,(1 - 2M)$ to $v$, by equation {eq}`eq-kernel`, which is
+# negative wherever the partner is the weaker of the two. What remains is the first image, with a
+# label near one, at values of $\lambda$ where a pair that is not moved (dotted) is still a mix.
 #
 # At the low end nothing of the kind happens. The search keeps the heavy partner in the frame, and
 # the image keeps the rest of the frame. So the search does not treat the two images alike, and a
@@ -544,11 +550,12 @@ plt.show()
 # been run.
 
 # %% tags=["records", "nbval-ignore-output"]
-def what_it_says(family, ablations, kind):
+def what_it_says(family, runs, kind):
     """The sentences below a table: what is decided, and whether the ablations are below SAGE."""
-    if not ablations:
+    if runs.keys() == {"vanilla"}:
         return "Only vanilla has been run with this recipe: there is no ablation to compare."
-    text, gaps = summary.in_words(family, ablations, "sage"), family.differences
+    text = summary.in_words(family, runs, "sage", outside=("vanilla",))
+    gaps = family.differences
     ahead = [label for label, gap in gaps.items() if gap.mean > 0]
     if gaps:
         text += (" In the paper every ablation is below SAGE. Here the mean is above SAGE's for "
@@ -581,7 +588,7 @@ for number, data in itertools.product(TABLES, DATA):
         caption = f"Recipe: {kind}. Trained on {summary.machines(runs)}." if runs else "Not run."
         display(show.table(header, body, f"{where}. {caption}"))
         if runs:
-            display(show.Markdown(what_it_says(family, ablations, kind)))
+            display(show.Markdown(what_it_says(family, runs, kind)))
 
 # %% [markdown]
 # The sentences below each table are computed from the records. For a recipe that is not the paper's

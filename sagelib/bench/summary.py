@@ -121,9 +121,15 @@ def machines(ours):
     return " and ".join(sorted(used))
 
 
-def in_words(family, ours, baseline, quantity=ACCURACY):
+def in_words(family, ours, baseline, quantity=ACCURACY, outside=()):
     """What a family of `against` decides, what that rests on, and what its recipe can say of the
-    paper: sentences for the text below a table. "" without records."""
+    paper: sentences for the text below a table. "" without records.
+
+    ours: all rows of the table that have been run, label -> records. outside: labels of the rows
+    that the family leaves out.
+    """
+    left_out = [label for label in outside if label in ours]
+    ours = {label: rs for label, rs in ours.items() if label not in left_out}
     if not ours:
         return ""
     recipe = "The recipe is the paper's."
@@ -132,8 +138,8 @@ def in_words(family, ours, baseline, quantity=ACCURACY):
                   "support nor contradict the paper.")
     gaps = family.differences
     if not gaps:
-        why = "no other row has a seed in common with it" if baseline in ours else "it has not been run"
-        return f"There is no difference to {baseline}, since {why}. {recipe}"
+        why = no_difference(ours, baseline, left_out)
+        return f"There is no difference to {baseline} to decide, since {why}. {recipe}"
     few = [label for label, gap in gaps.items() if gap.n < LEAST_SEEDS]
     rest = "The difference rests" if len(gaps) == 1 else "All differences rest"
     if len(few) < len(gaps):
@@ -145,6 +151,18 @@ def in_words(family, ours, baseline, quantity=ACCURACY):
         images = ("Not every record says which test images are right; there the error of the test "
                   "set is that of different images, which is too large.")
     return f"*{family.rule}* {family.sentence}{seeds} {images} {recipe}"
+
+
+def no_difference(ours, baseline, left_out=()):
+    """Why a family without differences has none, in words. left_out: labels of rows that have been
+    run and that the family leaves out."""
+    if baseline not in ours:
+        return "it has not been run"
+    if len(ours) == 1:
+        verb = "is" if len(left_out) == 1 else "are"
+        except_for = f" except {' and '.join(left_out)}, which {verb} not in this family" if left_out else ""
+        return f"no other row has been run{except_for}"
+    return f"no other row{' of this family' if left_out else ''} has a seed in common with it"
 
 
 def as_csv(header, rows):
