@@ -278,8 +278,7 @@ show.Markdown("\n".join(lines) or "Search times of 32 × 32 images: not run.")
 
 # %% tags=["hide-input", "records", "nbval-ignore-output"]
 def step_reading(where, record):
-    """A sentence: what a search of all shifts adds to a step, in both columns of the table, and whether the ranges of the
-    second are apart."""
+    """A sentence: what a search of all shifts adds to a step, in both columns, and whether the second's ranges are apart."""
     names = "sage", "sage, fraction 1"
     narrow, wide = (timing.over_vanilla(record)[name] for name in names)
     seconds = {r["name"]: r["seconds"]["median"] for r in record["rows"] if "seconds" in r}

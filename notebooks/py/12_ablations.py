@@ -95,8 +95,10 @@ all_shifts, no_shift = offsets(32, 32), torch.zeros(1, 2, dtype=torch.long)
 # where the moved image covers the frame.
 #
 # Another reading is possible: $M$ rounded to 0 or 1, so that the replaced region is the one where
-# the other image is more salient. It gives different images, as Figure 8 below shows. The obvious
-# version of the three, for one pair of images, pixel by pixel:
+# the other image is more salient. It gives different images, as Figure 8 below shows.
+#
+# The next cell has the obvious version of the three, for one pair of images, pixel by pixel. The
+# library's lines follow below it. There `guided` is false without SM, and `best` is zero without OR.
 
 # %%
 def mixed_pixel_by_pixel(first, second, a, b, tau, version):
@@ -124,11 +126,6 @@ for name, ours in mixes.items():
     image, share = mixed_pixel_by_pixel(x[0], x[partner[0]], a[0, 0], b[0, 0], ours.tau[0], name)
     torch.testing.assert_close(ours.x[0], image, rtol=1e-4, atol=1e-5)
     assert abs(float(ours.share[0]) - share) < 1e-5
-
-# %% [markdown]
-# The library's lines follow. `guided` is false without SM, and `best` is zero without OR:
-
-# %%
 show.source(sage.mix_at)
 
 # %% [markdown]
