@@ -1,4 +1,5 @@
 """The environment: one set of packages for all checkouts, whole or not at all, and what is older than the records."""
+import importlib.metadata
 import importlib.util
 import os
 import subprocess
@@ -59,7 +60,8 @@ class Installer:
         venv.create(folder, symlinks=True)
         site = folder / environment.SITE
         (site / "shared.py").write_text("value = 42\n")
-        here = Path(importlib.util.find_spec("pip").origin).parent.parent  # pip, and what builds a checkout
+        # pip, and what builds a checkout; find_spec("pip") would switch setuptools' distutils off in this process
+        here = Path(importlib.metadata.distribution("pip").locate_file(""))
         (site / "builders.pth").write_text(f"import site; site.addsitedir({str(here)!r})\n")
         (folder / "bin/tell").write_text(
             f"#!{folder}/bin/python\nimport own, shared, sys\nprint(own.where, shared.value, sys.prefix)\n")
