@@ -16,7 +16,7 @@ import torch
 from .losses import LOSSES, cross_entropy, logits_of
 from .modes import evaluation_mode
 from .saliency import saliency
-from .stored_grad import input_gradient
+from .stored_grad import input_gradient, loss_with_stored_grad
 
 
 @dataclass
@@ -68,7 +68,7 @@ class Method:
 
     criterion: str | Callable = dataclasses.field(
         default="bce", metadata={"names": ("bce", "cross_entropy"), "functions": True})
-    generator: torch.Generator | None = dataclasses.field(default=None, repr=False)
+    generator: torch.Generator | None = dataclasses.field(default=None, init=False, repr=False)
     cpu_rng: random.Random | None = dataclasses.field(default=None, init=False, repr=False)  # draws that decide shapes
 
     def __post_init__(self):
@@ -229,6 +229,19 @@ class SaliencyGuided(Method):
         with self.saliency_pass_mode(net, training):
             return self.saliency_from_grad(input_gradient(net, x, lambda out: self.saliency_loss(out, y)))
 
+    def clean_pass(self, net, x, y, weight, scaler=None):
+        """The clean batch in a training step: weight times its loss, which stores its gradient, and the maps.
+
+        With a weight of 0 the loss is 0 and the pass leaves no gradient. Maps of `saliency_fn` need no pass.
+        """
+        if weight == 0:
+            return 0, self.compute_saliency(net, x, y, training=True)
+        with self.saliency_pass_mode(net, training=True):
+            clean, grad = loss_with_stored_grad(net, x, lambda out: weight * self.saliency_loss(out, y), scaler)
+        if self.saliency_fn is not None:
+            return clean, self.compute_saliency(net, x, y)
+        return clean, self.saliency_from_grad(grad)
+
     def mix(self, x, y, net=None):
         return self.mix_with_saliency(x, y, self.compute_saliency(net, x, y))
 
@@ -238,13 +251,13 @@ class SaliencyGuided(Method):
 
 def option_names(method):
     """The names of a method's options, which its constructor takes."""
-    return [f.name for f in dataclasses.fields(method) if f.name not in ("generator", "cpu_rng")]
+    return [f.name for f in dataclasses.fields(method) if f.init]
 
 
-def check_labels(y):
-    """One clear error for labels that are not soft."""
-    if y.ndim != 2 or not y.is_floating_point():
-        raise ValueError(f"labels must be soft, floats of shape (B, K), not {y.dtype} {tuple(y.shape)}; "
+def check_labels(y, n=None):
+    """One clear error for labels that are not soft, or not for n images."""
+    if y.ndim != 2 or not y.is_floating_point() or len(y) != (len(y) if n is None else n):
+        raise ValueError(f"labels must be soft, floats of shape ({n or 'B'}, K), not {y.dtype} {tuple(y.shape)}; "
                          "one_hot(labels, classes) makes them")
 
 
@@ -289,9 +302,7 @@ def check_pairs(x, y, pair):
     """One clear error for images, labels or a pairing of the wrong shape."""
     if x.ndim != 4 or not x.is_floating_point():
         raise ValueError(f"images must be floats of shape (B, C, H, W), not {x.dtype} {tuple(x.shape)}")
-    if y.ndim != 2 or len(y) != len(x) or not y.is_floating_point():
-        raise ValueError(f"labels must be soft, floats of shape ({len(x)}, K), not {y.dtype} {tuple(y.shape)}; "
-                         "one_hot(labels, classes) makes them")
+    check_labels(y, len(x))
     if pair.shape != (len(x),) or pair.dtype not in (torch.int64, torch.int32):
         raise ValueError(f"the pairing must be integers of shape ({len(x)},), not {pair.dtype} {tuple(pair.shape)}")
 

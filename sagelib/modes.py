@@ -22,6 +22,14 @@ def evaluation_mode(net, kinds=torch.nn.Module):
             m.training = True
 
 
+def batchnorm_mode(net, bn):
+    """A context for BatchNorm: "train" is as usual, "batch" normalises with the batch and updates nothing, "eval"
+    normalises with the running statistics."""
+    if bn == "eval":
+        return evaluation_mode(net, BATCHNORM)
+    return batch_statistics(net) if bn == "batch" else contextlib.nullcontext()
+
+
 def without_autocast(device):
     """A context in which nothing on this device is cast to half precision, whatever autocast is on around it."""
     kind = device.type if torch.amp.is_autocast_available(device.type) else "cpu"

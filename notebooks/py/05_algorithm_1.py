@@ -40,6 +40,7 @@ from sagelib import catalog, datasets, methods, show, teaching
 from sagelib.catalog import load
 from sagelib.losses import bce, one_hot
 from sagelib.mask import mask
+from sagelib.method import SaliencyGuided
 from sagelib.methods import sage
 from sagelib.rearrange import offsets, shift, total_saliency
 from sagelib.saliency import normalise, saliency, smooth
@@ -141,11 +142,11 @@ plt.show()
 # library's training step is a loss like any other. It returns the sum, and your loop calls `.backward()`:
 
 # %%
-show.source(sage.Sage.loss)
+show.source(sage.Sage.loss, SaliencyGuided.clean_pass)
 
 # %% [markdown]
-# Line 1 is `loss_with_stored_grad`. It makes one forward and one backward pass on the clean batch, and returns two things: the
-# weighted clean loss, and its gradient with respect to the images, which becomes the saliency map. The same backward pass has
+# Line 1 is `clean_pass`, and inside it `loss_with_stored_grad`. That function makes one forward and one backward pass on the clean
+# batch, and returns two things: the weighted clean loss, and its gradient with respect to the images, which becomes the saliency map. The same backward pass has
 # computed the gradient with respect to the weights. That one is *stored* in the returned loss; no `.grad` has changed yet.
 #
 # Lines 2 to 7 are `mix_with_saliency`: it draws the partners, $\lambda$ and the candidates, and calls `sage.mix`. The last line is

@@ -10,7 +10,6 @@ differences:
   differ too: above the threshold of the diversity penalty the code keeps columns of the matrix A, not entries of A
   times the counts (`_penalty`), lambda is a Dirichlet(2) draw in the prior, and the label counts area alone.
 """
-import contextlib
 from dataclasses import dataclass
 
 import torch
@@ -18,10 +17,9 @@ import torch.nn.functional as F
 
 from ..losses import cross_entropy, logits_of
 from ..method import Mixed, SaliencyGuided, check_pairs, check_saliency, choice, number, whole
-from ..modes import batch_statistics, without_autocast
+from ..modes import batchnorm_mode, without_autocast
 from ..saliency import normalise
 from ..solvers.assignment import assign
-from ..stored_grad import loss_with_stored_grad
 
 CELLS = 4
 
@@ -98,12 +96,7 @@ class CoMixup(SaliencyGuided):
     bn: str = choice("train", "batch")
 
     def loss(self, net, x, y, scaler=None):
-        if self.clean > 0:
-            with self.saliency_pass_mode(net, training=True):
-                clean, grad = loss_with_stored_grad(net, x, lambda out: self.clean * self.saliency_loss(out, y), scaler)
-            s = self.saliency_from_grad(grad) if self.saliency_fn is None else self.compute_saliency(net, x, y)
-        else:
-            clean, s = 0, self.compute_saliency(net, x, y, training=True)
+        clean, s = self.clean_pass(net, x, y, self.clean, scaler)
         mixed = self.last = self.mix_with_saliency(x, y, s)
         return clean + self.loss_of(net(mixed.x), mixed.y)
 
@@ -112,7 +105,7 @@ class CoMixup(SaliencyGuided):
         return size * cross_entropy(logits_of(out, y.shape[1]), y)
 
     def saliency_pass_mode(self, net, training=False):
-        return contextlib.nullcontext() if self.bn == "train" and training else batch_statistics(net)
+        return batchnorm_mode(net, "batch" if self.bn == "train" and not training else self.bn)
 
     def units(self):
         return 6 if self.clean > 0 else 5

@@ -9,7 +9,6 @@ Where paper and authors' code (https://github.com/SamsungLabs/SAGE) differ, and 
 - a map with nothing in it counts as uniform, where the code makes NaN;
 - "without saliency-guided mixup" has no published code: see `Sage.guided`.
 """
-import contextlib
 from dataclasses import dataclass, replace
 
 import torch
@@ -25,10 +24,9 @@ from ..method import (
     choice,
     number,
 )
-from ..modes import BATCHNORM, batch_statistics, evaluation_mode
+from ..modes import batchnorm_mode
 from ..rearrange import best_offset, offsets, shift
 from ..saliency import normalise, saliency, smooth
-from ..stored_grad import loss_with_stored_grad
 
 SETTINGS = {  # the paper's appendix B; WRN16-8 is in the authors' README alone
     "paper": {
@@ -100,14 +98,9 @@ class Sage(SaliencyGuided):
 
     def loss(self, net, x, y, scaler=None):
         """The loss of one step, a scalar, with the gradient reuse * clean + (1 - reuse) * mixed: Section 3.4."""
-        if self.reuse > 0:                                                                          # line 1
-            with self.saliency_pass_mode(net, training=True):
-                clean, grad = loss_with_stored_grad(net, x, lambda out: self.reuse * self.saliency_loss(out, y), scaler)
-            s = self.saliency_from_grad(grad) if self.saliency_fn is None else self.compute_saliency(net, x, y)
-        else:
-            clean, s = 0, self.compute_saliency(net, x, y, training=True)
-        mixed = self.last = self.mix_with_saliency(x, y, s)                                         # lines 2 to 7
-        return clean + (1 - self.reuse) * self.loss_of(net(mixed.x), mixed.y)                       # Section 3.4
+        clean, s = self.clean_pass(net, x, y, self.reuse, scaler)              # line 1
+        mixed = self.last = self.mix_with_saliency(x, y, s)                    # lines 2 to 7
+        return clean + (1 - self.reuse) * self.loss_of(net(mixed.x), mixed.y)  # Section 3.4
 
     def saliency_loss(self, out, y):
         return self.loss_of(out, y)
@@ -116,9 +109,7 @@ class Sage(SaliencyGuided):
         return saliency(grad, self.norm)
 
     def saliency_pass_mode(self, net, training=False):
-        if self.bn == "eval":
-            return evaluation_mode(net, BATCHNORM)
-        return contextlib.nullcontext() if self.bn == "train" and training else batch_statistics(net)
+        return batchnorm_mode(net, "batch" if self.bn == "train" and not training else self.bn)
 
     def options(self):
         # records have named the two controls since they exist: a run keeps its id

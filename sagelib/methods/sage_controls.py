@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..method import choice
-from ..saliency import smooth
 from . import sage
 
 SETTINGS = sage.SETTINGS
@@ -26,16 +25,16 @@ class SageControls(sage.Sage):
     searched: bool = True
 
     def mix_with_saliency(self, x, y, s):
-        pair, lam, tau = self.draws(x)
-        maps = {"own": lambda: s, "uniform": lambda: torch.ones_like(s), "other": lambda: s.roll(1, 0)}[self.maps]()
-        maps = smooth(maps, self.sigma)
-        if self.searched:
-            return replace(mix(x, y, maps, pair, lam, tau, self.guided), saliency=s)
-        place = dict(generator=self.generator, device=self._place(x.device))
-        which = torch.randint(tau.shape[-2], (len(x),), **place).to(x.device)
-        shifts = tau.expand(len(x), -1, -1)[torch.arange(len(x), device=x.device), which]
-        a, b = sage.weighted(x, y, maps, pair, lam)
-        return replace(sage.mix_at(x, y, a, b, pair, shifts, self.guided), saliency=s)
+        maps = {"own": s, "uniform": torch.ones_like(s), "other": s.roll(1, 0)}[self.maps]
+        return replace(super().mix_with_saliency(x, y, maps), saliency=s)
+
+    def draws(self, x):
+        pair, lam, tau = super().draws(x)
+        if not self.searched:  # one of the candidates is left for each image
+            place = dict(generator=self.generator, device=self._place(x.device))
+            which = torch.randint(tau.shape[-2], (len(x),), **place).to(x.device)
+            tau = tau.expand(len(x), -1, -1)[torch.arange(len(x), device=x.device), which][:, None]  # (B, 1, 2)
+        return pair, lam, tau
 
 
 build = SageControls

@@ -84,7 +84,10 @@ def fine_grained_of_floats(x):
 
 @torch.library.custom_op("sagelib::opencv_saliency", mutates_args=())
 def opencv(images: torch.Tensor) -> torch.Tensor:
-    """OpenCV's own detector on bytes or floats (B, 3, H, W) -> (B, H, W), as the authors' code calls it."""
+    """OpenCV's own detector on bytes or floats (B, 3, H, W) -> (B, H, W), as the authors' code calls it.
+
+    It runs on the CPU: on another device the step waits for it, which `fine_grained` does not.
+    """
     try:
         import cv2
         detect = cv2.saliency.StaticSaliencyFineGrained_create().computeSaliency
@@ -141,7 +144,7 @@ class SaliencyMix(Method):
 
     mean, std: of the normalised images, to get back to pixels. published=True is the published behaviour: a
     detector fed with floats, and one box for the whole batch, from the first image's partner. detector: our own
-    or OpenCV's; they agree. per_image: an area, and a decision to mix, for each image.
+    or OpenCV's, which runs on the CPU; they agree. per_image: an area, and a decision to mix, for each image.
     """
 
     NEEDS, LABEL = "a detector on pixels", "area"
