@@ -15,7 +15,7 @@ from sagelib.data.batches import Batches
 from sagelib.datasets import cifar_fs, mini_imagenet
 from sagelib.evaluate import fewshot
 from sagelib.evaluate.fewshot import Episodes
-from sagelib.train import Recipe, Run, fit_together
+from sagelib.train import Recipe, Run, checkpoint, fit_together
 
 
 def test_an_episode_is_new_classes_with_support_and_queries_apart():
@@ -370,7 +370,7 @@ def test_the_best_epoch_is_kept_and_survives_a_restart(tiny, tmp_path):
         fit_together([broken], scored(again, stop_at=4))
     assert all(torch.equal(broken.best[k], v) for k, v in log[1].items())  # the first of equals
     resumed = started("broken")
-    resumed.restore()
+    checkpoint.restore(resumed)
     assert all(torch.equal(resumed.best[k], v) for k, v in log[1].items())
     kept = weights.load(tiny(classes=16, seed=1), tmp_path / "broken.pt").state_dict()
     assert all(torch.equal(kept[k], v) for k, v in log[1].items())
@@ -380,6 +380,6 @@ def test_the_best_epoch_is_kept_and_survives_a_restart(tiny, tmp_path):
     other = started("broken")
     other.select = None
     with pytest.raises(ValueError, match="its select is val_accuracy, this run's None"):
-        other.restore()
+        checkpoint.restore(other)
     with pytest.raises(ValueError, match="chosen by 'val_accuracy', which is not in the curve: epoch, lr, train_loss"):
         fit_together([started("without")])

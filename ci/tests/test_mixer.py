@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.multiprocessing
 import torch.nn.functional as F
+from mixers import ALL, LOOK, METHOD
 from steps import train_step
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -30,14 +31,10 @@ from sagelib import (
     methods,
 )
 from sagelib.losses import one_hot
-from sagelib.methods import comixup, cutmix, manifold_mixup, mixup, puzzlemix, sage, saliencymix
+from sagelib.methods import manifold_mixup, mixup, puzzlemix, sage, saliencymix
 from sagelib.rearrange import best_offset, offsets, total_saliency
 from sagelib.saliency import saliency, smooth
 
-ALL = (SAGE, Mixup, CutMix, ManifoldMixup, SaliencyMix, PuzzleMix, CoMixup)
-METHOD = {SAGE: sage.Sage, Mixup: mixup.Mixup, CutMix: cutmix.CutMix, ManifoldMixup: manifold_mixup.ManifoldMixup,
-          SaliencyMix: saliencymix.SaliencyMix, PuzzleMix: puzzlemix.PuzzleMix, CoMixup: comixup.CoMixup}
-LOOK = (SAGE, PuzzleMix, CoMixup)
 every = pytest.mark.parametrize("kind", ALL, ids=lambda c: c.__name__)
 
 
@@ -359,7 +356,6 @@ def test_puzzle_mix_with_a_lambda_for_each_image_is_one_by_one():
     x, y, s = torch.rand(5, 3, 16, 16), torch.eye(5), torch.rand(5, 1, 16, 16)
     pair, lam = torch.tensor([1, 2, 3, 4, 0]), torch.linspace(0.05, 0.95, 5)
     puzzle = catalog.load(methods, "puzzlemix")
-    from sagelib.methods import puzzlemix
     found = puzzlemix.mix(x, y, s, pair, lam, 4, puzzle.transport)
     for i in range(5):
         alone = puzzlemix.mix(x, y, s, pair, lam[i], 4, puzzle.transport)

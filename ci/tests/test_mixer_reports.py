@@ -4,17 +4,16 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from mixers import ALL, LOOK
 from steps import train_step
 from torch import nn
 from torch.testing import assert_close
 
 from sagelib import (
     SAGE,
-    CoMixup,
     CutMix,
     ManifoldMixup,
     Mixup,
-    PuzzleMix,
     SaliencyMix,
     catalog,
     datasets,
@@ -24,7 +23,6 @@ from sagelib.evaluate import robustness
 from sagelib.losses import LOSSES, one_hot
 from sagelib.mixer import soft_labels
 
-ALL = (SAGE, Mixup, CutMix, ManifoldMixup, SaliencyMix, PuzzleMix, CoMixup)
 every = pytest.mark.parametrize("kind", ALL, ids=lambda c: c.__name__)
 
 
@@ -63,7 +61,7 @@ def test_one_logit_is_two_logits(kind, loss, tiny, images):
         (mixed, y), (wanted, labels) = mix(x, t), slow(x, t)
         assert_close(mixed, wanted)
         assert_close(y, labels[:, 1:])
-        assert kind not in (SAGE, PuzzleMix, CoMixup) or mix.last.saliency.amax((1, 2, 3)).min() > 0
+        assert kind not in LOOK or mix.last.saliency.amax((1, 2, 3)).min() > 0
 
 
 @pytest.mark.parametrize("name", catalog.names(methods))
@@ -125,7 +123,7 @@ def test_a_call_may_be_the_first_forward_of_lazy_layers(kind, compiled, images):
     bound = torch.compile(net, backend="eager") if compiled else net
     where = {"stages": ["0", "2"]} if kind is ManifoldMixup else {}
     x, y = kind(10, seed=0).bind(bound, **where)(*images)
-    if kind in (SAGE, PuzzleMix, CoMixup):
+    if kind in LOOK:
         assert torch.equal(net[1].running_mean, torch.zeros(6)) and net[1].num_batches_tracked == 0
         again = kind(10, seed=0).bind(copy.deepcopy(net))(*images)
         assert_close(again, (x, y))
@@ -159,7 +157,7 @@ class Segments(nn.Module):
 
 USES = {
     **{f"{kind.__name__}, {form}": lambda net, x, t, kind=kind, form=form: getattr(kind(10).bind(net), form)(x, t)
-       for kind in (SAGE, PuzzleMix, CoMixup) for form in ("__call__", "loss")},
+       for kind in LOOK for form in ("__call__", "loss")},
     "GuidedMixup": lambda net, x, t: catalog.load(methods, "guidedmixup", source="gradient").mix(
         x, one_hot(t, 10), net),
     "KeepAugment": lambda net, x, t: train_step(catalog.load(methods, "keepaugment"), net, x, one_hot(t, 10)),
