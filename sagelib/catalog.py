@@ -22,11 +22,10 @@ def load(package, name, **options):
     known = list(defaults(package, name))
     for option in options:
         if option not in known:
-            shown = [k for k in known if k != "generator"]
-            raise ValueError(f"{name} has no option {option!r}{_like(option, known)}; it has: {', '.join(shown)}")
-    missing = [k for k, p in inspect.signature(entry).parameters.items() if p.default is p.empty and k not in options]
-    if missing and missing[0] in ("classes", "root"):
-        raise ValueError(f"{name} needs {missing[0]}: load(..., {name!r}, {missing[0]}=...)")
+            raise ValueError(f"{name} has no option {option!r}{_like(option, known)}; it has: {', '.join(known)}")
+    for option, parameter in inspect.signature(entry).parameters.items():
+        if parameter.default is parameter.empty and option not in options:
+            raise ValueError(f"{name} needs {option}: load(..., {name!r}, {option}=...)")
     return entry(**options)
 
 

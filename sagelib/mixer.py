@@ -72,12 +72,6 @@ class Mixer:
             if not fits(value):
                 shown = f"a {type(value).__name__}" if name == "saliency" else repr(value)
                 raise ValueError(f"{name} is {shown}; it must be {words}")
-            if name == "saliency":
-                if value is not None and not hasattr(self.method, "saliency_fn"):
-                    raise ValueError(f"{type(self.method).__name__} looks at no saliency: leave out saliency=")
-                if hasattr(self.method, "saliency_fn"):
-                    self.method.saliency_fn = value
-                return
             if name == "seed" and name in self.__dict__:
                 self.method.generator = self.method.cpu_rng = None  # the next batch makes new ones
             value = int(value) if name in ("num_classes", "seed") and value is not None else value
@@ -101,6 +95,13 @@ class Mixer:
     def saliency(self):
         """The function that gives maps in place of the network, or None."""
         return getattr(self.method, "saliency_fn", None)
+
+    @saliency.setter
+    def saliency(self, function):
+        if hasattr(self.method, "saliency_fn"):
+            self.method.saliency_fn = function
+        elif function is not None:
+            raise ValueError(f"{type(self.method).__name__} looks at no saliency: leave out saliency=")
 
     @property
     def last(self):
@@ -142,7 +143,7 @@ class Mixer:
         x, y = soft_labels(x, target, self.num_classes, self.label_smoothing)
         if not self._mixes(x):
             return x, y
-        with self._using_the_network(self.method.needs_network) as net:
+        with self._looking() as net:
             mixed = self.method.last = self.method.mix(x, y, net)
         if x.is_contiguous(memory_format=torch.channels_last):
             mixed.x = mixed.x.contiguous(memory_format=torch.channels_last)
@@ -159,7 +160,7 @@ class Mixer:
         net = self._network()
         if not self._mixes(x):
             return self.method.loss_of(net(x), y)
-        with self._using_the_network(self.method.needs_network):
+        with self._looking():
             return self.method.loss(net, x, y, scaler)
 
     def state_dict(self):
@@ -199,11 +200,12 @@ class Mixer:
             raise RuntimeError(f"{type(self.method).__name__} needs the network: call .bind(model) first")
         return self.model
 
-    def _using_the_network(self, needed):
-        return self._looking() if needed else contextlib.nullcontext(self.model)
+    def _looking(self):
+        """The network as a context, in which a method that looks through it is watched."""
+        return self._watched() if self.method.needs_network else contextlib.nullcontext(self.model)
 
     @contextlib.contextmanager
-    def _looking(self):
+    def _watched(self):
         """The network, whose buffers are put back if its first pass shows that it cannot be used."""
         net = self._network()
         if loader_worker():

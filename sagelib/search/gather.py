@@ -2,12 +2,12 @@
 import torch
 import torch.nn.functional as F
 
-BLOCK = 1 << 19  # numbers in the working memory: 2 MB of float32
+from . import cpu
 
 
 def gather(a, b, tau):
     """v from the second map gathered by index, in chunks: no shift is read on the host."""
-    step = max(1, BLOCK // max(1, a.numel()))
+    step = max(1, cpu.BLOCK // max(1, a.numel()))
     added = [_gathered(1 / a, b, part) for part in tau.split(step, -2)]
     return a.sum((1, 2))[:, None] + torch.cat(added, 1)
 

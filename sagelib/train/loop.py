@@ -3,6 +3,7 @@ import contextlib
 from types import SimpleNamespace
 
 from ..evaluate import scores
+from .checkpoint import restore, save
 from .recipe import Recipe
 from .step import Run
 
@@ -29,7 +30,7 @@ def fit_together(runs, test=None, on_epoch=None, progress=False):
     seconds are shared. Returns the curves; `on_epoch(curves)` is called after each epoch.
     """
     for run in runs:
-        run.restore()
+        restore(run)
     steps = sum(run.recipe.epochs * len(run.batches) for run in runs)
     done = sum(len(run.curve) * len(run.batches) for run in runs)
     with _bar(progress, steps, done) as bar:
@@ -60,7 +61,7 @@ def _epoch(runs, epoch, test, bar):
                     entry |= test(run.net) if callable(test) else {
                         f"test_{k}": v for k, v in scores(run.forward, test).items()}
         run.record_epoch(entry)
-        run.save()
+        save(run)
         bar.set_postfix({k: f"{v:.4g}" for k, v in entry.items() if k == "train_loss" or k.endswith("accuracy")})
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from . import checkpoint as checkpoints
 from .cuda_graph import CudaGraphStep
 from .recipe import PRECISIONS
 
@@ -114,11 +113,3 @@ class Run:
     def generators(self):
         own = {"method": self.method.generator, "batches": self.batches.generator}
         return {k: g for k, g in own.items() if g is not None}
-
-    def save(self):
-        """Write the checkpoint, if there is to be one."""
-        checkpoints.save(self)
-
-    def restore(self):
-        """Take up the checkpoint, if there is one; ValueError if it is damaged or another run's."""
-        checkpoints.restore(self)
