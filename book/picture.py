@@ -22,8 +22,9 @@ def main():
     train, test = load(datasets, "shapes", difficulty=0.1)
     torch.manual_seed(0)
     net = load(models, "preactresnet18", classes=10, width=8)
-    fit(net, Batches(train, 50, generator=torch.Generator().manual_seed(0)), load(methods, "vanilla").seed(0),
-        Recipe(epochs=14), test=Batches(test, 500), on_epoch=lambda curve: print(curve[-1]["test_accuracy"]))
+    fit(net, Batches(train, 50, generator=torch.Generator().manual_seed(0)),
+        load(methods, "vanilla").seed(0), Recipe(epochs=14), test=Batches(test, 500),
+        on_epoch=lambda curve: print(curve[-1]["test_accuracy"]))
     net.eval()
     x = test.normalised(test.images[:40]).requires_grad_()
     y = one_hot(test.labels[:40], 10)
@@ -43,9 +44,12 @@ def draw(test, x, y, s):
     panels = [(test.pixels(x[i]), "image 1"), (test.pixels(x[j]), "image 2"),
               (s[i], "saliency 1"), (s[j], "saliency 2"),
               (v.view(63, 63), "total saliency\nof every shift"), (mask(a, shift(b, best)), "mask"),
-              (test.pixels(mixed.x[0]), f"mix: label\n{mixed.share[0]:.2f} of 1, {1 - mixed.share[0]:.2f} of 2")]
-    for name, rows, size in (("sage.png", 1, (13, 2.5)), ("sage_narrow.png", 2, (6, 3.9))):  # the second for a phone
-        figure, axes = plt.subplots(rows, -(-len(panels) // rows), figsize=size, layout="constrained")
+              (test.pixels(mixed.x[0]), f"mix: label\n{mixed.share[0]:.2f} of 1, "
+                                        f"{1 - mixed.share[0]:.2f} of 2")]
+    # the second for a phone
+    for name, rows, size in (("sage.png", 1, (13, 2.5)), ("sage_narrow.png", 2, (6, 3.9))):
+        figure, axes = plt.subplots(rows, -(-len(panels) // rows), figsize=size,
+                                    layout="constrained")
         for axis in axes.flat[len(panels):]:
             axis.remove()
         put(axes.flat, panels, best)

@@ -51,8 +51,8 @@ def main():
 
 
 def make(top, cache, installer, renew=False):
-    """Make TOP/.venv on the packages in CACHE/<key>, which `installer(folder, requirements)` fills if
-    they are not there; returns the folder of packages."""
+    """Make TOP/.venv on the packages in CACHE/<key>, which `installer(folder, requirements)` fills
+    if they are not there; returns the folder of packages."""
     packages = cache / key(top)
     if renew or not (packages / READY).exists():
         with lock(cache, packages.name):
@@ -87,7 +87,8 @@ def key(top):
 
 
 def requirements(top):
-    """What pip is to install: all that the project, its extras [book] and [test] and its build need."""
+    """What pip is to install: all that the project, its extras [book] and [test] and its build
+    need."""
     found = tomllib.loads((top / "pyproject.toml").read_text())
     extras = found["project"]["optional-dependencies"]
     own = found["project"]["dependencies"]
@@ -133,12 +134,14 @@ def install(folder, wanted):
         raise RuntimeError(f"{free:.0f} GB are free in {folder.parent}; the installation needs 16")
     venv.create(folder, with_pip=True, symlinks=True)
     print(
-        "installing what the project needs, once for all checkouts: about 7 GB, 3 GB of downloads;\n"
-        "2 minutes on a fast machine, a quarter of an hour on a slow one",
+        "installing what the project needs, once for all checkouts: about 7 GB, 3 GB of "
+        "downloads;\n2 minutes on a fast machine, a quarter of an hour on a slow one",
         flush=True,
     )
     log, start = folder / "pip.log", time.monotonic()
-    command = [folder / "bin/python", "-m", "pip", "install", "--no-compile", "--progress-bar", "off"]
+    command = [
+        folder / "bin/python", "-m", "pip", "install", "--no-compile", "--progress-bar", "off"
+    ]
     command += ["--disable-pip-version-check", *wanted]  # modules are compiled when they are used
     with open(log, "w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
@@ -193,8 +196,8 @@ def link(top, packages):
 
 
 def command(script, target, python):
-    """Put a command of the packages into .venv/bin: a Python script with this .venv's Python, else a
-    link."""
+    """Put a command of the packages into .venv/bin: a Python script with this .venv's Python, else
+    a link."""
     if target.exists() or script.name.startswith(("python", "activate", "Activate")):
         return
     text = script.read_bytes()

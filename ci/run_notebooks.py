@@ -1,7 +1,9 @@
-"""Execute notebooks through papermill: `python ci/run_notebooks.py [--save | --into DIR] [NOTEBOOK …]`.
+"""Execute notebooks through papermill: `python ci/run_notebooks.py [--save | --into DIR] [NOTEBOOK
+…]`.
 
-Without names, all chapters and experiments, with their default parameters, each in an empty folder of its own. The
-fresh outputs go into the copies of the notebooks under DIR, or with `--save` into the notebooks; nothing else changes.
+Without names, all chapters and experiments, with their default parameters, each in an empty folder
+of its own. The fresh outputs go into the copies of the notebooks under DIR, or with `--save` into
+the notebooks; nothing else changes.
 """
 import argparse
 import sys
@@ -18,7 +20,8 @@ NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 
 
 def main():
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(description=__doc__,
+                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     where = options.add_mutually_exclusive_group(required=True)
     where.add_argument("--save", dest="into", action="store_const", const=NOTEBOOKS)
     where.add_argument("--into", type=Path)
@@ -30,13 +33,15 @@ def main():
 
 
 def execute(path, into):
-    """Run one notebook and put its outputs into the copy under `into`; ends the program where a cell fails."""
+    """Run one notebook and put its outputs into the copy under `into`; ends the program where a
+    cell fails."""
     name, start = path.relative_to(NOTEBOOKS), time.time()
     print(f"running {name} … ", end="", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         ran = Path(folder) / "ran.ipynb"
         try:
-            papermill.execute_notebook(path, ran, cwd=folder, progress_bar=False, execution_timeout=600)
+            papermill.execute_notebook(path, ran, cwd=folder, progress_bar=False,
+                                       execution_timeout=600)
         except papermill.PapermillExecutionError as error:
             sys.exit(f"failed: {error}")
         put_back(into / name, nbformat.read(ran, 4))
@@ -46,10 +51,16 @@ def execute(path, into):
 def put_back(path, ran):
     """Copy outputs and execution counts, nothing else, into the notebook at `path`."""
     notebook = nbformat.read(path, 4)
-    done = {cell.id: cell for cell in ran.cells if "injected-parameters" not in cell.metadata.get("tags", [])}
+    done = {
+        cell.id: cell
+        for cell in ran.cells
+        if "injected-parameters" not in cell.metadata.get("tags", [])
+    }
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [without_noise(o) for o in done[cell.id].outputs if o.get("name") != "stderr"]
+            cell.outputs = [
+                without_noise(o) for o in done[cell.id].outputs if o.get("name") != "stderr"
+            ]
             cell.execution_count = done[cell.id].execution_count
     files.replace(path, f"{nbformat.writes(notebook)}\n")
 

@@ -21,8 +21,11 @@ BLOCK = re.compile(r"(<!-- progress -->\n).*?(\n<!-- /progress -->)", re.S)
 
 
 def main():
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    options.add_argument("--save", action="store_true", help="write the README's count and the plans' openings anew")
+    options = argparse.ArgumentParser(description=__doc__,
+                                      formatter_class=argparse.RawTextHelpFormatter)
+    options.add_argument(
+        "--save", action="store_true", help="write the README's count and the plans' openings anew"
+    )
     options.add_argument("notebooks", type=Path)
     asked = options.parse_args()
     for line in paragraphs(asked.notebooks):

@@ -16,12 +16,15 @@ try:
 except PackageNotFoundError:  # run from a checkout that was not installed
     __version__ = "0+unknown"
 
-__all__ = ["SAGE", "CoMixup", "CutMix", "ManifoldMixup", "Method", "Mixed", "Mixer", "Mixup", "PuzzleMix",
-           "SaliencyMix"]
+__all__ = [
+    "SAGE", "CoMixup", "CutMix", "ManifoldMixup", "Method", "Mixed", "Mixer", "Mixup", "PuzzleMix",
+    "SaliencyMix"
+]
 
 
 def __getattr__(name):
-    """What a user's loop needs, imported when it is asked for: a tool that needs no torch does not wait for it."""
+    """What a user's loop needs, imported when it is asked for: a tool that needs no torch does not
+    wait for it."""
     if name in ("Method", "Mixed"):
         from . import method
         return getattr(method, name)

@@ -10,11 +10,14 @@ from difflib import get_close_matches
 
 def names(package):
     """The names users can type: the modules of a package, without those that begin with "_"."""
-    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
+    return sorted(m.name
+                  for m in pkgutil.iter_modules(package.__path__)
+                  if not m.name.startswith("_"))
 
 
 def load(package, name, **options):
-    """Build what `name` stands for: a method, a network (`classes`, `width`) or a data set (`root`, `train`).
+    """Build what `name` stands for: a method, a network (`classes`, `width`) or a data set (`root`,
+    `train`).
 
     Raises ValueError for a name or an option that is not there, with the list of those that are.
     """
@@ -22,7 +25,8 @@ def load(package, name, **options):
     known = list(defaults(package, name))
     for option in options:
         if option not in known:
-            raise ValueError(f"{name} has no option {option!r}{_like(option, known)}; it has: {', '.join(known)}")
+            raise ValueError(f"{name} has no option {option!r}{_like(option, known)}; it has: "
+                             f"{', '.join(known)}")
     for option, parameter in inspect.signature(entry).parameters.items():
         if parameter.default is parameter.empty and option not in options:
             raise ValueError(f"{name} needs {option}: load(..., {name!r}, {option}=...)")
@@ -36,9 +40,11 @@ def defaults(package, name):
 
 
 def settings(package, name, choice, dataset, model):
-    """The options tuned for a method on a data set and network, from its own file; {} where none are named.
+    """The options tuned for a method on a data set and network, from its own file; {} where none
+    are named.
 
-    `choice` is "paper" (what the paper or its README states) or "default" (the method's own defaults).
+    `choice` is "paper" (what the paper or its README states) or "default" (the method's own
+    defaults).
     """
     table = getattr(_module(package, name), "SETTINGS", {})
     known = sorted({"default", "paper", *table})
@@ -48,9 +54,11 @@ def settings(package, name, choice, dataset, model):
 
 
 def settings_name(package, name, choice, dataset, model, stated=()):
-    """The name of the settings that `settings` gives: `choice`, or "default" where none are named for these two.
+    """The name of the settings that `settings` gives: `choice`, or "default" where none are named
+    for these two.
 
-    stated: the data sets on which the defaults of a method without a table of its own count as `choice`.
+    stated: the data sets on which the defaults of a method without a table of its own count as
+    `choice`.
     """
     table = getattr(_module(package, name), "SETTINGS", {}).get(choice)
     known = dataset in stated if table is None else (dataset, model) in table
@@ -58,7 +66,8 @@ def settings_name(package, name, choice, dataset, model, stated=()):
 
 
 def stated(package, name, what):
-    """What the file of `name` states under a name in capitals, such as the IMAGES of a data set; None without it."""
+    """What the file of `name` states under a name in capitals, such as the IMAGES of a data set;
+    None without it."""
     return getattr(_module(package, name), what, None)
 
 

@@ -1,7 +1,8 @@
-"""Losses for soft labels, and one-hot labels. The paper's tables: binary cross-entropy on the softmax.
+"""Losses for soft labels, and one-hot labels. The paper's tables: binary cross-entropy on the
+softmax.
 
-One logit for two classes, logits and labels (B, 1), counts as the logits (-z/2, z/2): both losses are then binary
-cross-entropy of the logit z.
+One logit for two classes, logits and labels (B, 1), counts as the logits (-z/2, z/2): both losses
+are then binary cross-entropy of the logit z.
 """
 import torch
 import torch.nn.functional as F
@@ -11,12 +12,14 @@ from .saliency import at_least_float32
 
 
 def bce(logits, y):
-    """Binary cross-entropy on the softmax, mean over images and classes (the authors' code; logs stop at -100)."""
+    """Binary cross-entropy on the softmax, mean over images and classes (the authors' code; logs
+    stop at -100)."""
     if _one_logit(logits, y):
         return _binary(logits, y)
     with without_autocast(logits.device):
         p = at_least_float32(logits).softmax(1)
-        # a NaN would stop the program inside binary_cross_entropy; here it becomes the loss, which fit reports
+        # a NaN would stop the program inside binary_cross_entropy; here it becomes the loss, which
+        # fit reports
         return F.binary_cross_entropy(p.nan_to_num(0.5), y.to(p.dtype)) + 0 * p.sum()
 
 
@@ -42,17 +45,20 @@ def _binary(logits, y):
 
 
 def logits_of(out, classes):
-    """Logits (B, classes) of what a network gave: a tensor, the first of several, or something that has logits."""
-    out = out["logits"] if isinstance(out, dict) and "logits" in out else getattr(out, "logits", out)
+    """Logits (B, classes) of what a network gave: a tensor, the first of several, or something that
+    has logits."""
+    out = out["logits"] if isinstance(out, dict) and "logits" in out else getattr(
+        out, "logits", out)
     out = out[0] if isinstance(out, (tuple, list)) else out
     if not isinstance(out, torch.Tensor):
         keys = f" with {', '.join(map(repr, out))}" if isinstance(out, dict) else ""
-        raise ValueError(f"the network gives a {type(out).__name__}{keys}; it must give logits, or something that has "
-                         "logits: bind a wrapper that does")
+        raise ValueError(f"the network gives a {type(out).__name__}{keys}; it must give logits, "
+                         "or something that has logits: bind a wrapper that does")
     if out.ndim != 2 or out.shape[1] != classes:
-        hint = "; one logit for two classes is num_classes=1" if out.ndim == 2 and out.shape[1] == 1 else ""
-        raise ValueError(f"the network gives {tuple(out.shape)}; with num_classes={classes} it must give logits "
-                         f"(B, {classes}){hint}")
+        hint = "; one logit for two classes is num_classes=1" if out.ndim == 2 and out.shape[
+            1] == 1 else ""
+        raise ValueError(f"the network gives {tuple(out.shape)}; with num_classes={classes} it "
+                         f"must give logits (B, {classes}){hint}")
     return out
 
 

@@ -15,7 +15,8 @@ def cores():
 
 @functools.cache
 def triton_kernels(package, name):
-    """The module `name` of a package, whose kernels are in Triton; None where Triton is not installed."""
+    """The module `name` of a package, whose kernels are in Triton; None where Triton is not
+    installed."""
     try:
         return importlib.import_module(f"{package}.{name}")
     except ImportError:

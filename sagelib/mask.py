@@ -5,10 +5,12 @@ from .saliency import at_least_float32
 
 
 def mask(a, b):
-    """Share of each pixel owned by the first image, maps (..., H, W) -> (..., H, W) in [0, 1]: Equation 2.
+    """Share of each pixel owned by the first image, maps (..., H, W) -> (..., H, W) in [0, 1]:
+    Equation 2.
 
     `a` and `b` are saliency maps of the first and of the second image, at least 0. Where both are 0
-    the share is 0, as the paper's small constant in the denominator makes it. Both shapes must broadcast.
+    the share is 0, as the paper's small constant in the denominator makes it. Both shapes must
+    broadcast.
     """
     a, b = at_least_float32(a), at_least_float32(b)
     total = a + b

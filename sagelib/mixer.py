@@ -1,14 +1,15 @@
-"""The methods where timm's or torchvision's Mixup stands in a training loop: `x, y = mix(x, target)`.
+"""The methods where timm's or torchvision's Mixup stands in a training loop.
 
     mix = SAGE(num_classes=10).bind(model)
-    x, y = mix(x, target)            # then the loop goes on as it was, with soft labels
-    loss = mix.loss(x, target)       # or: Algorithm 1 with gradient reuse, then loss.backward() as ever
+    x, y = mix(x, target)        # then the loop goes on as it was, with soft labels
+    loss = mix.loss(x, target)   # or: Algorithm 1 with gradient reuse, then loss.backward()
 
-Both work under autocast and a GradScaler, in DistributedDataParallel, with accumulated gradients, on compiled networks.
-Source: Ma et al., "SAGE", BMVC 2022, Algorithm 1; the other methods' are in their files under `methods`.
+Both work under autocast and a GradScaler, in DistributedDataParallel, with accumulated gradients,
+on compiled networks. The sources of the methods are in their files under `methods`.
 """
 import contextlib
 import copy
+import math
 import numbers
 import random
 
@@ -18,13 +19,20 @@ from torch.nn.parameter import is_lazy
 
 from .method import Method, option_names, readable
 from .methods import comixup, cutmix, manifold_mixup, mixup, puzzlemix, sage, saliencymix
+from .unwrap import check_network, loader_worker
+
+
+def _whole(value, low, high=math.inf):
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return whole and low <= value < high
+
 
 OWN = {  # what a Mixer itself is told: which values are allowed, and how that is said
-    "num_classes": (lambda v: isinstance(v, numbers.Integral) and v is not True and v >= 1,
-                    "a whole number, at least 1"),
-    "label_smoothing": (lambda v: isinstance(v, numbers.Real) and 0 <= v < 1, "a number, at least 0 and below 1"),
+    "num_classes": (lambda v: _whole(v, 1), "a whole number, at least 1"),
+    "label_smoothing": (lambda v: isinstance(v, numbers.Real) and 0 <= v < 1,
+                        "a number, at least 0 and below 1"),
     "prob": (lambda v: isinstance(v, numbers.Real) and 0 <= v <= 1, "a number from 0 to 1"),
-    "seed": (lambda v: v is None or (isinstance(v, numbers.Integral) and v is not True and 0 <= v < 2**63),
+    "seed": (lambda v: v is None or _whole(v, 0, 2**63),
              "a whole number from 0 to 2**63 - 1, or None"),
     "saliency": (lambda v: v is None or callable(v), "a function of the images, or None"),
     "enabled": (lambda v: isinstance(v, bool), "True or False"),
@@ -34,25 +42,29 @@ OWN = {  # what a Mixer itself is told: which values are allowed, and how that i
 class Mixer:
     """A mixing method for a loop of one's own.
 
-    method: such as `CutMix(alpha=0.5)` of `sagelib.methods.cutmix`. num_classes: of the labels; 1 for a network with
-    one logit for two classes, whose targets are 0 and 1 and whose labels (B, 1) are the probability of class 1. The
-    method's criterion is the loss: "bce" unless told, where `SAGE(10)` and its sisters take cross-entropy.
-    label_smoothing: of class indices, in [0, 1). prob: share of the batches that are mixed. saliency: a function of the
-    images (B, C, H, W) that gives maps (B, H, W) or (B, 1, H, W), at least 0, which take the place of the network's
-    maps: a call then needs no network, and `loss` still trains on the clean batch where the method reuses it.
-    seed: draw from generators of its own, on the images' device, instead of PyTorch's; on several processes give each
-    its own seed. A value out of range is a ValueError that says what is allowed, also when it is set later. The
-    method's options are read and changed on `method`: `mix.method.u = 0.5`.
+    method: such as `CutMix(alpha=0.5)` of `sagelib.methods.cutmix`. num_classes: of the labels; 1
+    for a network with one logit for two classes, whose targets are 0 and 1 and whose labels (B, 1)
+    are the probability of class 1. The method's criterion is the loss: "bce" unless told, where
+    `SAGE(10)` and its sisters take cross-entropy.
+    label_smoothing: of class indices, in [0, 1). prob: share of the batches that are mixed.
+    saliency: a function of the images (B, C, H, W) that gives maps (B, H, W) or (B, 1, H, W), at
+    least 0, which take the place of the network's maps: a call then needs no network, and `loss`
+    still trains on the clean batch where the method reuses it.
+    seed: draw from generators of its own, on the images' device, instead of PyTorch's; on several
+    processes give each its own seed. A value out of range is a ValueError, also when it is set
+    later. The method's options are read and changed on `method`: `mix.method.u = 0.5`.
 
-    After a call `last` is its `Mixed`: x, y, and mask, tau, share, pair, saliency as far as the method has them; None
-    where the batch was left alone. It is kept until the next call. `enabled = False` stops the mixing, as for the last
-    epochs. A compiled step checks no values; methods that need no network break its graph only for a seed, or for a
-    prob between 0 and 1.
+    After a call `last` is its `Mixed`: x, y, and mask, tau, share, pair, saliency as far as the
+    method has them; None where the batch was left alone. It is kept until the next call.
+    `enabled = False` stops the mixing, as for the last epochs. A compiled step checks no values;
+    methods that need no network break its graph only for a seed, or for a prob between 0 and 1.
     """
 
-    def __init__(self, method, num_classes, *, label_smoothing=0.0, prob=1.0, saliency=None, seed=None):
+    def __init__(self, method, num_classes, *, label_smoothing=0.0, prob=1.0, saliency=None,
+                 seed=None):
         if not isinstance(method, Method):
-            raise ValueError(f"method is {method!r}; give a method itself, such as catalog.load(methods, 'cutmix')")
+            raise ValueError(f"method is {method!r}; give a method itself, such as "
+                             "catalog.load(methods, 'cutmix')")
         self.__dict__.update(method=_copied(method), model=None)
         self.num_classes, self.label_smoothing, self.prob = num_classes, label_smoothing, prob
         self.seed, self.enabled = seed, True
@@ -63,8 +75,9 @@ class Mixer:
         self.method.last = None
         if num_classes == 1 and (method.criterion is F.cross_entropy
                                  or isinstance(method.criterion, torch.nn.CrossEntropyLoss)):
-            raise ValueError("cross-entropy over one logit is always 0; for num_classes=1 give loss='cross_entropy' or "
-                             "BCEWithLogitsLoss(), or use two logits: num_classes=2")
+            raise ValueError("cross-entropy over one logit is always 0; for num_classes=1 give "
+                             "loss='cross_entropy' or BCEWithLogitsLoss(), or use two logits: "
+                             "num_classes=2")
 
     def __setattr__(self, name, value):
         if name in OWN:
@@ -76,11 +89,13 @@ class Mixer:
                 self.method.generator = self.method.cpu_rng = None  # the next batch makes new ones
             value = int(value) if name in ("num_classes", "seed") and value is not None else value
         elif name in ("method", "model"):
-            raise AttributeError(f"{name} cannot be replaced: " + ("build another Mixer" if name == "method" else
-                                                                   "call .bind(model)"))
+            raise AttributeError(f"{name} cannot be replaced: " + (
+                "build another Mixer" if name == "method" else "call .bind(model)"))
         elif not name.startswith("_"):
-            raise AttributeError(f"a Mixer has no {name!r} that can be set; it has {', '.join(OWN)}; the method's "
-                                 f"options are set on its `method`: {', '.join(option_names(self.method))}")
+            raise AttributeError(f"a Mixer has no {name!r} that can be set; it has "
+                                 f"{', '.join(OWN)}; the method's "
+                                 "options are set on its `method`: "
+                                 f"{', '.join(option_names(self.method))}")
         super().__setattr__(name, value)
 
     def __setstate__(self, state):  # of a copy, which has options of its own
@@ -89,7 +104,8 @@ class Mixer:
     def __repr__(self):
         own = {k: getattr(self, k) for k in ("label_smoothing", "prob", "seed")}
         own["model"] = self.model and type(self.model).__name__
-        return f"Mixer({self.method}, {self.num_classes}, {', '.join(f'{k}={v!r}' for k, v in own.items())})"
+        shown = ", ".join(f"{k}={v!r}" for k, v in own.items())
+        return f"Mixer({self.method}, {self.num_classes}, {shown})"
 
     @property
     def saliency(self):
@@ -101,7 +117,8 @@ class Mixer:
         if hasattr(self.method, "saliency_fn"):
             self.method.saliency_fn = function
         elif function is not None:
-            raise ValueError(f"{type(self.method).__name__} looks at no saliency: leave out saliency=")
+            raise ValueError(f"{type(self.method).__name__} looks at no saliency: leave out "
+                             "saliency=")
 
     @property
     def last(self):
@@ -111,11 +128,12 @@ class Mixer:
     def bind(self, model, stages=None):
         """Look through this network from now on; returns self.
 
-        An nn.Module that is called with the images alone and gives logits (B, K), a tuple that begins with them, or
-        something that has `logits`; wrap one that takes more. Plain, compiled, in DistributedDataParallel, or set up by
-        Lightning Fabric (then a call goes under `fabric.autocast()`, and the loss to `fabric.backward`); not in
-        FSDP or ZeRO-3, whose weights are elsewhere. Manifold Mixup takes `stages`: names of modules ("layer1",
-        "layer2") or modules, in order; without it they are model.stages.
+        An nn.Module that is called with the images alone and gives logits (B, K), a tuple that
+        begins with them, or something that has `logits`; wrap one that takes more. Plain, compiled,
+        in DistributedDataParallel, or set up by Lightning Fabric (then a call goes under
+        `fabric.autocast()`, and the loss to `fabric.backward`); not in FSDP or ZeRO-3, whose
+        weights are elsewhere. Manifold Mixup takes `stages`: names of modules ("layer1", "layer2")
+        or modules, in order; without it they are model.stages.
 
         A network that takes or gives something else goes in a wrapper:
 
@@ -129,16 +147,18 @@ class Mixer:
         return self
 
     def unbind(self):
-        """Leave the network, as before it is pickled whole: hooks of Manifold Mixup are taken out of it."""
+        """Leave the network, as before it is pickled: Manifold Mixup's hooks are taken out."""
         self.method.detach()
         self.__dict__["model"] = None
 
     def __call__(self, x, target):
-        """Images (B, C, H, W), normalised floats, and class indices (B,) or soft labels (B, K) -> images, soft labels.
+        """Images (B, C, H, W), normalised floats, and class indices (B,) or soft labels
+        (B, K) -> images, soft labels.
 
-        With num_classes=1 the targets are 0 and 1, or between them, (B,) or (B, 1), and the labels (B, 1).
-        The network keeps every .grad, every requires_grad, its modes and BatchNorm's running statistics. Layers with
-        another state of their own (spectral norm) see one more forward, and dropout draws once more.
+        With num_classes=1 the targets are 0 and 1, or between them, (B,) or (B, 1), and the labels
+        (B, 1). The network keeps every .grad, every requires_grad, its modes and BatchNorm's
+        running statistics. Layers with another state of their own (spectral norm) see one more
+        forward, and dropout draws once more.
         """
         x, y = soft_labels(x, target, self.num_classes, self.label_smoothing)
         if not self._mixes(x):
@@ -150,11 +170,11 @@ class Mixer:
         return mixed.x, mixed.y
 
     def loss(self, x, target, scaler=None):
-        """The loss of one step by the method, a scalar to call .backward() on: for SAGE with gradient reuse.
+        """The loss of one step by the method, a scalar to call .backward() on.
 
-        The gradient of the clean batch, where saliency came from, is part of it; until .backward() it takes the memory
-        of the weights once more. `scaler`: the loop's GradScaler, if it has one. Of several outputs of the network the
-        first is trained. x and target as in a call.
+        The gradient of the clean batch, where saliency came from, is part of it; until .backward()
+        it takes the memory of the weights once more. `scaler`: the loop's GradScaler, if it has
+        one. Of several outputs of the network the first is trained. x and target as in a call.
         """
         x, y = soft_labels(x, target, self.num_classes, self.label_smoothing)
         net = self._network()
@@ -164,7 +184,7 @@ class Mixer:
             return self.method.loss(net, x, y, scaler)
 
     def state_dict(self):
-        """Where the generators of `seed` are, for a checkpoint; {} without a seed: PyTorch draws."""
+        """Where the generators of `seed` are, for a checkpoint; {} without a seed."""
         method = self.method
         if method.generator is None or method.cpu_rng is None:
             return {}
@@ -172,13 +192,13 @@ class Mixer:
                 "host": method.cpu_rng.getstate()}
 
     def load_state_dict(self, state):
-        """Go on with the draws where `state_dict` was taken, on that kind of device; a loader's workers draw anew."""
+        """Go on with the draws of a `state_dict`; a loader's workers draw anew."""
         if state:
             try:
                 self.method.seed(0, state["device"])
             except (RuntimeError, AssertionError) as error:
-                raise ValueError(f"these draws were made on {state['device']}, which is not here; they go on there, or "
-                                 "start anew from a seed") from error
+                raise ValueError(f"these draws were made on {state['device']}, which is not here; "
+                                 "they go on there, or start anew from a seed") from error
             self._drawn_in = 0
             self.method.generator.set_state(state["generator"].cpu())
             version, numbers_, gauss = state["host"]
@@ -190,27 +210,29 @@ class Mixer:
         method.last = None
         if self.seed is not None:
             here = worker.seed if (worker := loader_worker()) else 0
-            if method.generator is None or method.generator.device != x.device or self._drawn_in != here:
+            there = method.generator and method.generator.device
+            if there != x.device or self._drawn_in != here:
                 method.seed((self.seed + here) % 2**63, x.device)
                 self._drawn_in = here
         return self.enabled and (self.prob == 1 or (method.cpu_rng or random).random() < self.prob)
 
     def _network(self):
         if self.model is None:
-            raise RuntimeError(f"{type(self.method).__name__} needs the network: call .bind(model) first")
+            name = type(self.method).__name__
+            raise RuntimeError(f"{name} needs the network: call .bind(model) first")
         return self.model
 
     def _looking(self):
-        """The network as a context, in which a method that looks through it is watched."""
         return self._watched() if self.method.needs_network else contextlib.nullcontext(self.model)
 
     @contextlib.contextmanager
     def _watched(self):
-        """The network, whose buffers are put back if its first pass shows that it cannot be used."""
+        """The network, whose buffers are put back if its first pass fails."""
         net = self._network()
         if loader_worker():
-            raise RuntimeError("this is a DataLoader's worker, whose copy of the network never learns: mix in the "
-                               "training loop, or give saliency=, a function of the images")
+            raise RuntimeError("this is a DataLoader's worker, whose copy of the network never "
+                               "learns: mix in the training loop, or give saliency=, a function "
+                               "of the images")
         first = not self._passed and not torch.compiler.is_compiling()
         before = [(b, b.clone()) for b in net.buffers() if not is_lazy(b)] if first else []
         try:
@@ -223,89 +245,104 @@ class Mixer:
         self._passed = True
 
 
-def SAGE(num_classes, *, u=0.6, reuse=0.3, fraction=0.01, sigma=1.0, norm="l2", bn="train", per_image=False,
-         guided=True, rearranged=True, loss="cross_entropy", label_smoothing=0.0, prob=1.0, saliency=None, seed=None):
+def SAGE(num_classes, *, u=0.6, reuse=0.3, fraction=0.01, sigma=1.0, norm="l2", bn="train",
+         per_image=False, guided=True, rearranged=True, loss="cross_entropy", label_smoothing=0.0,
+         prob=1.0, saliency=None, seed=None):
     """Saliency-guided mixup with optimal rearrangements: Algorithm 1 of the paper, as a Mixer.
 
-    u: lambda is uniform on (0, u). reuse: share of the clean gradient in `loss`; a call has none. fraction: part of all
-    shifts that is searched. sigma: of the blur of the maps, pixels. norm: "l2" or "l1" over the channels. per_image: a
-    lambda and shifts for each image. bn: BatchNorm in the clean pass of `loss`: "train" updates the running statistics
-    with both batches, as the paper's code does, "batch" and "eval" with the mixed one; a call leaves them alone.
-    `SAGE(10, loss="bce", u=0.6, reuse=0.3)` is the paper's setting for CIFAR-10, whose learning rate of 0.2 goes with
-    that loss. The other options are in `methods/sage.py`.
+    u: lambda is uniform on (0, u). reuse: share of the clean gradient in `loss`; a call has none.
+    fraction: part of all shifts that is searched. sigma: of the blur of the maps, pixels. norm:
+    "l2" or "l1" over the channels. per_image: a lambda and shifts for each image. bn: BatchNorm in
+    the clean pass of `loss`: "train" updates the running statistics with both batches, as the
+    paper's code does, "batch" and "eval" with the mixed one; a call leaves them alone.
+    `SAGE(10, loss="bce", u=0.6, reuse=0.3)` is the paper's setting for CIFAR-10, whose learning
+    rate of 0.2 goes with that loss. The other options are in `methods/sage.py`.
 
-    loss: "cross_entropy", "bce" (the paper's tables), or a function (logits, soft labels) -> scalar; for one logit both
-    names are binary cross-entropy. num_classes, label_smoothing, prob, saliency, seed: as in Mixer.
+    loss: "cross_entropy", "bce" (the paper's tables), or a function of logits and soft labels that
+    gives a scalar; for one logit both names are binary cross-entropy. num_classes, label_smoothing,
+    prob, saliency, seed: as in Mixer.
     """
-    method = sage.Sage(criterion=loss, u=u, reuse=reuse, fraction=fraction, sigma=sigma, norm=norm, bn=bn,
-                       per_image=per_image, guided=guided, rearranged=rearranged)
-    return Mixer(method, num_classes, label_smoothing=label_smoothing, prob=prob, saliency=saliency, seed=seed)
+    method = sage.Sage(criterion=loss, u=u, reuse=reuse, fraction=fraction, sigma=sigma, norm=norm,
+                       bn=bn, per_image=per_image, guided=guided, rearranged=rearranged)
+    return Mixer(method, num_classes, label_smoothing=label_smoothing, prob=prob, saliency=saliency,
+                 seed=seed)
 
 
-def Mixup(num_classes, *, alpha=1.0, per_image=False, loss="cross_entropy", label_smoothing=0.0, prob=1.0, seed=None):
-    """Mixup, as a Mixer: lambda from Beta(alpha, alpha), for the batch or, with per_image, for each image.
+def Mixup(num_classes, *, alpha=1.0, per_image=False, loss="cross_entropy", label_smoothing=0.0,
+          prob=1.0, seed=None):
+    """Mixup, as a Mixer: lambda from Beta(alpha, alpha); per_image: one for each image.
 
-    A call needs no network. loss as in SAGE; num_classes, label_smoothing, prob, seed: as in Mixer.
+    A call needs no network. The other parameters are as in SAGE.
     """
     method = mixup.Mixup(criterion=loss, alpha=alpha, per_image=per_image)
     return Mixer(method, num_classes, label_smoothing=label_smoothing, prob=prob, seed=seed)
 
 
-def CutMix(num_classes, *, alpha=1.0, per_image=False, loss="cross_entropy", label_smoothing=0.0, prob=1.0, seed=None):
-    """CutMix, as a Mixer: a box of area 1 - lambda, lambda from Beta(alpha, alpha); per_image: one for each image.
+def CutMix(num_classes, *, alpha=1.0, per_image=False, loss="cross_entropy", label_smoothing=0.0,
+           prob=1.0, seed=None):
+    """CutMix, as a Mixer: a box of area 1 - lambda, lambda from Beta(alpha, alpha).
 
-    A call needs no network. loss as in SAGE; num_classes, label_smoothing, prob, seed: as in Mixer.
+    per_image: a box for each image. A call needs no network. The other parameters are as in SAGE.
     """
     method = cutmix.CutMix(criterion=loss, alpha=alpha, per_image=per_image)
     return Mixer(method, num_classes, label_smoothing=label_smoothing, prob=prob, seed=seed)
 
 
-def SaliencyMix(num_classes, *, alpha=1.0, published=False, per_image=False, detector="builtin", mean=0.0, std=1.0,
-                loss="cross_entropy", label_smoothing=0.0, prob=0.5, saliency=None, seed=None):
-    """SaliencyMix, as a Mixer: a box around the partner's most salient point, or the peak of your own map.
+def SaliencyMix(num_classes, *, alpha=1.0, published=False, per_image=False, detector="builtin",
+                mean=0.0, std=1.0, loss="cross_entropy", label_smoothing=0.0, prob=0.5,
+                saliency=None, seed=None):
+    """SaliencyMix, as a Mixer: a box around the partner's most salient point, or your map's peak.
 
-    A call needs no network. mean, std: of the normalised images. prob: 0.5 as in its paper. The other options are in
-    `methods/saliencymix.py`; loss as in SAGE; num_classes, label_smoothing, saliency, seed: as in Mixer.
+    A call needs no network. mean, std: of the normalised images. prob: 0.5 as in its paper. The
+    other options are in `methods/saliencymix.py`, the other parameters as in SAGE.
     """
-    method = saliencymix.SaliencyMix(criterion=loss, alpha=alpha, prob=1.0, published=published, per_image=per_image,
-                                     detector=detector, mean=mean, std=std)  # prob is drawn here, not again there
-    return Mixer(method, num_classes, label_smoothing=label_smoothing, prob=prob, saliency=saliency, seed=seed)
+    # prob is drawn by the Mixer, and not again by the method
+    method = saliencymix.SaliencyMix(criterion=loss, alpha=alpha, prob=1.0, published=published,
+                                     per_image=per_image, detector=detector, mean=mean, std=std)
+    return Mixer(method, num_classes, label_smoothing=label_smoothing, prob=prob, saliency=saliency,
+                 seed=seed)
 
 
-def PuzzleMix(num_classes, *, alpha=1.0, beta=1.2, gamma=0.5, eta=0.2, t_eps=0.8, transport=True, per_image=False,
-              mean=0.0, std=1.0, loss="cross_entropy", label_smoothing=0.0, prob=1.0, saliency=None, seed=None):
-    """Puzzle Mix, as a Mixer: blocks of two images by a minimum cut, then moved by a transport plan.
+def PuzzleMix(num_classes, *, alpha=1.0, beta=1.2, gamma=0.5, eta=0.2, t_eps=0.8, transport=True,
+              per_image=False, mean=0.0, std=1.0, loss="cross_entropy", label_smoothing=0.0,
+              prob=1.0, saliency=None, seed=None):
+    """Puzzle Mix, as a Mixer: blocks of two images by a minimum cut, moved by a transport plan.
 
-    Needs scipy and numba. mean, std: of the normalised images, to get back to pixels. The other options are in
-    `methods/puzzlemix.py`; loss as in SAGE; num_classes, label_smoothing, prob, saliency, seed: as in Mixer.
+    Needs scipy and numba. mean, std: of the normalised images, to get back to pixels. The other
+    options are in `methods/puzzlemix.py`, the other parameters as in SAGE.
     """
-    method = puzzlemix.PuzzleMix(criterion=loss, alpha=alpha, beta=beta, gamma=gamma, eta=eta, t_eps=t_eps,
-                                 transport=transport, per_image=per_image, mean=mean, std=std)
-    return Mixer(method, num_classes, label_smoothing=label_smoothing, prob=prob, saliency=saliency, seed=seed)
+    method = puzzlemix.PuzzleMix(criterion=loss, alpha=alpha, beta=beta, gamma=gamma, eta=eta,
+                                 t_eps=t_eps, transport=transport, per_image=per_image, mean=mean,
+                                 std=std)
+    return Mixer(method, num_classes, label_smoothing=label_smoothing, prob=prob, saliency=saliency,
+                 seed=seed)
 
 
-def CoMixup(num_classes, *, partition=20, beta=0.32, gamma=1.0, eta=0.05, omega=0.001, threshold=0.83, alpha=2.0,
-            sweeps=4, clean=1.0, bn="train", loss="cross_entropy", label_smoothing=0.0, prob=1.0, saliency=None,
-            seed=None):
-    """Co-Mixup, as a Mixer: up to `partition` images mixed jointly, by cells. Needs scipy and numba.
+def CoMixup(num_classes, *, partition=20, beta=0.32, gamma=1.0, eta=0.05, omega=0.001,
+            threshold=0.83, alpha=2.0, sweeps=4, clean=1.0, bn="train", loss="cross_entropy",
+            label_smoothing=0.0, prob=1.0, saliency=None, seed=None):
+    """Co-Mixup, as a Mixer: up to `partition` images mixed jointly, by cells.
 
-    clean: weight of the clean loss in `loss`; a call has none. bn: as in SAGE, "train" or "batch". The other options
-    are in `methods/comixup.py`; loss as in SAGE; num_classes, label_smoothing, prob, saliency, seed: as in Mixer.
+    Needs scipy and numba. clean: weight of the clean loss in `loss`; a call has none. bn: "train"
+    or "batch". The other options are in `methods/comixup.py`, the other parameters as in SAGE.
     """
-    method = comixup.CoMixup(criterion=loss, partition=partition, beta=beta, gamma=gamma, eta=eta, omega=omega,
-                             threshold=threshold, alpha=alpha, sweeps=sweeps, clean=clean, bn=bn)
-    return Mixer(method, num_classes, label_smoothing=label_smoothing, prob=prob, saliency=saliency, seed=seed)
+    method = comixup.CoMixup(criterion=loss, partition=partition, beta=beta, gamma=gamma, eta=eta,
+                             omega=omega, threshold=threshold, alpha=alpha, sweeps=sweeps,
+                             clean=clean, bn=bn)
+    return Mixer(method, num_classes, label_smoothing=label_smoothing, prob=prob, saliency=saliency,
+                 seed=seed)
 
 
-def ManifoldMixup(num_classes, *, alpha=2.0, stages=2, per_image=False, loss="cross_entropy", label_smoothing=0.0,
-                  prob=1.0, seed=None):
-    """Manifold Mixup, as a Mixer: Mixup of the images, or inside the network after one of its first `stages` stages.
+def ManifoldMixup(num_classes, *, alpha=2.0, stages=2, per_image=False, loss="cross_entropy",
+                  label_smoothing=0.0, prob=1.0, seed=None):
+    """Manifold Mixup, as a Mixer: Mixup of the images, or after one of the first `stages` stages.
 
-    A call says where and returns soft labels; the next forward of the network in training mode mixes there. The stages
-    are the network's `.stages`, or those that `bind` is told; a stage whose activations are recomputed (checkpointing)
-    must not be one of them. loss as in SAGE; num_classes, label_smoothing, prob, seed: as in Mixer.
+    A call says where and returns soft labels; the next forward of the network in training mode
+    mixes there. The stages are the network's `.stages`, or those that `bind` is told; a stage whose
+    activations are recomputed (checkpointing) must not be one. The rest is as in SAGE.
     """
-    method = manifold_mixup.ManifoldMixup(criterion=loss, alpha=alpha, stages=stages, per_image=per_image)
+    method = manifold_mixup.ManifoldMixup(criterion=loss, alpha=alpha, stages=stages,
+                                          per_image=per_image)
     return Mixer(method, num_classes, label_smoothing=label_smoothing, prob=prob, seed=seed)
 
 
@@ -314,66 +351,50 @@ def _copied(method):
     method = copy.copy(method)
     if method.generator is not None:
         method.generator = method.generator.clone_state()
-    if method.cpu_rng is not None:
-        method.cpu_rng = copy.copy(method.cpu_rng)
+    method.cpu_rng = copy.copy(method.cpu_rng)
     return method
 
 
-def check_network(model, prob):
-    """One clear error for what cannot be looked through."""
-    if not isinstance(model, torch.nn.Module):
-        raise TypeError(f"bind takes the network, an nn.Module that is called with the images alone, not a "
-                        f"{type(model).__name__}: wrap it in one")
-    if any(isinstance(m, torch.jit.ScriptModule) and any("running_mean" in name for name, _ in m.named_buffers())
-           for m in model.modules()):
-        raise ValueError("the BatchNorm of a scripted network cannot be held still: train it as it was before "
-                         "torch.jit.script, or use torch.compile")
-    several = torch.distributed.is_available() and torch.distributed.is_initialized() and (
-        torch.distributed.get_world_size() > 1)
-    if several and 0 < prob < 1 and any(isinstance(m, torch.nn.SyncBatchNorm) for m in model.modules()):
-        raise ValueError(f"prob is {prob}: each process would decide for itself, and SyncBatchNorm would wait for "
-                         "those that do not mix; it must be 0 or 1")
-
-
-def loader_worker():
-    """The DataLoader's worker that this process is, with a seed of its own in each epoch, or None; none compiles."""
-    return None if torch.compiler.is_compiling() else torch.utils.data.get_worker_info()
-
-
 def soft_labels(x, target, classes, smoothing=0.0):
-    """Images x (B, C, H, W), detached, and labels (B, classes), float32, from class indices (B,) or soft targets
-    (B, classes); with one class, the probability of class 1, from 0 and 1 or what lies between, (B,) or (B, 1)."""
+    """Images x (B, C, H, W), detached, and labels (B, classes), float32, from class indices (B,) or
+    soft targets (B, classes); with one class, the probability of class 1, from 0 and 1 or what lies
+    between, (B,) or (B, 1)."""
     for name, z in (("images", x), ("targets", target)):
         if not isinstance(z, torch.Tensor):
             raise TypeError(f"{name} must be a tensor, not a {type(z).__name__}")
     if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
-        raise RuntimeError("this is torch.inference_mode, where nothing can be trained: mix in the training loop")
+        raise RuntimeError("this is torch.inference_mode, where nothing can be trained: mix in "
+                           "the training loop")
     if x.ndim != 4 or not x.is_floating_point() or len(x) == 0:
-        raise ValueError(f"images must be normalised floats (B, C, H, W), not {x.dtype} {tuple(x.shape)}")
+        raise ValueError(f"images must be normalised floats (B, C, H, W), not {x.dtype} "
+                         f"{tuple(x.shape)}")
     if target.device != x.device:
-        raise ValueError(f"images are on {x.device}, targets on {target.device}: move the batch to one device first")
+        raise ValueError(f"images are on {x.device}, targets on {target.device}: move the batch "
+                         "to one device first")
     if classes == 1:
         return x.detach(), _probability(target, len(x), smoothing)
     whole = not (target.is_floating_point() or target.is_complex() or target.dtype == torch.bool)
     if target.shape == (len(x),) and whole:
         target = target.long()
         if readable(target) and not 0 <= int(target.min()) <= int(target.max()) < classes:
-            raise ValueError(f"class indices must be from 0 to {classes - 1}, not {int(target.min())} to "
-                             f"{int(target.max())}")
-        return x.detach(), F.one_hot(target, classes).float() * (1 - smoothing) + smoothing / classes
+            raise ValueError(f"class indices must be from 0 to {classes - 1}, not "
+                             f"{int(target.min())} to {int(target.max())}")
+        return x.detach(
+        ), F.one_hot(target, classes).float() * (1 - smoothing) + smoothing / classes
     if target.shape != (len(x), classes) or not target.is_floating_point():
-        raise ValueError(f"targets must be class indices ({len(x)},) or soft labels ({len(x)}, {classes}), floats; "
-                         f"they are {target.dtype} {tuple(target.shape)}")
+        raise ValueError(f"targets must be class indices ({len(x)},) or soft labels ({len(x)}, "
+                         f"{classes}), floats; they are {target.dtype} {tuple(target.shape)}")
     return x.detach(), target.detach().float()
 
 
 def _probability(target, n, smoothing):
-    """Labels (n, 1), float32, of the two classes 0 and 1 that a network with one logit tells apart."""
+    """Labels (n, 1), float32, of the classes 0 and 1 for a network with one logit."""
     if target.shape not in {(n,), (n, 1)} or target.is_complex():
         raise ValueError("num_classes=1 is one logit for two classes: targets must be 0 and 1, "
                          f"({n},) or ({n}, 1), not {target.dtype} {tuple(target.shape)}")
     y = target.detach().float().reshape(n, 1)
     if readable(y) and not ((y >= 0) & (y <= 1)).all():
-        raise ValueError(f"num_classes=1 is one logit for two classes: targets must be from 0 to 1, not {y.min():g} to "
-                         f"{y.max():g}; for class indices num_classes is the number of the network's logits")
+        raise ValueError("num_classes=1 is one logit for two classes: targets must be from 0 to "
+                         f"1, not {y.min():g} to {y.max():g}; for class indices num_classes is "
+                         "the number of the network's logits")
     return y if target.is_floating_point() else y * (1 - smoothing) + smoothing / 2

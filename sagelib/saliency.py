@@ -19,7 +19,8 @@ def saliency(grad, norm="l2"):
     returned in float32 (float64 stays float64). Raises ValueError for another shape or norm.
     """
     if grad.ndim != 4:
-        raise ValueError(f"saliency needs a gradient of shape (B, C, H, W), not {tuple(grad.shape)}")
+        raise ValueError(
+            f"saliency needs a gradient of shape (B, C, H, W), not {tuple(grad.shape)}")
     if norm not in NORMS:
         raise ValueError(f"unknown saliency norm {norm!r}; known: {', '.join(NORMS)}")
     g = at_least_float32(grad)
@@ -27,10 +28,12 @@ def saliency(grad, norm="l2"):
 
 
 def smooth(s, sigma=1.0, radius=None):
-    """Gaussian blur of maps or images (..., H, W), `sigma` in pixels: 5x5 for sigma 1, reflected border.
+    """Gaussian blur of maps or images (..., H, W), `sigma` in pixels: 5x5 for sigma 1, reflected
+    border.
 
-    The kernel reaches `radius` pixels to each side, ceil(2 sigma) unless told, and sums to 1; the border
-    pixel itself is not repeated. `sigma=0` returns the maps unchanged. Section 3.2 ("Gaussian-smoothed").
+    The kernel reaches `radius` pixels to each side, ceil(2 sigma) unless told, and sums to 1; the
+    border pixel itself is not repeated. `sigma=0` returns the maps unchanged. Section 3.2
+    ("Gaussian-smoothed").
     """
     if not (math.isfinite(sigma) and sigma >= 0):
         raise ValueError(f"sigma is {sigma}; it must be a finite number of pixels, at least 0")
@@ -41,7 +44,8 @@ def smooth(s, sigma=1.0, radius=None):
     weights = [math.exp(-0.5 * (k / sigma) ** 2) for k in range(-radius, radius + 1)]
     for axis in (-2, -1):
         wide = s.index_select(axis, mirrored(s.shape[axis], radius, s.device))
-        s = sum(w / sum(weights) * wide.narrow(axis, k, s.shape[axis]) for k, w in enumerate(weights))
+        s = sum(w / sum(weights) * wide.narrow(axis, k, s.shape[axis])
+                for k, w in enumerate(weights))
     return s
 
 
@@ -63,12 +67,14 @@ def normalise(s):
 
 
 def at_least_float32(z):
-    """The tensor in float32, or in float64 if it comes so: maps are never kept in half precision."""
+    """The tensor in float32, or in float64 if it comes so: maps are never kept in half
+    precision."""
     return z if z.dtype == torch.float64 else z.float()
 
 
 def mirrored(n, radius, device):
-    """Indices of n places and `radius` more on each side, mirrored at the first and the last place."""
+    """Indices of n places and `radius` more on each side, mirrored at the first and the last
+    place."""
     if n == 1:
         return torch.zeros(1 + 2 * radius, dtype=torch.long, device=device)
     i = torch.arange(-radius, n + radius, device=device).abs() % (2 * (n - 1))

@@ -1,8 +1,9 @@
-"""The pass over the clean batch that saliency comes from: its gradient with respect to the images, and a loss in which
-the gradient of the weights is stored, for one `.backward()` later.
+"""The pass over the clean batch that saliency comes from: its gradient with respect to the images,
+and a loss in which the gradient of the weights is stored, for one `.backward()` later.
 
-Algorithm 1 of SAGE (https://arxiv.org/abs/2211.00113) adds the clean batch's gradient to that of the mixed batch. The
-pass that gives saliency has computed it already; here the loss hands it out when `.backward()` comes through.
+Algorithm 1 of SAGE (https://arxiv.org/abs/2211.00113) adds the clean batch's gradient to that of
+the mixed batch. The pass that gives saliency has computed it already; here the loss hands it out
+when `.backward()` comes through.
 """
 import torch
 
@@ -11,22 +12,27 @@ from .unwrap import unwrapped
 
 
 def loss_with_stored_grad(net, x, loss_of, scaler=None):
-    """loss_of(net(x)), a scalar that stores its gradient, and the gradient with respect to x (B, C, H, W).
+    """loss_of(net(x)), a scalar that stores its gradient, and the gradient with respect to x
+    (B, C, H, W).
 
-    The gradient with respect to the weights is computed now. When a later .backward() comes through the loss, the
-    weights receive it together with all else: once, as DistributedDataParallel, gradient scalers and trainers that
-    clear gradients before .backward() expect. Until then it takes the memory of the weights once more. A hook on a
-    weight sees the clean gradient by itself, and the sum. scaler: the loop's GradScaler, which scales the pass.
-    RuntimeError where the network passes no gradient to the images.
+    The gradient with respect to the weights is computed now. When a later .backward() comes through
+    the loss, the weights receive it together with all else: once, as DistributedDataParallel,
+    gradient scalers and trainers that clear gradients before .backward() expect. Until then it
+    takes the memory of the weights once more. A hook on a weight sees the clean gradient by itself,
+    and the sum. scaler: the loop's GradScaler, which scales the pass. RuntimeError where the
+    network passes no gradient to the images.
     """
     scale = _scale(x, scaler)
     images = x.detach().requires_grad_()
     with torch.enable_grad():
         loss = loss_of(unwrapped(net)(images.clone()))  # a network may write on what it is given
-        weights = [leaf for leaf in leaves(loss) if leaf is not images]  # of the network, the loss, what they call
+        # of the network, the loss, what they call
+        weights = [leaf for leaf in leaves(loss) if leaf is not images]
         grad, *grads = gradient(scale * loss, [images, *weights])
-    used = [k for k, g in enumerate(grads) if g is not None]  # others must not look used: DDP would wait for them
-    stored = _StoredGrad.apply(loss.detach(), scale, [grads[k] for k in used], *(weights[k] for k in used))
+    # others must not look used: DDP would wait for them
+    used = [k for k, g in enumerate(grads) if g is not None]
+    stored = _StoredGrad.apply(loss.detach(), scale, [grads[k] for k in used],
+                               *(weights[k] for k in used))
     return stored, _unscaled(grad, scale)
 
 
@@ -46,15 +52,17 @@ def gradient(loss, inputs, allow_unused=True):
     """Gradients of a scalar with respect to each of `inputs`, None where it does not depend on one
     (without `allow_unused` that is PyTorch's error).
 
-    A network that recomputes segments with use_reentrant=True has no such gradient: a RuntimeError says what to do.
+    A network that recomputes segments with use_reentrant=True has no such gradient: a RuntimeError
+    says what to do.
     """
     try:
         return torch.autograd.grad(loss, inputs, allow_unused=allow_unused)
     except RuntimeError as error:
         if "use_reentrant=True" not in str(error):
             raise
-        raise RuntimeError("the network recomputes a segment by torch.utils.checkpoint with use_reentrant=True, which "
-                           "gives no gradient with respect to the images alone: use_reentrant=False does") from error
+        raise RuntimeError("the network recomputes a segment by torch.utils.checkpoint with "
+                           "use_reentrant=True, which gives no gradient with respect to the "
+                           "images alone: use_reentrant=False does") from error
 
 
 def leaves(loss):
@@ -72,7 +80,7 @@ def leaves(loss):
 
 
 class _StoredGrad(torch.autograd.Function):
-    """A loss that is known, with its gradient with respect to the weights, times scale: nothing is computed again."""
+    """A loss with its known gradient with respect to the weights, times scale."""
 
     @staticmethod
     def forward(ctx, loss, scale, grads, *weights):
@@ -82,8 +90,8 @@ class _StoredGrad(torch.autograd.Function):
     @staticmethod
     def backward(ctx, out):
         if torch.is_grad_enabled():
-            raise RuntimeError("a second derivative (create_graph=True) of this loss would lack the clean batch's "
-                               "part: set reuse=0, or clean=0 for Co-Mixup")
+            raise RuntimeError("a second derivative (create_graph=True) of this loss would lack "
+                               "the clean batch's part: set reuse=0, or clean=0 for Co-Mixup")
         scale, *grads = ctx.saved_tensors
         factor = out / scale
         if len({g.dtype for g in grads}) == 1 and factor.dtype == grads[0].dtype:  # in one go
@@ -92,7 +100,8 @@ class _StoredGrad(torch.autograd.Function):
 
 
 def _scale(x, scaler=None):
-    """What to scale the pass by, a 0-d tensor: float16, which a network may choose inside, underflows without.
+    """What to scale the pass by, a 0-d tensor: float16, which a network may choose inside,
+    underflows without.
 
     The scaler's own scale, or a power of two, which changes no digit elsewhere.
     """
@@ -104,6 +113,6 @@ def _scale(x, scaler=None):
 def _unscaled(grad, scale):
     """A gradient (B, C, H, W) of scale * loss -> that of the loss, float32 or float64."""
     if grad is None:
-        raise RuntimeError("the network passes no gradient to the images: take out no_grad() or detach(), and freeze "
-                           "layers by requires_grad=False")
+        raise RuntimeError("the network passes no gradient to the images: take out no_grad() or "
+                           "detach(), and freeze layers by requires_grad=False")
     return at_least_float32(grad) / scale

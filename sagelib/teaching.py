@@ -1,4 +1,5 @@
-"""The short training that several chapters start from, and the saliency maps of its network. Chapter 2 shows both."""
+"""The short training that several chapters start from, and the saliency maps of its network.
+Chapter 2 shows both."""
 from copy import deepcopy
 
 import torch
@@ -12,11 +13,13 @@ from .train import Recipe, fit
 
 
 def short_training(train, epochs, seed=0, method="vanilla"):
-    """A PreActResNet18 of width 8, trained on a small `Dataset` for some epochs with batches of 50."""
+    """A PreActResNet18 of width 8, trained on a small `Dataset` for some epochs with batches of
+    50."""
     torch.manual_seed(seed)
     net = load(models, "preactresnet18", classes=len(train.classes), width=8)
     draws = torch.Generator().manual_seed(seed)
-    fit(net, Batches(train, 50, generator=draws), load(methods, method).seed(seed), Recipe(epochs=epochs))
+    fit(net, Batches(train, 50, generator=draws),
+        load(methods, method).seed(seed), Recipe(epochs=epochs))
     return net
 
 

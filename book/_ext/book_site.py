@@ -1,4 +1,5 @@
-"""What the site needs beyond its theme: docstrings as they are written here, lighter pages, roles still in use."""
+"""What the site needs beyond its theme: docstrings as they are written here, lighter pages, roles
+still in use."""
 import re
 
 import tinycss2
@@ -9,20 +10,22 @@ def setup(app):
     app.connect("config-inited", count)
     app.connect("autodoc-process-docstring", as_written)
     app.connect("build-finished", finish)
-    app.config.mathjax_path = "mathjax/startup.js"  # then the parts that _config.yml names, a third less than all of it
+    # then the parts that _config.yml names, a third less than all of it
+    app.config.mathjax_path = "mathjax/startup.js"
     return {"parallel_read_safe": True}
 
 
 def count(app, config):
-    """`{{ progress }}` on a page: how many of the paper's numbers have been reproduced, from the records."""
+    """`{{ progress }}` on a page: how many of the paper's numbers have been reproduced, from the
+    records."""
     from sagelib.bench import scorecard
 
     config.myst_substitutions = {"progress": scorecard.progress_text(scorecard.book())}
 
 
 def as_written(app, what, name, obj, options, lines):
-    """Docstrings here are plain text: `code` between single backticks, lists that begin where they like, and examples
-    indented by four spaces after an empty line."""
+    """Docstrings here are plain text: `code` between single backticks, lists that begin where they
+    like, and examples indented by four spaces after an empty line."""
     text, inside = [], None  # inside a list, or an example
     for line in lines:
         empty = not text or not text[-1].strip()
@@ -33,7 +36,8 @@ def as_written(app, what, name, obj, options, lines):
             text += [".. code-block:: python", "", line]
             inside = "example"
             continue
-        kind = "list" if line.startswith("- ") or (inside == "list" and line.startswith("  ")) else None
+        kind = "list" if line.startswith("- ") or (inside == "list"
+                                                   and line.startswith("  ")) else None
         if line.strip() and kind != inside and not empty:
             text.append("")
         if line.strip():
@@ -49,7 +53,8 @@ def _escaped(line):
 
 
 def finish(app, exception):
-    """Pages that load what they show: the theme brings a framework, icons twice and the search on every page."""
+    """Pages that load what they show: the theme brings a framework, icons twice and the search on
+    every page."""
     if exception or app.builder.name != "html":
         return
     pages = {page: page.read_text(encoding="utf-8") for page in app.outdir.rglob("*.html")}
@@ -60,7 +65,8 @@ def finish(app, exception):
     static = app.outdir / "_static"
     scripts = "\n".join(s.read_text(encoding="utf-8") for s in static.glob("**/*.js")
                         if "mathjax" not in s.relative_to(static).parts)
-    names = set(re.findall(r"[\w-]+", "\n".join([*pages.values(), scripts]))) | {"bs-tooltip-auto", "bs-popover-auto"}
+    names = set(re.findall(r"[\w-]+", "\n".join([*pages.values(), scripts
+                                                 ]))) | {"bs-tooltip-auto", "bs-popover-auto"}
     # names that scripts put together, `explorer-${name}` or "explorer-" + name
     begins = tuple(set(re.findall(r"([a-zA-Z][\w-]*-)(?:\$\{|[\"'`]\s*\+)", scripts)))
     own = {file if isinstance(file, str) else file[0] for file in app.config.html_css_files}
@@ -68,7 +74,8 @@ def finish(app, exception):
         if sheet.name not in own:
             text = sheet.read_text(encoding="utf-8")
             rules = tinycss2.parse_stylesheet(text, skip_comments=True, skip_whitespace=True)
-            sheet.write_text(used(rules, lambda name: name in names or name.startswith(begins)), encoding="utf-8")
+            sheet.write_text(used(rules, lambda name: name in names or name.startswith(begins)),
+                             encoding="utf-8")
     shown = "".join(sheet.read_text(encoding="utf-8") for sheet in static.glob("**/*.css"))
     coded = (chr(int(code, 16)) for code in re.findall(r"[\"']\\([0-9a-f]{2,6})\b", shown, re.I))
     icons = {*re.findall(r"[\ue000-\uf8ff]", shown), *coded}
@@ -77,10 +84,12 @@ def finish(app, exception):
 
 
 def lighter(page, searches):
-    """One page: icons from the font alone, pictures when they are near, the search's index where one searches."""
+    """One page: icons from the font alone, pictures when they are near, the search's index where
+    one searches."""
     page = re.sub(r"<(script|link)[^>]*fontawesome\.js[^>]*>(</script>)?", "", page)
     if not searches:
-        page = re.sub(r"<script[^>]*/?(searchtools|language_data|searchindex)\.js[^>]*></script>", "", page)
+        page = re.sub(r"<script[^>]*/?(searchtools|language_data|searchindex)\.js[^>]*></script>",
+                      "", page)
     page = re.sub(r"<img (?![^>]*loading=)", '<img loading="lazy" ', page)
     # a citation's old role is one that browsers are to forget (DPUB-ARIA 1.1)
     page = page.replace(' role="doc-biblioentry"', "")
@@ -88,19 +97,25 @@ def lighter(page, searches):
 
 
 def used(rules, known):
-    """The rules of a style sheet that can apply: all classes of a selector are known to some page or script."""
+    """The rules of a style sheet that can apply: all classes of a selector are known to some page
+    or script."""
     kept = []
     for rule in rules:
         if rule.type == "qualified-rule":
             prelude = tinycss2.serialize(rule.prelude)
-            whole = re.search(r"[(\[]", prelude)  # :not(.a, .b), [src$=".png"] and their like are left alone
+            # :not(.a, .b), [src$=".png"] and their like are left alone
+            whole = re.search(r"[(\[]", prelude)
             selectors = [prelude] if whole else [
-                s for s in prelude.split(",") if all(map(known, re.findall(r"\.([A-Za-z_][\w-]*)", s)))]
+                s for s in prelude.split(",")
+                if all(map(known, re.findall(r"\.([A-Za-z_][\w-]*)", s)))
+            ]
             if selectors:
                 kept.append(",".join(selectors) + "{" + tinycss2.serialize(rule.content) + "}")
-        elif rule.type == "at-rule" and rule.content is not None and rule.lower_at_keyword in ("media", "supports"):
+        elif rule.type == "at-rule" and rule.content is not None and rule.lower_at_keyword in (
+                "media", "supports"):
             inner = tinycss2.parse_rule_list(rule.content, skip_comments=True, skip_whitespace=True)
-            kept.append(f"@{rule.at_keyword}{tinycss2.serialize(rule.prelude)}{{{used(inner, known)}}}")
+            kept.append(
+                f"@{rule.at_keyword}{tinycss2.serialize(rule.prelude)}{{{used(inner, known)}}}")
         elif rule.type != "error":
             kept.append(rule.serialize())
     return "".join(kept)
@@ -113,5 +128,6 @@ def _only(font, characters):
     cut = subset.Subsetter(options)
     cut.populate(text="".join(characters))
     cut.subset(made)
-    subset.save_font(made, str(font.with_suffix(".woff2")), options)  # a browser looks at the content, not at the name
+    # a browser looks at the content, not at the name
+    subset.save_font(made, str(font.with_suffix(".woff2")), options)
     font.unlink()

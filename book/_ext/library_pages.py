@@ -1,8 +1,10 @@
-"""Text of two pages that is written from the files of sagelib when the site is built: the reference, and the map's
-second table. A file that is added or moved shows up in both; neither page is edited.
+"""Text of two pages that is written from the files of sagelib when the site is built: the
+reference, and the map's second table. A file that is added or moved shows up in both; neither page
+is edited.
 
-First come the files whose names `from sagelib import ...` gives, the one with most of them at the top. The others come
-in the order of their first mention on the map, which is the paper's order, and then in the alphabet's.
+First come the files whose names `from sagelib import ...` gives, the one with most of them at the
+top. The others come in the order of their first mention on the map, which is the paper's order, and
+then in the alphabet's.
 """
 import ast
 import functools
@@ -25,21 +27,25 @@ def write(app, page, source):
     """Put the written text into one of the two pages; ValueError if the page has no line for it."""
     if page in PAGES:
         if source[0].count(MARK) != 1:
-            raise ValueError(f"{page}.md needs the line {MARK} once: the text from sagelib's files goes there")
+            raise ValueError(f"{page}.md needs the line {MARK} once: the text from sagelib's "
+                             "files goes there")
         library = Path(find_spec("sagelib").origin).parent
-        source[0] = source[0].replace(MARK, PAGES[page](library, (Path(app.srcdir) / f"{MAP}.md").read_text()))
+        source[0] = source[0].replace(
+            MARK, PAGES[page](library, (Path(app.srcdir) / f"{MAP}.md").read_text()))
 
 
 @dataclass(frozen=True)
 class Module:
-    """A file of sagelib, such as methods/sage.py, and which of its classes are shown: None for all that is public."""
+    """A file of sagelib, such as methods/sage.py, and which of its classes are shown: None for all
+    that is public."""
 
     path: Path
     library: Path
     classes: tuple | None = None
 
     file = property(lambda self: self.path.relative_to(self.library).as_posix())
-    folder = property(lambda self: self.path.relative_to(self.library).parent.as_posix())  # "." for the top
+    # "." for the top
+    folder = property(lambda self: self.path.relative_to(self.library).parent.as_posix())
 
     @functools.cached_property
     def tree(self):
@@ -51,13 +57,15 @@ class Module:
 
     @property
     def opening(self):
-        """The first paragraph of the docstring on one line, without a last sentence that announces a list."""
+        """The first paragraph of the docstring on one line, without a last sentence that announces
+        a list."""
         paragraph = " ".join((ast.get_docstring(self.tree) or "").split("\n\n")[0].split())
         return re.sub(r"(?<=[.;]) [^.;]*:$", "", paragraph)
 
 
 def reference(library, map_text):
-    """MyST for the reference: a section for each folder with a table of its files, and each file's docstrings."""
+    """MyST for the reference: a section for each folder with a table of its files, and each file's
+    docstrings."""
     text = []
     for folder, modules in folders(library, map_text).items():
         package = Module(library / folder / "__init__.py", library)
@@ -66,9 +74,11 @@ def reference(library, map_text):
         for module in modules:
             name = "sagelib." + module.file.removesuffix(".py").replace("/", ".")
             shown = ":members:", ":special-members: __call__"
-            text += [f"({_anchor(module)})=", f"### `{module.path.name}`",
-                     _directive("automodule", name, *(shown if module.classes is None else ())),
-                     *(_directive("autoclass", f"{name}.{own}", *shown) for own in module.classes or ())]
+            text += [
+                f"({_anchor(module)})=", f"### `{module.path.name}`",
+                _directive("automodule", name, *(shown if module.classes is None else ())),
+                *(_directive("autoclass", f"{name}.{own}", *shown) for own in module.classes or ())
+            ]
     return "\n\n".join(text)
 
 
@@ -83,34 +93,53 @@ PAGES = {"book/api": reference, MAP: rest}
 
 
 def folders(library, map_text):
-    """Folder -> its modules in the order in which they are shown: the public ones, then those of `shared`."""
-    every = [Module(path, library) for path in sorted(library.rglob("*.py")) if path.name != "__init__.py"]
+    """Folder -> its modules in the order in which they are shown: the public ones, then those of
+    `shared`."""
+    every = [
+        Module(path, library)
+        for path in sorted(library.rglob("*.py"))
+        if path.name != "__init__.py"
+    ]
     named, exported = _named(map_text), _exported(library)
 
     def order(module):
-        own = exported & {node.name for node in module.tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
-        return -len(own), named.index(module.file) if module.file in named else len(named), module.file
+        own = exported & {
+            node.name
+            for node in module.tree.body
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef))
+        }
+        return -len(own), named.index(
+            module.file) if module.file in named else len(named), module.file
 
     found = {}
     for module in sorted((m for m in every if m.public), key=order):
         found.setdefault(module.folder, []).append(module)
     for folder, public in found.items():
-        public += shared([m for m in every if m.folder == folder and not m.public], public, exported)
+        public += shared([m for m in every if m.folder == folder and not m.public], public,
+                         exported)
     first = {folder: min(map(order, modules)) for folder, modules in found.items()}
-    return {folder: found[folder] for folder in sorted(found, key=lambda f: (f != ".", first[f][1:]))}
+    return {
+        folder: found[folder]
+        for folder in sorted(found, key=lambda f: (f != ".", first[f][1:]))
+    }
 
 
 def shared(private, public, exported):
-    """The private modules of a folder with classes that its public modules import, those classes alone.
+    """The private modules of a folder with classes that its public modules import, those classes
+    alone.
 
     At the top of sagelib only the classes that it exports count.
     """
-    wanted = {alias.name for module in public for node in ast.walk(module.tree) if isinstance(node, ast.ImportFrom)
-              for alias in node.names} if public[0].folder != "." else exported
+    wanted = {
+        alias.name
+        for module in public
+        for node in ast.walk(module.tree) if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    } if public[0].folder != "." else exported
     found = []
     for module in private:
-        classes = tuple(node.name for node in module.tree.body
-                        if isinstance(node, ast.ClassDef) and node.name in wanted and not node.name.startswith("_"))
+        classes = tuple(node.name for node in module.tree.body if isinstance(node, ast.ClassDef)
+                        and node.name in wanted and not node.name.startswith("_"))
         found += [Module(module.path, module.library, classes)] if classes else []
     return found
 
@@ -148,8 +177,11 @@ def _exported(library):
 
 
 def _anchor(module):
-    return "api-" + re.sub(r"[^a-z0-9]+", "-", module.file.removesuffix(".py")) + ("" if module.public else "-classes")
+    return "api-" + re.sub(r"[^a-z0-9]+", "-",
+                           module.file.removesuffix(".py")) + ("" if module.public else "-classes")
 
 
 def _directive(name, argument, *options):
-    return "\n".join(["```{eval-rst}", f".. {name}:: {argument}", *(f"   {option}" for option in options), "```"])
+    return "\n".join([
+        "```{eval-rst}", f".. {name}:: {argument}", *(f"   {option}" for option in options), "```"
+    ])

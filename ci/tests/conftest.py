@@ -23,10 +23,12 @@ class Tiny(nn.Sequential):
 
 @pytest.fixture
 def tiny():
-    """A network of three layers, with BatchNorm, for images of any size; built anew with the same weights."""
+    """A network of three layers, with BatchNorm, for images of any size; built anew with the same
+    weights."""
     def build(classes=10, norm=True, seed=0):
         torch.manual_seed(seed)
-        return Tiny(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6) if norm else nn.Identity(), nn.ReLU(),
+        return Tiny(nn.Conv2d(3, 6, 3, padding=1),
+                    nn.BatchNorm2d(6) if norm else nn.Identity(), nn.ReLU(),
                     nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, classes))
     return build
 
@@ -51,7 +53,8 @@ def vectors():
 
 @pytest.fixture
 def pictures(tmp_path):
-    """A user's own folder: two classes, three training and two test pictures each, 12 x 16 pixels."""
+    """A user's own folder: two classes, three training and two test pictures each, 12 x 16
+    pixels."""
     from PIL import Image
     g = np.random.default_rng(0)
     for split, n in (("train", 3), ("test", 2)):
@@ -59,7 +62,8 @@ def pictures(tmp_path):
             folder = tmp_path / "pictures" / split / name
             folder.mkdir(parents=True)
             for k in range(n):
-                Image.fromarray(g.integers(0, 256, (12, 16, 3), dtype=np.uint8)).save(folder / f"{k}.png")
+                Image.fromarray(g.integers(0, 256, (12, 16, 3),
+                                           dtype=np.uint8)).save(folder / f"{k}.png")
     return tmp_path / "pictures"
 
 

@@ -1,7 +1,8 @@
-"""A device that is not there: another kind than the CPU, with values, without float64, as a Mac's GPU is.
+"""A device that is not there: another kind than the CPU, with values, without float64, as a Mac's
+GPU is.
 
-Its tensors hold a tensor of the CPU. Every operation on them runs there; float64 on the device, and an operation that
-mixes its tensors with the CPU's, raise the errors that a real device raises.
+Its tensors hold a tensor of the CPU. Every operation on them runs there; float64 on the device, and
+an operation that mixes its tensors with the CPU's, raise the errors that a real device raises.
 """
 import contextlib
 
@@ -11,7 +12,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-FAR = torch.device("lazy", 0)  # a kind of device that PyTorch knows everywhere and this project uses nowhere
+# a kind of device that PyTorch knows everywhere and this project uses nowhere
+FAR = torch.device("lazy", 0)
 COPIES = {torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default}
 
 
@@ -20,8 +22,11 @@ class FromNumbers(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if function in (torch.tensor, torch.as_tensor, torch.asarray) and kwargs.get("device") is not None:
-            return function(*args, **{k: v for k, v in kwargs.items() if k != "device"}).to(kwargs["device"])
+        if function in (torch.tensor, torch.as_tensor,
+                        torch.asarray) and kwargs.get("device") is not None:
+            return function(*args, **{k: v
+                                      for k, v in kwargs.items()
+                                      if k != "device"}).to(kwargs["device"])
         return function(*args, **kwargs)
 
 
@@ -32,7 +37,8 @@ class FarTensor(torch.Tensor):
     def __new__(cls, near):
         if near.dtype in (torch.float64, torch.complex128):
             raise TypeError(f"the device has no {near.dtype}")
-        out = torch.Tensor._make_wrapper_subclass(cls, near.size(), strides=near.stride(), dtype=near.dtype, device=FAR,
+        out = torch.Tensor._make_wrapper_subclass(cls, near.size(), strides=near.stride(),
+                                                  dtype=near.dtype, device=FAR,
                                                   storage_offset=near.storage_offset())
         out.near = near
         return out
@@ -47,7 +53,8 @@ class FarTensor(torch.Tensor):
 
 
 class FarDevice(TorchDispatchMode):
-    """A context in which the device is there: its tensors are made by device=FAR and by .to(FAR)."""
+    """A context in which the device is there: its tensors are made by device=FAR and by
+    .to(FAR)."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -56,7 +63,8 @@ class FarDevice(TorchDispatchMode):
         if function.namespace == "sagelib":  # its own operations are looked into
             with FromNumbers(), self:
                 return OPDEFS[function._schema.name]._init_fn(*args, **kwargs)
-        if far and function not in COPIES and any(z.ndim for z in given if not isinstance(z, FarTensor)):
+        if far and function not in COPIES and any(
+                z.ndim for z in given if not isinstance(z, FarTensor)):
             raise RuntimeError(f"{function}: expected all tensors to be on the same device")
         device = kwargs.get("device")
         near_args, near_kwargs = tree_map_only(FarTensor, lambda z: z.near, (args, kwargs))

@@ -1,4 +1,5 @@
-"""The definitions in plain loops, one pixel at a time: slow, obvious, and what the library is compared with."""
+"""The definitions in plain loops, one pixel at a time: slow, obvious, and what the library is
+compared with."""
 import math
 
 import torch
@@ -10,7 +11,9 @@ def saliency(grad, norm):
         for i in range(grad.shape[2]):
             for j in range(grad.shape[3]):
                 g = [grad[n, c, i, j].item() for c in range(grad.shape[1])]
-                out[n, 0, i, j] = math.sqrt(sum(v * v for v in g)) if norm == "l2" else sum(map(abs, g)) / len(g)
+                out[n, 0, i,
+                    j] = math.sqrt(sum(v * v
+                                       for v in g)) if norm == "l2" else sum(map(abs, g)) / len(g)
     return out
 
 
@@ -23,11 +26,14 @@ def blur(s, sigma, radius):
 
     h, w = s.shape
     reach = range(-radius, radius + 1)
-    weight = {(p, q): math.exp(-(p * p + q * q) / (2 * sigma * sigma)) for p in reach for q in reach}
+    weight = {(p, q): math.exp(-(p * p + q * q) / (2 * sigma * sigma))
+              for p in reach
+              for q in reach}
     out = torch.zeros_like(s)
     for i in range(h):
         for j in range(w):
-            out[i, j] = sum(k * s[mirror(i + p, h), mirror(j + q, w)] for (p, q), k in weight.items())
+            out[i,
+                j] = sum(k * s[mirror(i + p, h), mirror(j + q, w)] for (p, q), k in weight.items())
     return out / sum(weight.values())
 
 

@@ -1,8 +1,9 @@
 """Made sets of records: what the chapters and the scorecard must bear without failing.
 
-`make(kind, folder)` writes a set: "none"; "today", the book's own; "paper", three seeds of every run of Tables 1 to 7
-at the paper's recipe whose means are the printed numbers; "against", the same with every row turned round, so that the
-best method is the worst; "fourth_seed" and "fifth_method", today's with one run more.
+`make(kind, folder)` writes a set: "none"; "today", the book's own; "paper", three seeds of every
+run of Tables 1 to 7 at the paper's recipe whose means are the printed numbers; "against", the same
+with every row turned round, so that the best method is the worst; "fourth_seed" and "fifth_method",
+today's with one run more.
 """
 
 import base64
@@ -57,13 +58,15 @@ def make(kind, folder):
 
 
 def shifts(method):
-    """(seed, what is added to the mean): three seeds that add up to nothing, others for each method."""
+    """(seed, what is added to the mean): three seeds that add up to nothing, others for each
+    method."""
     drawn = np.random.default_rng(catalog.names(methods).index(method)).normal(0, 0.1, 3)
     return list(enumerate((drawn - drawn.mean()).tolist()))
 
 
 def turned(rows):
-    """A table with its numbers in the opposite order of size: in each row, in Tables 3 and 7 in each column."""
+    """A table with its numbers in the opposite order of size: in each row, in Tables 3 and 7 in
+    each column."""
     if "part" in rows[0]:
         columns = [k for k in rows[0] if k not in ("part", "setting")]
         return [
@@ -87,7 +90,8 @@ def opposite(values):
 
 
 def trained(tables):
-    """The training records of Tables 1, 3 and 7, those of Table 1 with the evaluations of Tables 4 and 5."""
+    """The training records of Tables 1, 3 and 7, those of Table 1 with the evaluations of Tables 4
+    and 5."""
     done = set()
     for cell in scorecard.cells({k: tables[k] for k in (1, 3, 7)}):
         run = (cell.dataset, cell.model, cell.method, str(cell.options))
@@ -180,7 +184,8 @@ def training(cell, seed, shift, perturbed):
 
 @functools.cache
 def evaluation_of_today():
-    """What an evaluation holds besides the paper's perturbations: as in the first record that has one."""
+    """What an evaluation holds besides the paper's perturbations: as in the first record that has
+    one."""
     found = next(
         r
         for r in map(lambda r: records.evaluation(r, "robustness"), records.every(records.RESULTS))
@@ -260,7 +265,8 @@ def at(seconds):
 
 
 def one_more(kind, folder):
-    """Add a run to today's: a fourth seed of SAGE and vanilla, or a fifth method with evaluations."""
+    """Add a run to today's: a fourth seed of SAGE and vanilla, or a fifth method with
+    evaluations."""
     here = [r for r in records.every(folder) if r["kind"].startswith("shortened: epochs 30")]
     tuned = {
         r["method"]["name"]: r for r in here if not r["parameters"]["options"] and r["seed"] == 0

@@ -1,4 +1,5 @@
-"""The functions that build a Mixer: all of them, those that look at saliency, and the method of each."""
+"""The functions that build a Mixer: all of them, those that look at saliency, and the method of
+each."""
 from sagelib import SAGE, CoMixup, CutMix, ManifoldMixup, Mixup, PuzzleMix, SaliencyMix
 from sagelib.methods import comixup, cutmix, manifold_mixup, mixup, puzzlemix, sage, saliencymix
 

@@ -10,7 +10,12 @@ def boxes_of_peak(s, lam):
     peak = int(np.argmax(s))
     row, column = peak // w, peak % w
     half = [int(side * math.sqrt(1 - lam)) // 2 for side in (h, w)]
-    return [max(row - half[0], 0), max(column - half[1], 0), min(row + half[0], h), min(column + half[1], w)]
+    return [
+        max(row - half[0], 0),
+        max(column - half[1], 0),
+        min(row + half[0], h),
+        min(column + half[1], w)
+    ]
 
 
 def grids(h, w, count):
@@ -48,10 +53,12 @@ def potts_energy(labels, cost, apart, weight):
 
 
 def puzzle_energy(shown, pixels, partner, s, s_partner, lam, beta, gamma, eta, cell):
-    """The energy of Puzzle Mix for one image: `shown` (n, n) is the share of the image in each block.
+    """The energy of Puzzle Mix for one image: `shown` (n, n) is the share of the image in each
+    block.
 
-    Read off the definition: each block loses the saliency it does not show; a seam costs the unlikeness of the two
-    pictures that meet there (split into a part of each block and a coupling), and beta for unlike labels.
+    Read off the definition: each block loses the saliency it does not show; a seam costs the
+    unlikeness of the two pictures that meet there (split into a part of each block and a coupling),
+    and beta for unlike labels.
     """
     n = len(shown)
     block = pixels.shape[1] // n
@@ -88,7 +95,8 @@ def puzzle_energy(shown, pixels, partner, s, s_partner, lam, beta, gamma, eta, c
 
 
 def transport(s, z, rounds, t_eps):
-    """Puzzle Mix's plan with dense matrices: s, z (t, t) -> (places,), the source that comes there or -1."""
+    """Puzzle Mix's plan with dense matrices: s, z (t, t) -> (places,), the source that comes there
+    or -1."""
     t = len(s)
     n = t * t
     cost = np.zeros((n, n), dtype=np.float32)

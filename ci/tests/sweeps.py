@@ -9,7 +9,8 @@ from pathlib import Path
 from sagelib.bench import records
 
 TOP = Path(__file__).parents[2]
-HANGS = 1500  # seconds after which a process is taken for one that hangs; no test depends on its speed
+# seconds after which a process is taken for one that hangs; no test depends on its speed
+HANGS = 1500
 PLANS = TOP / "book/plans"
 PLAN = """
 title: Four small runs
@@ -26,11 +27,15 @@ small:
 
 def command(plan, tmp_path, *more):
     where = ["--results", str(tmp_path / "results"), "--out", str(tmp_path / "out")]
-    return [sys.executable, "-m", "sagelib.bench.sweep", str(plan), "--size", "small", *where, "--jobs", "2", *more]
+    return [
+        sys.executable, "-m", "sagelib.bench.sweep",
+        str(plan), "--size", "small", *where, "--jobs", "2", *more
+    ]
 
 
 def swept(plan, tmp_path, *more):
-    return subprocess.run(command(plan, tmp_path, *more), capture_output=True, text=True, cwd=TOP, timeout=HANGS)
+    return subprocess.run(command(plan, tmp_path, *more), capture_output=True, text=True, cwd=TOP,
+                          timeout=HANGS)
 
 
 def attempts(tmp_path):
@@ -38,11 +43,13 @@ def attempts(tmp_path):
 
 
 def alive(tmp_path):
-    """Processes that work in this folder, drivers, attempts and their kernels: number -> folder and command."""
+    """Processes that work in this folder, drivers, attempts and their kernels: number -> folder and
+    command."""
     found = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            where = f"{os.readlink(process / 'cwd')} {(process / 'cmdline').read_text()}".replace("\0", " ")
+            where = f"{os.readlink(process / 'cwd')} {(process / 'cmdline').read_text()}".replace(
+                "\0", " ")
         except OSError:
             continue
         if str(tmp_path) in where and int(process.name) != os.getpid():

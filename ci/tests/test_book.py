@@ -1,4 +1,5 @@
-"""The book's own rules: pairs in sync, one parameters cell, small outputs, a complete map, imports one way."""
+"""The book's own rules: pairs in sync, one parameters cell, small outputs, a complete map, imports
+one way."""
 import ast
 import graphlib
 import importlib.util
@@ -19,7 +20,8 @@ import yaml
 from sagelib import SAGE
 
 TOP = Path(__file__).parents[2]
-NOTEBOOKS = sorted(p for p in (TOP / "notebooks").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+NOTEBOOKS = sorted(p for p in (TOP / "notebooks").rglob("*.ipynb")
+                   if ".ipynb_checkpoints" not in p.parts)
 TWINS = sorted((TOP / "notebooks/py").rglob("*.py"))
 notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 
@@ -80,7 +82,9 @@ def test_committed_outputs_are_there_and_small(path):
             for out in cell.outputs:
                 assert out.output_type != "error" and out.get("name") != "stderr"
                 png = out.get("data", {}).get("image/png", "")
-                assert len(png) * 3 / 4 < 60_000, f"picture of {len(png) * 3 // 4000} KB: {cell.source[:60]}"
+                assert len(
+                    png
+                ) * 3 / 4 < 60_000, f"picture of {len(png) * 3 // 4000} KB: {cell.source[:60]}"
 
 
 @notebooks
@@ -91,11 +95,14 @@ def test_every_picture_has_an_alternative_text(path):
             assert len(alt) > 20, f"no alternative text: {cell.source[:60]}"
 
 
-@pytest.mark.parametrize("path", sorted((TOP / "notebooks").glob("[0-9]*.ipynb")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted((TOP / "notebooks").glob("[0-9]*.ipynb")),
+                         ids=lambda p: p.stem)
 def test_a_chapter_has_its_shape(path):
     cells = nbformat.read(path, 4).cells
     code = [c.source for c in cells if c.cell_type == "code"]
-    lessons = [c for c in cells if c.cell_type == "code" and "hide-cell" not in c.metadata.get("tags", [])]
+    lessons = [
+        c for c in cells if c.cell_type == "code" and "hide-cell" not in c.metadata.get("tags", [])
+    ]
     words = sum(len(c.source.split()) for c in cells if c.cell_type == "markdown")
     assert 9 <= len(lessons) <= 20 and words >= 800
     assert any("assert" in c for c in code) and any("## Exercises" in c.source for c in cells)
@@ -124,10 +131,12 @@ def test_the_map_and_the_tree_agree(pages):
     text = (TOP / "notebooks/index.md").read_text()
     for link in re.findall(r"\]\(([^)]+)\)", text):
         assert (TOP / "notebooks" / link).exists(), link
-    assert {p.name for p in (TOP / "notebooks").glob("*.ipynb")} <= set(re.findall(r"\]\(([^)]+)\)", text))
+    assert {p.name
+            for p in (TOP / "notebooks").glob("*.ipynb")} <= set(re.findall(r"\]\(([^)]+)\)", text))
     named = set(re.findall(r"`([a-z0-9_/]+\.py)`", text))
     assert all((TOP / "sagelib" / name).exists() for name in named)
-    rest = re.findall(r"^\| \[`(.+?)`\]\(\S+\) \| (.{20,}) \|$", pages.rest(TOP / "sagelib", text), re.M)
+    rest = re.findall(r"^\| \[`(.+?)`\]\(\S+\) \| (.{20,}) \|$", pages.rest(TOP / "sagelib", text),
+                      re.M)
     assert sorted(name for name, _ in rest) == sorted(set(public_files()) - named)
     for thing in [f"Equation {k}" for k in range(1, 5)] + [f"Figure {k}" for k in range(1, 9)] + [
             "Algorithm 1", "Table 1", "Table 2", "Table 3", "Tables 4 and 5", "Table 6", "Table 7"]:
@@ -137,23 +146,31 @@ def test_the_map_and_the_tree_agree(pages):
 def test_what_the_site_does_to_style_sheets_pages_and_docstrings():
     import tinycss2
     site = extension("book_site")
-    text = """.a{x:1} .gone{x:2} .a.gone,.a .b{x:3} @media print{.gone{x:4} .b{x:5}} @keyframes k{from{x:6}}
+    text = """.a{x:1} .gone{x:2} .a.gone,.a .b{x:3} @media print{.gone{x:4} .b{x:5}}
+              @keyframes k{from{x:6}}
               .no:not(.gone){x:7} [src$=".png"]{x:8} p{x:9} .begin-this{x:10}"""
     rules = tinycss2.parse_stylesheet(text, skip_comments=True, skip_whitespace=True)
     kept = site.used(rules, lambda name: name in {"a", "b"} or name.startswith(("begin-",)))
-    assert "gone{" not in kept.replace(":not(.gone){", "") and "x:4" not in kept and "x:2" not in kept
+    assert "gone{" not in kept.replace(":not(.gone){", "") and "x:4" not in kept
+    assert "x:2" not in kept
     for k in (1, 3, 5, 6, 7, 8, 9, 10):
         assert f"x:{k}" in kept, kept
-    page = ('<script src="a/fontawesome.js?x"></script><img src="a.png"><img loading="eager" src="b.png">'
-            '<script src="../searchindex.js"></script><script src="book.js"></script>')
+    page = ('<script src="a/fontawesome.js?x"></script><img src="a.png"><img loading="eager" '
+            'src="b.png"><script src="../searchindex.js"></script><script src="book.js"></script>')
     light = site.lighter(page, searches=False)
-    assert light == '<img loading="lazy" src="a.png"><img loading="eager" src="b.png"><script src="book.js"></script>'
-    assert site.lighter(light, searches=False) == light and "searchindex" in site.lighter(page, searches=True)
-    lines = ["One `x` and `y`s: a * b_c.", "", "- a", "  more", "- b", "Then:", "", "    code(1)", "    more", "",
-             "End."]
+    assert light == ('<img loading="lazy" src="a.png"><img loading="eager" src="b.png">'
+                     '<script src="book.js"></script>')
+    assert site.lighter(light, searches=False) == light
+    assert "searchindex" in site.lighter(page, searches=True)
+    lines = [
+        "One `x` and `y`s: a * b_c.", "", "- a", "  more", "- b", "Then:", "", "    code(1)",
+        "    more", "", "End."
+    ]
     site.as_written(None, "function", "f", None, None, lines)
-    assert lines == [r"One ``x`` and ``y``\ s: a \* b\_c.", "", "- a", "  more", "- b", "", "Then:", "",
-                     ".. code-block:: python", "", "    code(1)", "    more", "", "End."]
+    assert lines == [
+        r"One ``x`` and ``y``\ s: a \* b\_c.", "", "- a", "  more", "- b", "", "Then:", "",
+        ".. code-block:: python", "", "    code(1)", "    more", "", "End."
+    ]
 
 
 @pytest.mark.parametrize("origin, url", [
@@ -163,10 +180,15 @@ def test_what_the_site_does_to_style_sheets_pages_and_docstrings():
     ("/somewhere/else", None), ("", None)])
 def test_launch_links_lead_to_the_projects_own_place_or_are_not_there(origin, url, tmp_path):
     (tmp_path / "_config.yml").write_text((TOP / "book/_config.yml").read_text())
-    subprocess.run(["bash", "-c", f". {TOP}/ci/environment.sh; launch_links _config.yml"], cwd=tmp_path, check=True,
-                   env={"PATH": os.environ["PATH"], "REPOSITORY": origin, "GIT_CEILING_DIRECTORIES": str(tmp_path)})
-    options = yaml.safe_load((tmp_path / "_config.yml").read_text())["sphinx"]["config"]["html_theme_options"]
-    assert options.get("repository_url") == url and ("launch_buttons" in options) == (url is not None)
+    subprocess.run(["bash", "-c", f". {TOP}/ci/environment.sh; launch_links _config.yml"],
+                   cwd=tmp_path, check=True, env={
+                       "PATH": os.environ["PATH"], "REPOSITORY": origin,
+                       "GIT_CEILING_DIRECTORIES": str(tmp_path)
+                   })
+    options = yaml.safe_load(
+        (tmp_path / "_config.yml").read_text())["sphinx"]["config"]["html_theme_options"]
+    assert options.get("repository_url") == url
+    assert ("launch_buttons" in options) == (url is not None)
     assert options["use_download_button"]
 
 
@@ -175,14 +197,16 @@ def test_the_reference_has_a_section_and_a_line_for_every_public_file(pages):
     parts = re.split(r"^## `sagelib/(.*)`$", text, flags=re.M)[1:]
     found = []
     for folder, part in zip(parts[::2], parts[1::2], strict=True):
-        sections = re.findall(r"^\((.+)\)=\n\n### `(.+)`\n\n```{eval-rst}\n\.\. automodule:: (\S+)$", part, re.M)
-        assert [(name, anchor) for anchor, name, _ in sections] == re.findall(r"^\| \[`(.+?)`\]\((\S+)\) \| .{20,} \|$",
-                                                                            part, re.M)
+        sections = re.findall(
+            r"^\((.+)\)=\n\n### `(.+)`\n\n```{eval-rst}\n\.\. automodule:: (\S+)$", part, re.M)
+        assert [(name, anchor) for anchor, name, _ in sections
+                ] == re.findall(r"^\| \[`(.+?)`\]\((\S+)\) \| .{20,} \|$", part, re.M)
         for _, name, module in sections:
             assert module == "sagelib." + (folder + name).removesuffix(".py").replace("/", ".")
         found += [folder + name for _, name, _ in sections]
     assert sorted(f for f in found if "/_" not in f"/{f}") == sorted(public_files())
-    assert [f for f in found if "/" not in f][:5] == ["mixer.py", "method.py", "saliency.py", "mask.py", "rearrange.py"]
+    assert [f for f in found if "/" not in f
+            ][:5] == ["mixer.py", "method.py", "saliency.py", "mask.py", "rearrange.py"]
 
 
 def test_pages_are_written_from_whatever_files_there_are(pages, tmp_path):
@@ -190,18 +214,24 @@ def test_pages_are_written_from_whatever_files_there_are(pages, tmp_path):
     for file, text in {
             "__init__.py": '"""Top."""\n__all__ = ["Late", "Root", "make"]\n',
             "b.py": '"""B | `x|y`,\n*two* lines.\n\nMore."""',
-            "a.py": '"""A, https://arxiv.org/abs/1.2, and so on. As follows:\n\n- a list"""', "_hidden.py": '"""H."""',
-            "y.py": '"""Y."""\nclass Root: pass', "z.py": '"""Z."""\nclass Late: pass\ndef make(): pass',
+            "a.py": '"""A, https://arxiv.org/abs/1.2, and so on. As follows:\n\n- a list"""',
+            "_hidden.py": '"""H."""', "y.py": '"""Y."""\nclass Root: pass',
+            "z.py": '"""Z."""\nclass Late: pass\ndef make(): pass',
             "new/__init__.py": '"""New things."""',
             "new/deep/one.py": '"""One."""\nfrom ._base import Base, helper',
-            "new/deep/_base.py": '"""What all are."""\nclass Base: pass\nclass Other: pass\ndef helper(): pass',
-            "new/deep/__init__.py": '"""Deep things."""'}.items():
+            "new/deep/_base.py": ('"""What all are."""\nclass Base: pass\nclass Other: pass\n'
+                                  'def helper(): pass'),
+            "new/deep/__init__.py": '"""Deep things."""'
+    }.items():
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text(text)
     text = pages.reference(tmp_path, "| Equation 1 | `b.py`: `b` |")
-    assert re.findall(r"^#.*$", text, re.M) == ["## `sagelib/`", "### `z.py`", "### `y.py`", "### `b.py`", "### `a.py`",
-                                                "## `sagelib/new/deep/`", "### `one.py`", "### `_base.py`"]
-    assert "Deep things." in text and "sagelib.new.deep._base.Base\n" in text and "Other" not in text
+    assert re.findall(r"^#.*$", text, re.M) == [
+        "## `sagelib/`", "### `z.py`", "### `y.py`", "### `b.py`", "### `a.py`",
+        "## `sagelib/new/deep/`", "### `one.py`", "### `_base.py`"
+    ]
+    assert "Deep things." in text and "sagelib.new.deep._base.Base\n" in text
+    assert "Other" not in text
     assert r"| [`b.py`](api-b) | B \| `x\|y`, \*two\* lines. |" in text
     assert pages.rest(tmp_path, "`b.py` `y.py` `z.py` `new/deep/one.py`").splitlines()[2:] == [
         "| [`a.py`](api-a) | A, [arXiv:1.2](https://arxiv.org/abs/1.2), and so on. |"]
@@ -214,26 +244,32 @@ def test_pages_are_written_from_whatever_files_there_are(pages, tmp_path):
 
 
 ALLOWED = {  # who may import whom inside sagelib; a name stands for the file or the folder
-    "saliency": set(), "mask": {"saliency"}, "rearrange": {"saliency", "search"}, "search": {"machine"},
-    "modes": set(), "unwrap": set(), "pixels": set(), "machine": set(), "files": set(), "catalog": set(), "show": set(),
+    "modes": set(), "unwrap": set(), "pixels": set(), "machine": set(), "files": set(),
+    "catalog": set(), "show": set(), "models": set(),
+    "saliency": set(), "mask": {"saliency"}, "rearrange": {"saliency", "search"},
+    "search": {"machine"},
     "losses": {"modes", "saliency"}, "stored_grad": {"saliency", "unwrap"},
     "method": {"losses", "modes", "saliency", "stored_grad"}, "solvers": {"machine", "saliency"},
-    "methods": {"losses", "mask", "method", "modes", "pixels", "rearrange", "saliency", "solvers", "stored_grad",
-                "unwrap"},
-    "mixer": {"method", "methods"}, "__init__": {"method", "mixer"},
-    "data": {"losses", "pixels"}, "datasets": {"data", "machine"}, "models": set(),
-    "evaluate": {"data", "modes", "pixels", "saliency", "stored_grad"}, "train": {"evaluate", "files"},
+    "methods": {"losses", "mask", "method", "modes", "pixels", "rearrange", "saliency", "solvers",
+                "stored_grad", "unwrap"},
+    "mixer": {"method", "methods", "unwrap"}, "__init__": {"method", "mixer"},
+    "data": {"losses", "pixels"}, "datasets": {"data", "machine"},
+    "evaluate": {"data", "modes", "pixels", "saliency", "stored_grad"},
+    "train": {"evaluate", "files"},
     "teaching": {"catalog", "data", "losses", "methods", "models", "saliency", "train"},
-    "bench": {"catalog", "datasets", "evaluate", "files", "machine", "methods", "models", "modes", "train"},
+    "bench": {"catalog", "datasets", "evaluate", "files", "machine", "methods", "models", "modes",
+              "train"},
 }
 BENCH = {  # and inside bench
-    "__init__": set(), "paths": set(), "schema": set(), "provenance": set(), "paper_recipe": set(),
-    "statistics": set(), "weights": set(), "parameters": {"paper_recipe"}, "timing": {"paper_recipe"},
-    "records": {"paper_recipe", "paths", "provenance", "schema"}, "quantities": {"records", "statistics"},
-    "summary": {"quantities", "statistics"},
+    "__init__": set(), "paths": set(), "schema": set(), "provenance": set(),
+    "paper_recipe": set(), "statistics": set(), "weights": set(),
+    "parameters": {"paper_recipe"}, "timing": {"paper_recipe"},
+    "records": {"paper_recipe", "paths", "provenance", "schema"},
+    "quantities": {"records", "statistics"}, "summary": {"quantities", "statistics"},
     "plans": {"parameters", "paths", "timing"},
     "scorecard": {"plans", "quantities", "records", "statistics", "summary", "timing"},
-    "sweep": {"paper_recipe", "parameters", "paths", "plans", "records", "scorecard", "summary", "timing"},
+    "sweep": {"paper_recipe", "parameters", "paths", "plans", "records", "scorecard", "summary",
+              "timing"},
 }
 
 
@@ -242,7 +278,8 @@ def test_what_is_allowed_goes_round_in_no_circle(allowed):
     graphlib.TopologicalSorter(allowed).prepare()
 
 
-@pytest.mark.parametrize("path", sorted((TOP / "sagelib").rglob("*.py")), ids=lambda p: str(p.relative_to(TOP)))
+@pytest.mark.parametrize("path", sorted((TOP / "sagelib").rglob("*.py")),
+                         ids=lambda p: str(p.relative_to(TOP)))
 def test_imports_run_one_way_and_the_core_needs_torch_alone(path):
     parts = path.relative_to(TOP / "sagelib").with_suffix("").parts
     heavy = {"torchvision", "cv2", "ray", "PIL", "tqdm", "jsonschema"}
@@ -263,21 +300,42 @@ def test_imports_run_one_way_and_the_core_needs_torch_alone(path):
 
 ONCE = {  # pattern -> the files of sagelib and ci that may have it, and second copies that it finds
     r"os\.(replace|rename|link)\(|\.(replace|rename)\([^,()]+\)": (
-        {"sagelib/files.py", "ci/environment.py"},  # the latter: whole folders, where no sagelib is yet
-        ["os.replace(part, path)", "part.rename(target)", "Path(part).replace(target)"]),
+        # the latter: whole folders, where no sagelib is yet
+        {"sagelib/files.py", "ci/environment.py"},
+        ["os.replace(part, path)", "part.rename(target)", "Path(part).replace(target)"],
+    ),
     r"\.training = |\.eval\(\)": (
-        {"sagelib/modes.py", "sagelib/evaluate/autoattack.py"},  # the latter: a module around a function
-        ["net.eval()", "m.training = False"]),
-    r"2 \* \(n - 1\)|% *period": ({"sagelib/saliency.py"}, ["i % (2 * (n - 1))", "at = torch.arange(n) % period"]),
+        # the latter: a module around a function
+        {"sagelib/modes.py", "sagelib/evaluate/autoattack.py"},
+        ["net.eval()", "m.training = False"],
+    ),
+    r"2 \* \(n - 1\)|% *period": (
+        {"sagelib/saliency.py"},
+        ["i % (2 * (n - 1))", "at = torch.arange(n) % period"],
+    ),
     r"math\.exp\(-|/ \(2 \* sigma\*\*2\)": (
-        {"sagelib/saliency.py", "sagelib/evaluate/corruptions/blur.py"},  # the latter: along a line of any direction
-        ["weights = math.exp(-0.5 * (k / sigma) ** 2)", "(-at.square() / (2 * sigma**2)).exp()"]),
-    r"\"without (rearrangement|saliency-guided mixup)\": ": (  # the rows of Tables 3 and 7 are in their plans
-        set(), ['"without rearrangement": ("sage", {"rearranged": False})']),
-    r"\b_BatchNorm\b": ({"sagelib/modes.py"}, ["isinstance(m, torch.nn.modules.batchnorm._BatchNorm)"]),
-    r"\b_orig_mod\b|_FabricModule": ({"sagelib/unwrap.py"}, ['getattr(net, "_orig_mod", net)', "net._orig_mod"]),
-    r"(?m)from \.\S* import \w*triton\b|from \.\S*triton import|^ +import triton": (  # machine.triton_kernels alone
-        set(), ["from . import min_cut_triton", "from .triton import search", "try:\n    import triton"]),
+        # the latter: along a line of any direction
+        {"sagelib/saliency.py", "sagelib/evaluate/corruptions/blur.py"},
+        ["weights = math.exp(-0.5 * (k / sigma) ** 2)", "(-at.square() / (2 * sigma**2)).exp()"],
+    ),
+    # the rows of Tables 3 and 7 are in their plans
+    r"\"without (rearrangement|saliency-guided mixup)\": ": (
+        set(),
+        ['"without rearrangement": ("sage", {"rearranged": False})'],
+    ),
+    r"\b_BatchNorm\b": (
+        {"sagelib/modes.py"},
+        ["isinstance(m, torch.nn.modules.batchnorm._BatchNorm)"],
+    ),
+    r"\b_orig_mod\b|_FabricModule": (
+        {"sagelib/unwrap.py"},
+        ['getattr(net, "_orig_mod", net)', "net._orig_mod"],
+    ),
+    # machine.triton_kernels alone
+    r"(?m)from \.\S* import \w*triton\b|from \.\S*triton import|^ +import triton": (
+        set(),
+        ["from . import min_cut_triton", "from .triton import search", "try:\n    import triton"],
+    ),
 }
 
 
@@ -289,16 +347,20 @@ def test_a_helper_has_no_second_copy(pattern):
     assert all(re.search(pattern, copy) for copy in copies)
 
 
-@pytest.mark.parametrize("path", sorted(p for p in (TOP / "sagelib/methods").glob("[a-z]*.py")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(p for p in (TOP / "sagelib/methods").glob("[a-z]*.py")),
+                         ids=lambda p: p.stem)
 def test_a_method_opens_with_its_source_and_where_it_differs(path):
     """A link to the paper and what differs from it, or that it is our own."""
     opening = ast.get_docstring(ast.parse(path.read_text()))
     if not re.search(r"\bour own\b", opening, re.I):
-        assert path.stem == "vanilla" or re.search(r"https://\S+", opening), "link to its source, or say: our own"
-        assert re.search("differ|difference|As in", opening, re.I), "say how it differs from its source"
+        assert path.stem == "vanilla" or re.search(r"https://\S+",
+                                                   opening), "link to its source, or say: our own"
+        assert re.search("differ|difference|As in", opening,
+                         re.I), "say how it differs from its source"
 
 
-@pytest.mark.parametrize("path", sorted((TOP / "sagelib").rglob("*.py")), ids=lambda p: str(p.relative_to(TOP)))
+@pytest.mark.parametrize("path", sorted((TOP / "sagelib").rglob("*.py")),
+                         ids=lambda p: str(p.relative_to(TOP)))
 def test_public_things_have_docstrings_and_files_are_short(path):
     tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree) and len(path.read_text().splitlines()) <= 400  # one idea a file
@@ -307,7 +369,8 @@ def test_public_things_have_docstrings_and_files_are_short(path):
             assert ast.get_docstring(node), node.name
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 40:
-            assert "one function" in ast.get_source_segment(path.read_text(), node), f"{node.name}: why is it so long?"
+            assert "one function" in ast.get_source_segment(
+                path.read_text(), node), f"{node.name}: why is it so long?"
 
 
 def test_environment_and_project_agree():
@@ -316,16 +379,21 @@ def test_environment_and_project_agree():
     extras = project["optional-dependencies"]
     assert environment["dependencies"][0] == f"python{project['requires-python']}"
     listed = next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
-    assert sorted(listed) == sorted([*project["dependencies"], *extras["book"], *extras["test"], "-e ."])
+    assert sorted(listed) == sorted(
+        [*project["dependencies"], *extras["book"], *extras["test"], "-e ."])
 
 
 def test_the_chapters_table_of_options_has_the_true_defaults():
-    rows = re.findall(r"^# \| (`.*?) \| (.*?) \|", (TOP / "notebooks/py/14_use_it.py").read_text(), re.M)
+    rows = re.findall(r"^# \| (`.*?) \| (.*?) \|", (TOP / "notebooks/py/14_use_it.py").read_text(),
+                      re.M)
     told = {name.strip("`"): value for names, values in rows for name, value in
             zip(names.split(", "), values.split(", "), strict=False)}
     true = {name: str(p.default) for name, p in inspect.signature(SAGE).parameters.items()}
     named = {name for name in told if name in true}
-    assert named == {"prob", "reuse", "u", "sigma", "fraction", "loss", "label_smoothing", "per_image", "bn", "seed"}
+    assert named == {
+        "prob", "reuse", "u", "sigma", "fraction", "loss", "label_smoothing", "per_image", "bn",
+        "seed"
+    }
     for name in named:
         try:
             assert float(told[name]) == float(true[name])
@@ -341,5 +409,7 @@ def test_a_call_is_followed_through_few_files():
               for call in follow_calls.calls().values()]
     assert opened[0] == {"mixer.py", "method.py", "methods/cutmix.py"}
     assert opened[1] == {"mixer.py", "method.py", "methods/sage.py", "stored_grad.py", "unwrap.py"}
-    assert opened[2] == {"train/step.py", "data/batches.py", "data/dataset.py", "method.py", "methods/sage.py",
-                         "stored_grad.py", "unwrap.py"}
+    assert opened[2] == {
+        "train/step.py", "data/batches.py", "data/dataset.py", "method.py", "methods/sage.py",
+        "stored_grad.py", "unwrap.py"
+    }

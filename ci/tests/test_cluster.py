@@ -1,4 +1,5 @@
-"""Sweeps on a cluster: Ray loses a node in the middle, and Slurm's example starts Ray. Real nodes, real launchers."""
+"""Sweeps on a cluster: Ray loses a node in the middle, and Slurm's example starts Ray. Real nodes,
+real launchers."""
 import os
 import subprocess
 import sys
@@ -22,13 +23,14 @@ ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
 
 
 def node_in_the_middle():
-    # the one above an attempt whose run has a checkpoint; how fast nodes start and runs end does not matter
+    # the one above an attempt whose run has a checkpoint, however fast nodes start and runs end
     for process in psutil.process_iter(["cmdline"]):
         folder = Path((process.info["cmdline"] or [""])[-1])  # OUT/attempts/RUN-DIGITS/01-DIGITS
         run = folder.parent.name.rsplit("-", 1)[0]
         if out / "attempts" in folder.parents and list(out.glob(f"checkpoints/{run}-*.pt")):
             above = {parent.pid for parent in process.parents()}
-            return next((node for node in nodes if node.all_processes["raylet"][0].process.pid in above), None)
+            return next((node for node in nodes
+                         if node.all_processes["raylet"][0].process.pid in above), None)
 
 
 def kill_one_in_the_middle():
@@ -56,11 +58,20 @@ sys.exit(1 if failed else 0)
 def test_a_cluster_of_two_nodes_loses_one_in_the_middle_and_no_run(plan, tmp_path):
     file = plan(epochs=12)
     (tmp_path / "drive.py").write_text(CLUSTER)
-    quiet = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "HOME": str(tmp_path)}
-    driver = subprocess.run([sys.executable, str(tmp_path / "drive.py"), str(file), str(tmp_path / "results"),
-                             str(tmp_path / "out")], capture_output=True, text=True, cwd=TOP, env=quiet, timeout=HANGS)
+    quiet = {
+        **os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0",
+        "HOME": str(tmp_path)
+    }
+    driver = subprocess.run([
+        sys.executable,
+        str(tmp_path / "drive.py"),
+        str(file),
+        str(tmp_path / "results"),
+        str(tmp_path / "out")
+    ], capture_output=True, text=True, cwd=TOP, env=quiet, timeout=HANGS)
     assert driver.returncode == 0, driver.stdout + driver.stderr
-    assert "a node was killed" in driver.stdout and "[4/4 done, 0 running, 0 failed" in driver.stdout
+    assert "a node was killed" in driver.stdout
+    assert "[4/4 done, 0 running, 0 failed" in driver.stdout
     assert all(len(r["curve"]) == 12 for r in four_records(tmp_path))
     assert len(attempts(tmp_path)) == 5  # the one that was killed, once more
     wait(lambda: not alive(tmp_path))
@@ -83,16 +94,22 @@ def test_the_slurm_example_runs_where_slurms_commands_answer(plan, tmp_path):
     slurm = dict(SLURM_JOB_NODELIST="here", SLURM_JOB_ID=str(os.getpid()), SLURM_JOB_NUM_NODES="1",
                  SLURM_CPUS_PER_TASK="2", HOME=str(tmp_path))
     asked = [*command(file, tmp_path, "--threads", "1", "--gpus", "0")[3:]]
-    ended = subprocess.run(["bash", PLANS / "sweep.sbatch", *asked], env={**os.environ, **slurm, "PATH": path},
-                           cwd=TOP, capture_output=True, text=True, timeout=HANGS)
-    assert ended.returncode == 0 and "[4/4 done, 0 running, 0 failed" in ended.stdout, ended.stdout + ended.stderr
+    ended = subprocess.run(["bash", PLANS / "sweep.sbatch", *asked],
+                           env={**os.environ, **slurm, "PATH": path}, cwd=TOP, capture_output=True,
+                           text=True, timeout=HANGS)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "[4/4 done, 0 running, 0 failed" in ended.stdout, ended.stdout + ended.stderr
     four_records(tmp_path)
-    assert (tmp_path / ".ray/auth_token").stat().st_mode & 0o077 == 0  # nobody else may reach the cluster
+    # nobody else may reach the cluster
+    assert (tmp_path / ".ray/auth_token").stat().st_mode & 0o077 == 0
     wait(lambda: not alive(tmp_path))
 
 
 def test_shell_scripts_are_clean():
-    scripts = [TOP / "ci/book", TOP / "ci/test", TOP / "ci/environment.sh", PLANS / "sweep.sbatch", TOP / ".ci/run"]
+    scripts = [
+        TOP / "ci/book", TOP / "ci/test", TOP / "ci/environment.sh", PLANS / "sweep.sbatch",
+        TOP / ".ci/run"
+    ]
     shellcheck = Path(sys.executable).parent / "shellcheck"
     ended = subprocess.run([shellcheck, *scripts], capture_output=True, text=True, cwd=TOP)
     assert ended.returncode == 0, ended.stdout

@@ -1,7 +1,9 @@
-"""Every command that README, notebooks, the site's pages, plans and sagelib's docstrings print is run, at tiny size.
+"""Every command that README, notebooks, the site's pages, plans and sagelib's docstrings print is
+run, at tiny size.
 
-`printed` finds the commands, so that a new one is tested without a change here. One that no rule knows fails with its
-text. Each is run as it is printed, with values for its placeholders, and with parameters that make it small.
+`printed` finds the commands, so that a new one is tested without a change here. One that no rule
+knows fails with its text. Each is run as it is printed, with values for its placeholders, and with
+parameters that make it small.
 """
 import ast
 import json
@@ -34,10 +36,14 @@ BIN = Path(sys.executable).parent
 # finding them
 
 WORDS = (r"(?:[A-Z]+=\S+ )*"
-         r"(?:\.venv/bin/|ci/|papermill |python3? |jupytext |jupyter |sbatch |%?pip3? |bash |conda |git |docker )")
+         r"(?:\.venv/bin/|ci/|papermill |python3? |jupytext |jupyter |sbatch |%?pip3? |bash "
+         r"|conda |git |docker )")
 OPTIONS = r"(?:-p|-y) |--[a-z]"
 # options of programs that are not ours: timm's and torchvision's scripts, the authors' code
-OTHERS = {"--mixup", "--cutmix", "--smoothing 0", "--mixup-alpha", "--cutmix-alpha", "--seed", "--eval_mode"}
+OTHERS = {
+    "--mixup", "--cutmix", "--smoothing 0", "--mixup-alpha", "--cutmix-alpha", "--seed",
+    "--eval_mode"
+}
 
 
 @dataclass(frozen=True)
@@ -53,8 +59,9 @@ class Command:
 def printed(text, place):
     """The commands of a text in Markdown or of a docstring, in its order.
 
-    They are lines of code blocks, fenced or indented, and code in single backticks. Options alone, such as
-    `-p width 16`, belong to the last command before them, or to the experiment that was named last.
+    They are lines of code blocks, fenced or indented, and code in single backticks. Options alone,
+    such as `-p width 16`, belong to the last command before them, or to the experiment that was
+    named last.
     """
     found, last = [], {"--": "", "-p": ""}
     for code, start, lines in pieces(text):
@@ -70,13 +77,15 @@ def printed(text, place):
                     own = f"papermill notebooks/experiments/{notebook}.ipynb OUT.ipynb"
                     base = base if f"/{notebook}.ipynb" in base else own
                 found.append(f"{base} {line}")
-            elif text[start:].startswith(("```bash", "```sh")) and line and not line.startswith("#"):
+            elif text[start:].startswith(
+                ("```bash", "```sh")) and line and not line.startswith("#"):
                 found.append(line)
     return [Command(line, place) for line in found]
 
 
 def pieces(text):
-    """(code, where it starts, whether it is lines) of each code block that may hold commands and each `code`."""
+    """(code, where it starts, whether it is lines) of each code block that may hold commands and
+    each `code`."""
     found = []
 
     def take(pattern, lines, rest):
@@ -95,27 +104,40 @@ def pieces(text):
 
 def texts():
     """(file, text) of all that is read for commands."""
-    for file in [TOP / "README.md", *sorted((TOP / "book").glob("*.md")), *sorted((TOP / "notebooks").glob("*.md"))]:
+    for file in [
+            TOP / "README.md", *sorted((TOP / "book").glob("*.md")), *sorted(
+                (TOP / "notebooks").glob("*.md"))
+    ]:
         yield file, file.read_text()
     for file in sorted((TOP / "notebooks").rglob("*.ipynb")):
         if ".ipynb_checkpoints" not in file.parts:
-            yield file, "\n\n".join(c.source for c in nbformat.read(file, 4).cells if c.cell_type == "markdown")
+            yield file, "\n\n".join(c.source
+                                    for c in nbformat.read(file, 4).cells
+                                    if c.cell_type == "markdown")
     for file in sorted((TOP / "book/plans").iterdir()):
         yield file, "\n".join(re.findall(r"(?:^|\s)#(?!!) ?(.*)", file.read_text()))
     for file in sorted((TOP / "sagelib").rglob("*.py")):
         nodes = list(ast.walk(ast.parse(file.read_text())))
-        documented = [n for n in nodes if isinstance(n, (ast.Module, ast.FunctionDef, ast.ClassDef))]
+        documented = [
+            n for n in nodes if isinstance(n, (ast.Module, ast.FunctionDef, ast.ClassDef))
+        ]
         said = [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
         messages = re.findall(r"pip install (?:'[^']+'|[\w-]+)", "\n".join(said))
-        yield file, "\n\n".join([*(ast.get_docstring(n) or "" for n in documented), *(f"`{m}`" for m in messages)])
+        yield file, "\n\n".join(
+            [*(ast.get_docstring(n) or "" for n in documented), *(f"`{m}`" for m in messages)])
 
 
 RULES = {
-    "script": r"(REPOSITORY=\S+ )?ci/\w+( |$)", "papermill": r"(\.venv/bin/)?papermill notebooks/experiments/",
+    "script": r"(REPOSITORY=\S+ )?ci/\w+( |$)",
+    "papermill": r"(\.venv/bin/)?papermill "
+    r"notebooks/experiments/",
     "sweep": r"(\.venv/bin/)?python -m sagelib\.bench\.sweep( |$)",
     "attempt": r"python -m sagelib\.bench\.sweep\.worker FOLDER$",
-    "slurm": r"sbatch book/plans/sweep\.sbatch ", "jupytext": r"(\.venv/bin/)?jupytext --sync ",
-    "jupyter": r"\.venv/bin/jupyter lab$", "pip": r"%?pip install "}
+    "slurm": r"sbatch book/plans/sweep\.sbatch ",
+    "jupytext": r"(\.venv/bin/)?jupytext --sync ",
+    "jupyter": r"\.venv/bin/jupyter lab$",
+    "pip": r"%?pip install ",
+}
 
 
 def kind(command):
@@ -156,9 +178,12 @@ With `--dry-run`, `--smoothing 0`.
     few_shot = "papermill notebooks/experiments/few_shot.ipynb OUT.ipynb -p root DATA"
     found = printed(text, "")
     assert [c.text for c in found] == [
-        "ci/x --save", "jupytext --sync A", "ci/a # what it does", few_shot, "make it", f"{few_shot} -p width 16",
+        "ci/x --save", "jupytext --sync A", "ci/a # what it does", few_shot, "make it",
+        f"{few_shot} -p width 16",
         "papermill notebooks/experiments/train.ipynb OUT.ipynb -y 'options: {u: 1}'",
-        "python -m sagelib.bench.sweep PLAN --size tiny", "python -m sagelib.bench.sweep PLAN --size tiny --dry-run"]
+        "python -m sagelib.bench.sweep PLAN --size tiny", "python -m sagelib.bench.sweep PLAN "
+        "--size tiny --dry-run"
+    ]
     assert found[2].words == ["ci/a"] and kind(found[4]) is None and kind(found[5]) == "papermill"
 
 
@@ -174,7 +199,8 @@ def test_every_command_is_known_here():
 def run(words, folder=TOP, **environment):
     """A command in a process of this environment; returns what it printed, fails with it."""
     words = [str(BIN / Path(words[0]).name), *map(str, words[1:])]
-    ended = subprocess.run(words, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=HANGS,
+    ended = subprocess.run(words, cwd=folder, capture_output=True, text=True,
+                           stdin=subprocess.DEVNULL, timeout=HANGS,
                            env={**os.environ, "PYTHONPATH": str(TOP), **environment})
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
     return ended.stdout
@@ -182,7 +208,8 @@ def run(words, folder=TOP, **environment):
 
 @of("script")
 def test_script(command):
-    """The suite runs them; here: they are there, bash can read them, and they know their options and variables."""
+    """The suite runs them; here: they are there, bash can read them, and they know their options
+    and variables."""
     *variables, file = command.words[:1 + command.words[0].startswith("REPOSITORY=")]
     scripts = [TOP / file, TOP / "ci/environment.sh"]
     assert os.access(scripts[0], os.X_OK)
@@ -197,11 +224,16 @@ def test_script(command):
 def test_what_is_to_be_installed_is_ours_or_needed(command):
     project = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    known = {re.match(r"[\w-]+", need)[0] for needs in [project["dependencies"], *extras.values()] for need in needs}
+    known = {
+        re.match(r"[\w-]+", need)[0]
+        for needs in [project["dependencies"], *extras.values()]
+        for need in needs
+    }
     ours = {".", project["name"], "PATH-OF-THE-CHECKOUT", "git+https://github.com/NAME/PROJECT"}
     what, = [word for word in command.words[2:] if word != "-e"]
     name, chosen = re.fullmatch(r"([^\[]+)(?:\[([\w,]+)\])?", what).groups()
-    assert name in (ours if chosen else ours | known) and set((chosen or "book").split(",")) <= set(extras)
+    assert name in (ours if chosen else ours | known)
+    assert set((chosen or "book").split(",")) <= set(extras)
 
 
 @of("jupyter")
@@ -222,7 +254,8 @@ def test_jupytext(command, tmp_path):
         file.write("\n# %%\nadded = 1\n")
     run(command.words, tmp_path)
     before, (*after, added) = (nbformat.read(top / notebook, 4).cells for top in (TOP, tmp_path))
-    assert added.source == "added = 1" and [c.get("outputs") for c in after] == [c.get("outputs") for c in before]
+    assert added.source == "added = 1"
+    assert [c.get("outputs") for c in after] == [c.get("outputs") for c in before]
 
 
 # papermill
@@ -233,12 +266,16 @@ SMALL = {
     "robustness": dict(images=50, pgd_steps=2, corruption_images=20, severities=[5]),
     "step_time": dict(width=4, batch=4, rounds=1, compile_network=False, sides=[["sage", {}]]),
     "search_time": dict(pairs=6, rounds=1, sizes=[12])}
-INSTEAD = {"cifar10": "shapes", "cifar100": "shapes", "mini_imagenet": "shapes_fs", "cifar_fs": "shapes_fs"}
+INSTEAD = {
+    "cifar10": "shapes", "cifar100": "shapes", "mini_imagenet": "shapes_fs", "cifar_fs": "shapes_fs"
+}
 
 
 def parsed(command):
-    """The experiment that a papermill command runs, and the parameters that papermill makes of its words."""
-    with mock.patch.object(papermill.cli, "execute_notebook") as ran, mock.patch.object(papermill.cli, "logging"):
+    """The experiment that a papermill command runs, and the parameters that papermill makes of its
+    words."""
+    with mock.patch.object(papermill.cli,
+                           "execute_notebook") as ran, mock.patch.object(papermill.cli, "logging"):
         papermill.cli.papermill.main(command.words[1:], standalone_mode=False)
     return Path(ran.call_args.kwargs["input_path"]).stem, ran.call_args.kwargs["parameters"]
 
@@ -257,8 +294,10 @@ def small(command):
 
 
 def pasted(command):
-    """Whether a command names what the README's recipes add, which ci/tests/test_recipes.py runs."""
-    return any(parsed(command)[1].get(folder.removesuffix("s")) == name for folder, name, _ in RECIPES)
+    """Whether a command names what the README's recipes add, which ci/tests/test_recipes.py
+    runs."""
+    return any(
+        parsed(command)[1].get(folder.removesuffix("s")) == name for folder, name, _ in RECIPES)
 
 
 @of("papermill")
@@ -281,15 +320,20 @@ def effect(command):
 
 
 PAPERMILL = [c for c in ALL if kind(c) == "papermill"]
-# these run through papermill's command line; of the others it reads the words, and their cells run in this process
+# these run through papermill's command line; of the others it reads the words, and their cells run
+# in this process
 AS_PRINTED = [c for c in PAPERMILL if " -y " in c.text and c.place == "README.md"]
 
 
 def as_printed(command, folder):
     """Run a command through papermill's command line; returns its records."""
     given, (notebook, wanted) = parsed(command)[1], small(command)
-    more = {k: v for k, v in wanted.items() if given.get(k) != v} | {
-        "results": folder / "runs", "checkpoints": folder / "runs/checkpoints", "networks": folder / "runs/networks"}
+    more = {k: v
+            for k, v in wanted.items()
+            if given.get(k) != v} | {
+                "results": folder / "runs", "checkpoints": folder / "runs/checkpoints",
+                "networks": folder / "runs/networks"
+            }
     places = {"OUT.ipynb": folder / "out.ipynb", "DATA": folder / "data"}
     run([*(places.get(word, word) for word in command.words),
          *(word for name, value in more.items() for word in ("-p", name, value))])
@@ -308,7 +352,8 @@ def made(notebook, results):
 def test_lists_and_mappings(command, tmp_path):
     found, given = as_printed(command, tmp_path), parsed(command)[1]
     assert [r["seed"] for r in found] == [0, *given.get("more_seeds", [])]
-    assert given.get("options", {}).items() <= found[0]["method"].items() and ("options" in given) + len(found) > 1
+    assert given.get("options", {}).items() <= found[0]["method"].items()
+    assert ("options" in given) + len(found) > 1
 
 
 @pytest.fixture(scope="module")
@@ -322,14 +367,18 @@ def trained(tmp_path_factory):
 
 def test_the_first_command(trained):
     record, = records.every(trained / "runs")
-    assert (record["method"]["name"], record["model"]["name"], record["seed"]) == ("sage", "preactresnet18", 0)
+    assert (record["method"]["name"], record["model"]["name"],
+            record["seed"]) == ("sage", "preactresnet18", 0)
     assert record["recipe"]["lr"] == 0.2 and record["dataset"]["train"] == 100
 
 
 def others():
     """The other papermill commands, one of those with the same effect."""
     found = {effect(c): c for c in reversed(PAPERMILL)}
-    return [c for c in reversed(found.values()) if c not in AS_PRINTED and c != PAPERMILL[0] and not pasted(c)]
+    return [
+        c for c in reversed(found.values())
+        if c not in AS_PRINTED and c != PAPERMILL[0] and not pasted(c)
+    ]
 
 
 @pytest.mark.parametrize("command", others(), ids=lambda c: c.text)
@@ -353,7 +402,8 @@ def test_papermill(command, trained, pictures, tmp_path):
 # sweeps
 
 def dry(words, folder):
-    """The exit status of a sweep with these words, which says what it would run where there is no record."""
+    """The exit status of a sweep with these words, which says what it would run where there is no
+    record."""
     words = [str(folder / word) if word in ("DATA", "MINE") else word for word in words]
     handlers = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -376,16 +426,20 @@ def test_sweep_says_what_it_would_run(command, tmp_path, capsys):
 @of("slurm")
 def test_slurm_script_takes_what_is_printed(command, tmp_path, capsys):
     """test_cluster.py runs the script; it gives its words to the sweep."""
-    assert '"$1"' in (TOP / command.words[1]).read_text() and '"${@:2}"' in (TOP / command.words[1]).read_text()
+    assert '"$1"' in (TOP / command.words[1]).read_text()
+    assert '"${@:2}"' in (TOP / command.words[1]).read_text()
     assert dry(command.words[2:], tmp_path) == 0 and " cells are to run" in capsys.readouterr().out
 
 
 def test_a_sweep_and_its_attempt_run_as_printed(tmp_path):
-    """The first printed sweep, one cell of it at the smallest size; it starts the worker as it is printed."""
+    """The first printed sweep, one cell of it at the smallest size; it starts the worker as it is
+    printed."""
     command = next(c for c in ALL if kind(c) == "sweep")
     words = [str(tmp_path / "data") if word == "DATA" else word for word in command.words]
-    said = run([*words, "--size", "tiny", "--only", "method=vanilla", "--results", tmp_path / "mine",
-                "--out", tmp_path / "out"])
+    said = run([
+        *words, "--size", "tiny", "--only", "method=vanilla", "--results", tmp_path / "mine",
+        "--out", tmp_path / "out"
+    ])
     record, = records.every(tmp_path / "mine")
     assert "[1/1 done, 0 running, 0 failed" in said and record["method"]["name"] == "vanilla"
     assert len(list((tmp_path / "out/attempts").glob("*/*/attempt.json"))) == 1
@@ -394,19 +448,26 @@ def test_a_sweep_and_its_attempt_run_as_printed(tmp_path):
 # the loop
 
 def test_the_readmes_loop_trains_and_its_other_code_runs(tiny, images):
-    """The README's own lines with a network, a loader and an optimiser: both losses, and the step that it names."""
+    """The README's own lines with a network, a loader and an optimiser: both losses, and the step
+    that it names."""
     text = (TOP / "README.md").read_text()
     loop = re.search(r"```python\n(from sagelib import SAGE.*?)```", text, re.S)[1]
-    other = loop.replace("cross_entropy(net(x), y)", re.search(r"gradient reuse: loss = (.*)", loop)[1])
+    other = loop.replace("cross_entropy(net(x), y)",
+                         re.search(r"gradient reuse: loss = (.*)", loop)[1])
     assert other != loop and "mix.loss(x, target)" in other
     for lines in (loop, other):
         net = tiny()
-        names = {"net": net, "loader": [images] * 30, "cross_entropy": torch.nn.functional.cross_entropy,
-                 "optimizer": torch.optim.SGD(net.parameters(), 0.1)}
+        names = {
+            "net": net, "loader": [images] * 30, "cross_entropy": torch.nn.functional.cross_entropy,
+            "optimizer": torch.optim.SGD(net.parameters(), 0.1)
+        }
         before = names["cross_entropy"](net(images[0]), images[1]).item()
         exec(lines, names)
-        assert names["cross_entropy"](net(images[0]), images[1]).item() < before and names["mix"].last is not None
-    exec(re.search(r"```python\n(import torch\nfrom sagelib import catalog.*?)```", text, re.S)[1], names := {})
+        assert names["cross_entropy"](net(images[0]), images[1]).item() < before
+        assert names["mix"].last is not None
+    exec(
+        re.search(r"```python\n(import torch\nfrom sagelib import catalog.*?)```", text, re.S)[1],
+        names := {})
     assert len(names["curve"]) == 1 and names["curve"][0]["test_accuracy"] > 5
     for call in re.findall(r"`(SAGE\([^`]*\))`", text):
         assert eval(call, {"SAGE": SAGE}).method.criterion == "bce"

@@ -1,4 +1,5 @@
-"""Data sets and batches: exact masks, balanced subsets, crops and flips against loops, errors that name the file."""
+"""Data sets and batches: exact masks, balanced subsets, crops and flips against loops, errors that
+name the file."""
 import numpy as np
 import pytest
 import torch
@@ -16,20 +17,23 @@ def test_shapes_are_the_same_for_the_same_seed_and_balanced(shapes):
     other, _ = load(datasets, "shapes", train=40, test=30, seed=1)
     assert torch.equal(train.images, again.images) and not torch.equal(train.images, other.images)
     assert train.images.shape == (40, 3, 32, 32) and train.images.dtype == torch.uint8
-    assert train.labels.bincount().tolist() == [4] * 10 and test.labels.bincount().tolist() == [3] * 10
+    assert train.labels.bincount().tolist() == [4] * 10
+    assert test.labels.bincount().tolist() == [3] * 10
     assert not torch.equal(train.images[:30], test.images)
 
 
 @pytest.mark.parametrize("height, width", [(32, 32), (20, 36)])
 def test_shapes_masks_are_exact(height, width):
-    """Drawn once with and once without noise and contrast, the image outside the object is the same background."""
+    """Drawn once with and once without noise and contrast, the image outside the object is the same
+    background."""
     images, _, masks = shapes_module.make(30, 0.0, height, width, seed=4)
     assert masks.shape == (30, 1, height, width) and masks.dtype == torch.bool
     area = masks.float().mean((1, 2, 3))
     assert area.min() > 0.02 and area.max() < 0.5
     x = images.float() / 255
     inside = torch.where(masks.expand_as(x), x, torch.nan)
-    for k in range(30):  # at difficulty 0 an object has exactly two colours, its surroundings hundreds
+    # at difficulty 0 an object has exactly two colours, its surroundings hundreds
+    for k in range(30):
         colours = inside[k][:, masks[k, 0]].T.unique(dim=0)
         around = x[k][:, ~masks[k, 0]].T.unique(dim=0)
         assert len(colours) <= 3 and len(around) > 50
@@ -79,7 +83,8 @@ def test_batches_without_a_generator_are_the_plain_images(shapes):
 def test_folder_reads_images_as_they_are(pictures):
     from PIL import Image
     train, test = load(datasets, "folder", root=pictures)
-    assert train.classes == ("cat", "dog") and train.images.shape == (6, 3, 12, 16) and len(test) == 4
+    assert train.classes == ("cat", "dog") and train.images.shape == (6, 3, 12, 16)
+    assert len(test) == 4
     assert train.labels.tolist() == [0, 0, 0, 1, 1, 1]
     with Image.open(pictures / "train/dog/1.png") as opened:
         assert np.array_equal(train.images[4].permute(1, 2, 0).numpy(), np.asarray(opened))
@@ -92,12 +97,14 @@ def test_folder_takes_grey_and_opaque_images(pictures):
     Image.new("L", (16, 12), 77).save(pictures / "train/cat/grey.png")
     Image.new("RGBA", (16, 12), (1, 2, 3, 255)).save(pictures / "train/cat/rgba.png")
     train, _ = load(datasets, "folder", root=pictures)
-    assert train.images[3].unique().tolist() == [77] and train.images[4][:, 0, 0].tolist() == [1, 2, 3]
+    assert train.images[3].unique().tolist() == [77]
+    assert train.images[4][:, 0, 0].tolist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize("name, mean", [("cifar10", 125.3 / 255), ("cifar100", 129.3 / 255)])
 def test_cifar_reads_an_unpacked_folder(name, mean, tmp_path, monkeypatch):
-    """A whole tree of 60,000 tiny files is not made here: the count is the one thing the test changes."""
+    """A whole tree of 60,000 tiny files is not made here: the count is the one thing the test
+    changes."""
     from PIL import Image
 
     from sagelib.data import cifar
@@ -111,5 +118,6 @@ def test_cifar_reads_an_unpacked_folder(name, mean, tmp_path, monkeypatch):
         load(datasets, name, root=tmp_path)
     monkeypatch.setattr(cifar, "SIZES", {"train": classes, "test": classes})
     train, test = load(datasets, name, root=tmp_path)
-    assert len(train.classes) == classes and train.images[:, 0, 0, 0].tolist() == list(range(classes))
+    assert len(train.classes) == classes
+    assert train.images[:, 0, 0, 0].tolist() == list(range(classes))
     assert train.mean[0] == pytest.approx(mean) and test.std == train.std

@@ -1,4 +1,5 @@
-"""On a device without float64 that is no NVIDIA GPU, as a Mac's is: the same values as on the CPU."""
+"""On a device without float64 that is no NVIDIA GPU, as a Mac's is: the same values as on the
+CPU."""
 import math
 import random
 
@@ -31,14 +32,16 @@ from sagelib.saliency import normalise, smooth
 from sagelib.train import Recipe, fit
 
 OPTIONS = {
-    "comixup": ({"partition": 4},), "guidedmixup": ({"source": "gradient"},), "keepaugment": ({"keep": "paste"},),
-    "puzzlemix": ({"per_image": True}, {"transport": False}),
+    "comixup": ({"partition": 4},), "guidedmixup": ({"source": "gradient"},),
+    "keepaugment": ({"keep": "paste"},), "puzzlemix": ({"per_image": True}, {"transport": False}),
     "sage": ({"per_image": True}, {"fraction": 1.0}, {"bn": "batch"}),
     "sage_controls": ({"searched": False}, {"maps": "other"}),
-    "saliencymix": ({"prob": 1.0}, {"prob": 1.0, "per_image": True}, {"prob": 1.0, "published": True},
-                    {"prob": 1.0, "detector": "opencv"}),
+    "saliencymix": ({"prob": 1.0}, {"prob": 1.0, "per_image": True},
+                    {"prob": 1.0, "published": True}, {"prob": 1.0, "detector": "opencv"}),
 }
-CASES = [(name, options) for name in catalog.names(methods) for options in ({}, *OPTIONS.get(name, ()))]
+CASES = [(name, options)
+         for name in catalog.names(methods)
+         for options in ({}, *OPTIONS.get(name, ()))]
 
 
 def test_the_device_can_refuse():
@@ -53,7 +56,8 @@ def test_the_device_can_refuse():
             x + torch.zeros(4)
 
 
-@pytest.mark.parametrize("name, options", CASES, ids=[f"{name} {options}" for name, options in CASES])
+@pytest.mark.parametrize("name, options", CASES,
+                         ids=[f"{name} {options}" for name, options in CASES])
 def test_every_methods_step(name, options, tiny, images):
     x, y = images[0], one_hot(images[1], 10)
     near, far = tiny(), tiny()
@@ -67,7 +71,8 @@ def test_every_methods_step(name, options, tiny, images):
             assert_close(p.grad.cpu(), q.grad, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", [SAGE, Mixup, CutMix, ManifoldMixup, SaliencyMix, PuzzleMix, CoMixup],
+@pytest.mark.parametrize("kind",
+                         [SAGE, Mixup, CutMix, ManifoldMixup, SaliencyMix, PuzzleMix, CoMixup],
                          ids=lambda c: c.__name__)
 def test_every_mixer(kind, tiny, images):
     losses = []
@@ -110,10 +115,12 @@ def test_evaluation(shapes, tiny):
                 catalog.load(methods, "sage").seed(0), Recipe(epochs=1))
             features = fewshot.features(net, data)
             found.append([
-                evaluate.scores(net, Batches(data, 7)), robustness.evaluate(net, data),
+                evaluate.scores(net, Batches(data, 7)),
+                robustness.evaluate(net, data),
                 robustness.evaluate_pgd(net, data, steps=2, norm="l2"),
                 calibration.scores(logits.to(device), data.labels),
-                *(fewshot.evaluate(features, data.labels, few, kind) for kind in fewshot.DISTANCES)])
+                *(fewshot.evaluate(features, data.labels, few, kind) for kind in fewshot.DISTANCES)
+            ])
     assert found[0] == found[1]
 
 
@@ -131,14 +138,16 @@ def test_every_corruption(name, shapes):
 
 
 def test_a_product_and_a_sum_are_rounded_once():
-    """As in float64, also where the sum nearly cancels; OpenCV's own bytes are compared in test_rivals.py."""
+    """As in float64, also where the sum nearly cancels; OpenCV's own bytes are compared in
+    test_rivals.py."""
     g = torch.Generator().manual_seed(0)
     x, near = torch.randn(2, 300_000, generator=g)
     for z in (near, near * 1e-4, -x * 0.114 + near * 1e-7):
         for weight in (0.114, 0.299):
             exact = (x.double() * torch.full((), weight).double() + z.double()).float()
             assert torch.equal(pixels.multiply_add(x, weight, z), exact)
-    assert not torch.equal(x * 0.114 + z, (x.double() * torch.full((), 0.114).double() + z.double()).float())
+    assert not torch.equal(x * 0.114 + z, (x.double() * torch.full(
+        (), 0.114).double() + z.double()).float())
 
 
 def test_boxes_in_float32_are_those_in_float64_but_for_rounding():

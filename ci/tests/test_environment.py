@@ -1,4 +1,5 @@
-"""The environment: one set of packages for all checkouts, whole or not at all, and what is older than the records."""
+"""The environment: one set of packages for all checkouts, whole or not at all, and what is older
+than the records."""
 import importlib.metadata
 import importlib.util
 import os
@@ -60,11 +61,13 @@ class Installer:
         venv.create(folder, symlinks=True)
         site = folder / environment.SITE
         (site / "shared.py").write_text("value = 42\n")
-        # pip, and what builds a checkout; find_spec("pip") would switch setuptools' distutils off in this process
+        # pip, and what builds a checkout; find_spec("pip") would switch setuptools' distutils off
+        # in this process
         here = Path(importlib.metadata.distribution("pip").locate_file(""))
         (site / "builders.pth").write_text(f"import site; site.addsitedir({str(here)!r})\n")
         (folder / "bin/tell").write_text(
-            f"#!{folder}/bin/python\nimport own, shared, sys\nprint(own.where, shared.value, sys.prefix)\n")
+            f"#!{folder}/bin/python\nimport own, shared, sys\nprint(own.where, shared.value, "
+            "sys.prefix)\n")
         (folder / "share").mkdir()
         if self.fails:
             raise RuntimeError("no space left")
@@ -76,12 +79,14 @@ def test_a_second_checkout_shares_the_packages_and_keeps_its_own_code(tmp_path):
     found = [environment.make(place, tmp_path / "cache", installer) for place in places]
     assert found[0] == found[1] and installer.calls == [["setuptools>=60", "numpy", "b", "t"]]
     for place in places:
-        said = subprocess.run([place / ".venv/bin/tell"], capture_output=True, text=True, check=True).stdout
+        said = subprocess.run([place / ".venv/bin/tell"], capture_output=True, text=True,
+                              check=True).stdout
         assert said == f"{place.name} 42 {place / '.venv'}\n"
         assert (place / ".venv/share").resolve() == found[0] / "share"
     before = (places[0] / ".venv/pyvenv.cfg").stat().st_mtime_ns
     environment.make(places[0], tmp_path / "cache", installer)  # nothing is left to do
-    assert (places[0] / ".venv/pyvenv.cfg").stat().st_mtime_ns == before and len(installer.calls) == 1
+    assert (places[0] / ".venv/pyvenv.cfg").stat().st_mtime_ns == before
+    assert len(installer.calls) == 1
 
 
 @pytest.fixture
@@ -96,14 +101,18 @@ def test_another_dependency_is_another_key_and_renew_installs_anew(tmp_path, pac
     other = environment.make(checkout(tmp_path / "two", "scipy"), cache, installer)
     assert first != other and len(installer.calls) == 2
     (first / "old").write_text("")
-    assert environment.make(tmp_path / "one", cache, installer, renew=True) == first and len(installer.calls) == 3
+    assert environment.make(tmp_path / "one", cache, installer, renew=True) == first
+    assert len(installer.calls) == 3
     assert not (first / "old").exists() and not list(cache.glob("*.part"))
 
 
 def test_two_makers_install_once(tmp_path, packages_alone):
     installer, cache = Installer(), tmp_path / "cache"
     places = [checkout(tmp_path / f"{k}") for k in range(3)]
-    makers = [threading.Thread(target=environment.make, args=(place, cache, installer)) for place in places]
+    makers = [
+        threading.Thread(target=environment.make, args=(place, cache, installer))
+        for place in places
+    ]
     for maker in makers:
         maker.start()
     for maker in makers:
@@ -111,7 +120,8 @@ def test_two_makers_install_once(tmp_path, packages_alone):
     assert len(installer.calls) == 1
 
 
-def test_an_installation_that_fails_or_is_killed_leaves_nothing_that_looks_complete(tmp_path, packages_alone):
+def test_an_installation_that_fails_or_is_killed_leaves_nothing_that_looks_complete(
+        tmp_path, packages_alone):
     cache, place = tmp_path / "cache", checkout(tmp_path / "one")
     with pytest.raises(RuntimeError, match="no space left"):
         environment.make(place, cache, Installer(fails=True))
@@ -134,12 +144,14 @@ def test_the_key_is_of_the_dependencies_and_the_python(tmp_path, monkeypatch):
     assert len(set(keys)) == 3
 
 
-def test_the_cache_is_where_the_system_keeps_them_or_else_in_the_checkout(tmp_path, monkeypatch, capsys):
+def test_the_cache_is_where_the_system_keeps_them_or_else_in_the_checkout(
+        tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert environment.cache_folder() == tmp_path / "sage-book"
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert environment.cache_folder() == TOP / ".venv-packages" and "cannot be written to" in capsys.readouterr().out
+    assert environment.cache_folder() == TOP / ".venv-packages"
+    assert "cannot be written to" in capsys.readouterr().out
 
 
 def test_an_installation_says_what_it_is_doing(tmp_path):
@@ -160,7 +172,8 @@ def test_the_readme_claims_no_more_than_the_records_hold():
 
 def test_the_readmes_count_is_written_between_its_marks(tmp_path):
     text = "a\n<!-- progress -->\nold\nlines\n<!-- /progress -->\nb\n"
-    assert stale.counted(text, "new \\1 text") == "a\n<!-- progress -->\nnew \\1 text\n<!-- /progress -->\nb\n"
+    assert stale.counted(
+        text, "new \\1 text") == "a\n<!-- progress -->\nnew \\1 text\n<!-- /progress -->\nb\n"
     with pytest.raises(ValueError, match="lacks the marks"):
         stale.counted("nothing", "new")
 
@@ -168,7 +181,11 @@ def test_the_readmes_count_is_written_between_its_marks(tmp_path):
 def test_paragraphs_that_no_longer_hold_are_listed(tmp_path):
     new, note = nbformat.v4, show.written_for(False, "Cost, below Table 6").text
     outputs = [new.new_output("display_data", {"text/markdown": note})]
-    cells = [new.new_code_cell("1", outputs=outputs), new.new_code_cell("2"), new.new_markdown_cell("x")]
+    cells = [
+        new.new_code_cell("1", outputs=outputs),
+        new.new_code_cell("2"),
+        new.new_markdown_cell("x")
+    ]
     nbformat.write(new.new_notebook(cells=cells), tmp_path / "13_cost.ipynb")
     assert [*stale.paragraphs(tmp_path)] == ["13_cost.ipynb: Cost, below Table 6"]
     assert show.written_for(True, "anything") is None

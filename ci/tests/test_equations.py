@@ -1,4 +1,5 @@
-"""Equations 1 to 4 against loops, on images that are not square; and what zero, NaN and infinity do."""
+"""Equations 1 to 4 against loops, on images that are not square; and what zero, NaN and infinity
+do."""
 import os
 import subprocess
 import sys
@@ -90,7 +91,8 @@ def test_shift_moves_rows_then_columns():
     for t in [(0, 0), (2, -3), (-4, 7), (H, 0), (0, -W), (99, 99)]:
         assert_close(shift(z, torch.tensor(t))[1], loops.shift(z[1], t), rtol=0, atol=0)
     each = torch.tensor([[1, 2], [-1, 0]])
-    assert_close(shift(z, each), torch.stack([loops.shift(z[k], each[k].tolist()) for k in range(2)]))
+    assert_close(shift(z, each),
+                 torch.stack([loops.shift(z[k], each[k].tolist()) for k in range(2)]))
 
 
 def test_total_saliency_is_equation_4(maps):
@@ -98,7 +100,8 @@ def test_total_saliency_is_equation_4(maps):
     tau = offsets(H, W)
     v = total_saliency(a, b, tau)
     for n in range(len(a)):
-        assert_close(v[n], torch.stack([loops.total_saliency(a[n, 0], b[n, 0], t) for t in tau.tolist()]),
+        assert_close(v[n],
+                     torch.stack([loops.total_saliency(a[n, 0], b[n, 0], t) for t in tau.tolist()]),
                      rtol=1e-5, atol=1e-5)
 
 
@@ -124,7 +127,8 @@ def test_every_form_of_the_search_is_equation_4(form, h, w, monkeypatch):
 
 def test_the_form_of_the_search_follows_size_number_and_device():
     a, tau = torch.rand(2, 6, 4), offsets(6, 4)
-    assert search.choose_backend(a, tau[:30]) is search.slices and search.choose_backend(a, tau) is search.table
+    assert search.choose_backend(a, tau[:30]) is search.slices
+    assert search.choose_backend(a, tau) is search.table
     assert search.choose_backend(a.to("meta"), tau) is search.gather
 
 
@@ -138,15 +142,18 @@ def test_the_search_at_the_papers_size_is_the_literal_one(share):
     a, b = 0.3 * a, 0.7 * b
     best = best_offset(a, b, tau)
     for n in range(len(a)):
-        one, two = a[n:n + 1].double().expand(len(tau), -1, -1, -1), b[n:n + 1].double().expand(len(tau), -1, -1, -1)
+        one, two = a[n:n + 1].double().expand(len(tau), -1, -1,
+                                              -1), b[n:n + 1].double().expand(len(tau), -1, -1, -1)
         moved = shift(two, tau)
         m = mask(one, moved)
         v = (m * one + (1 - m) * moved).sum((1, 2, 3))
         assert v.max() - v[(tau == best[n]).all(1)][0] < 1e-6 * v.max()
 
 
-@pytest.mark.parametrize("form, h, w, count", [(search.slices, 224, 224, 12), (search.gather, 224, 224, 12),
-                                               (search.slices, 224, 160, 12), (search.table, 84, 60, None)])
+@pytest.mark.parametrize("form, h, w, count", [(search.slices, 224, 224, 12),
+                                               (search.gather, 224, 224, 12),
+                                               (search.slices, 224, 160, 12),
+                                               (search.table, 84, 60, None)])
 def test_large_images_are_searched_the_same(form, h, w, count):
     g = torch.Generator().manual_seed(7)
     a, b = (normalise(smooth(torch.rand(2, 1, h, w, generator=g) ** 20)) for _ in range(2))
@@ -156,7 +163,8 @@ def test_large_images_are_searched_the_same(form, h, w, count):
     for n, t in enumerate(tau[some]):
         first, moved = a.double(), shift(b.double(), t)
         m = mask(first, moved)
-        assert_close(v[:, n].double(), (m * first + (1 - m) * moved).sum((1, 2, 3)), rtol=1e-6, atol=0)
+        assert_close(v[:, n].double(), (m * first + (1 - m) * moved).sum((1, 2, 3)), rtol=1e-6,
+                     atol=0)
 
 
 def test_the_gpu_kernel_is_equation_4():
@@ -172,12 +180,12 @@ def test_the_gpu_kernel_is_equation_4():
             a[0, :h // 2], b[0, :, :w // 2] = 0, 0
             tau = torch.cat([offsets(h, w), torch.tensor([[h, 0], [0, -w], [99, 99], [-h - 3, 2]])])
             tau = tau[torch.randperm(len(tau), generator=g)[:300]]
-            torch.testing.assert_close(search(a, b, tau).double(), gather(a.double(), b.double(), tau),
-                                       rtol=1e-6, atol=1e-12)
+            torch.testing.assert_close(search(a, b, tau).double(),
+                                       gather(a.double(), b.double(), tau), rtol=1e-6, atol=1e-12)
         print("equal")
     """.replace("SIZES", repr(SIZES))
-    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "TRITON_INTERPRET": "1"}, text=True,
-                          capture_output=True)
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "TRITON_INTERPRET": "1"},
+                          text=True, capture_output=True)
     assert done.stdout == "equal\n", done.stderr
 
 
@@ -186,7 +194,8 @@ def test_best_offset_is_the_argmax_and_the_first_of_equals(maps):
     tau = offsets(H, W)
     best = best_offset(a, b, tau)
     for n in range(len(a)):
-        values = torch.stack([loops.total_saliency(a[n, 0].double(), b[n, 0].double(), t) for t in tau.tolist()])
+        values = torch.stack(
+            [loops.total_saliency(a[n, 0].double(), b[n, 0].double(), t) for t in tau.tolist()])
         chosen = values[(tau == best[n]).all(1)][0]
         assert values.max() - chosen <= 1e-6 * values.max()
     tie = torch.tensor([[0, 3], [1, 1], [1, 1], [0, 3]])
@@ -197,16 +206,22 @@ def test_inputs_are_not_written_to(maps):
     a, b = maps
     before = a.clone(), b.clone()
     tau = offsets(H, W)
-    for call in (lambda: mask(a, b), lambda: total_saliency(a, b, tau), lambda: best_offset(a, b, tau),
-                 lambda: shift(a, tau[3]), lambda: normalise(a), lambda: smooth(a)):
+    for call in (lambda: mask(a, b), lambda: total_saliency(a, b, tau),
+                 lambda: best_offset(a, b, tau), lambda: shift(a, tau[3]), lambda: normalise(a),
+                 lambda: smooth(a)):
         call()
         assert torch.equal(a, before[0]) and torch.equal(b, before[1])
 
 
 def test_everything_is_float32_inside_autocast(maps):
     a, b = maps
-    plain = smooth(saliency(a.expand(-1, 3, -1, -1))), total_saliency(a, b, offsets(H, W)), mask(a, b)
+    plain = (
+        smooth(saliency(a.expand(-1, 3, -1, -1))),
+        total_saliency(a, b, offsets(H, W)),
+        mask(a, b),
+    )
     with torch.autocast("cpu", torch.bfloat16):
-        inside = smooth(saliency(a.expand(-1, 3, -1, -1))), total_saliency(a, b, offsets(H, W)), mask(a, b)
+        inside = smooth(saliency(a.expand(-1, 3, -1,
+                                          -1))), total_saliency(a, b, offsets(H, W)), mask(a, b)
     for one, two in zip(plain, inside, strict=True):
         assert_close(one, two, rtol=0, atol=0)

@@ -1,4 +1,5 @@
-"""The rule for differences against known answers, and how often it decides between methods that are equal."""
+"""The rule for differences against known answers, and how often it decides between methods that are
+equal."""
 
 import math
 
@@ -9,7 +10,8 @@ from scipy import stats
 from sagelib.bench.statistics import Difference, Family
 
 
-def test_without_an_error_of_the_test_set_the_rule_is_students_and_without_one_of_seeds_the_normal():
+def test_without_an_error_of_the_test_set_the_rule_is_students_and_without_one_of_seeds_the_normal(
+):
     gaps = [0.3, 0.1, 0.4, -0.05]
     found = Difference(float(np.mean(gaps)), float(np.std(gaps, ddof=1)), 4)
     low, high = stats.t.interval(0.95, 3, np.mean(gaps), stats.sem(gaps))
@@ -36,7 +38,8 @@ def test_both_half_widths_are_added_as_squares_and_p_is_where_the_interval_reach
 
 @pytest.mark.parametrize("test_error", [0.03, 0.2])
 def test_at_most_one_family_of_equal_methods_in_twenty_holds_a_false_decision(test_error):
-    """Seven methods that equal vanilla, three seeds of standard deviation 0.2, accuracies rounded to 0.01."""
+    """Seven methods that equal vanilla, three seeds of standard deviation 0.2, accuracies rounded
+    to 0.01."""
     draw, sets, wrong = np.random.default_rng(0), 1000, 0
     by_test_set = draw.normal(
         0, test_error / 2**0.5, (sets, 8, 1)

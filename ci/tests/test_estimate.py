@@ -1,5 +1,5 @@
-"""Estimated hours: work counted against sums by hand and PyTorch's counter, paces against made steps, hours against
-the book's records."""
+"""Estimated hours: work counted against sums by hand and PyTorch's counter, paces against made
+steps, hours against the book's records."""
 import shutil
 import statistics
 
@@ -22,22 +22,34 @@ def cell(notebook="train", **given):
 
 
 def test_work_is_what_layers_with_weights_compute_and_write():
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 6, 1, groups=2), nn.Flatten(),
-                        nn.Linear(6 * 6 * 5, 7)).train()
-    operations = 2 * (4 * 6 * 5 * 3 * 9 + 6 * 6 * 5 * 2 + 7 * 6 * 6 * 5)  # a filter of the second sees 4 / 2 channels
-    assert estimate.count(net, torch.zeros(2, 3, 8, 7)) == (operations, 4 * 6 * 5 * 2 + 6 * 6 * 5 + 7)
-    assert net.training and not any(m._forward_hooks for m in net.modules()) and not net[1].num_batches_tracked
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 6, 1, groups=2),
+        nn.Flatten(),
+        nn.Linear(6 * 6 * 5, 7),
+    ).train()
+    # a filter of the second sees 4 / 2 channels
+    operations = 2 * (4 * 6 * 5 * 3 * 9 + 6 * 6 * 5 * 2 + 7 * 6 * 6 * 5)
+    assert estimate.count(net, torch.zeros(2, 3, 8,
+                                           7)) == (operations, 4 * 6 * 5 * 2 + 6 * 6 * 5 + 7)
+    assert net.training and not any(m._forward_hooks for m in net.modules())
+    assert not net[1].num_batches_tracked
 
 
 def test_work_of_preactresnet18_is_the_sum_over_its_convolutions():
     multiplications, width = 3 * 64 * 9 * 32**2, 64
     for side, out in ((32, 64), (16, 128), (8, 256), (4, 512)):
-        multiplications += (width * out + 3 * out * out) * 9 * side**2 + (width * out * side**2 if width < out else 0)
+        multiplications += (width * out + 3 * out * out) * 9 * side**2 + (
+            width * out * side**2 if width < out else 0
+        )
         width = out
     state = torch.get_rng_state()
     estimate.forward_work.cache_clear()
     assert estimate.forward_work("preactresnet18")[0] == 2 * (multiplications + 512 * 10)
-    assert torch.equal(state, torch.get_rng_state())  # a sweep that is estimated draws as one that is not
+    # a sweep that is estimated draws as one that is not
+    assert torch.equal(state, torch.get_rng_state())
 
 
 @pytest.mark.parametrize("name", catalog.names(models))
@@ -48,23 +60,28 @@ def test_work_is_what_pytorchs_counter_finds(name):
     assert (estimate.forward_work(name, width, 40, 32)[0], 0) == counted
 
 
-OPTIONS = [*((name, {}) for name in catalog.names(methods)), ("sage", {"reuse": 0}), ("comixup", {"clean": 0}),
-           ("guidedmixup", {"source": "gradient"})]
+OPTIONS = [
+    *((name, {}) for name in catalog.names(methods)), ("sage", {"reuse": 0}),
+    ("comixup", {"clean": 0}), ("guidedmixup", {"source": "gradient"})
+]
 
 
 @pytest.mark.parametrize("name, options", OPTIONS, ids=[name + "".join(o) for name, o in OPTIONS])
 def test_units_are_what_a_step_asks_of_the_network(name, options):
-    """Operations of a step over those of a forward pass; the first layer, which needs less, is small."""
+    """Operations of a step over those of a forward pass; the first layer, which needs less, is
+    small."""
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1),
-                        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4))
+    net = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 16, 3, padding=1),
+                        nn.Conv2d(16, 16, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                        nn.Linear(16, 4))
     net.stages = (net[1], net[2])
     x, y = torch.randn(4, 3, 16, 16), one_hot(torch.arange(4), 4)
     method = catalog.load(methods, name, **options).seed(0)
     train_step(method, net, x, y)  # sage_merged has nothing mixed before
     step = sum(timing.operations(lambda: train_step(method, net, x, y)))
     forward, _ = timing.operations(lambda: net(x))
-    assert abs(step / forward - method.units()) < 0.1, f"units() of {name} should say {step / forward:.1f}"
+    assert abs(step / forward -
+               method.units()) < 0.1, f"units() of {name} should say {step / forward:.1f}"
 
 
 def test_paces_follow_from_two_networks_and_one_gives_the_first():
@@ -78,7 +95,8 @@ def test_paces_follow_from_two_networks_and_one_gives_the_first():
     assert one.per_number == 0 and 3 * one.unit_seconds(work["wide"]) == pytest.approx(steps[0][1])
     assert str(one) == "m: 0.2·10¹² operations a second, from s, where one network was timed"
     assert str(true) == "m: 0.5·10¹² operations and 0.333·10⁹ numbers a second, from s"
-    strange = estimate.machine("m", "s", [(work["wide"], 9.0), (work["grouped"], 1.0)])  # more work in less time
+    # more work in less time
+    strange = estimate.machine("m", "s", [(work["wide"], 9.0), (work["grouped"], 1.0)])
     assert strange.per_number == 0 and strange.per_operation > 0
 
 
@@ -92,22 +110,30 @@ def test_hours_of_a_run_by_hand(monkeypatch):
                                    ("puzzlemix", {}, 5), ("vanilla", {"alpha": 1}, 3)):
         found = estimate.hours(cell(method=method, options=options, **laptop), on)
         assert found == pytest.approx(30 * (units * 10_000 + 10_000) * 0.005 / 3600)
-    assert estimate.seconds(cell(**laptop), on, held_out=False) == pytest.approx(30 * 3 * 10_000 * 0.005)
-    assert estimate.seconds(cell(**laptop, more_seeds=[1, 2]), on) == pytest.approx(3 * 30 * 40_000 * 0.005)
-    images = cell("few_shot", dataset="mini_imagenet", model="resnet12")  # 100 epochs of 64 classes, 16 held out
+    assert estimate.seconds(cell(**laptop), on,
+                            held_out=False) == pytest.approx(30 * 3 * 10_000 * 0.005)
+    assert estimate.seconds(cell(**laptop, more_seeds=[1, 2]),
+                            on) == pytest.approx(3 * 30 * 40_000 * 0.005)
+    # 100 epochs of 64 classes, 16 held out
+    images = cell("few_shot", dataset="mini_imagenet", model="resnet12")
     assert estimate.hours(images, on) == pytest.approx(100 * (3 * 64 + 16) * 600 * 0.01 / 3600)
-    assert estimate.seconds(cell(dataset="shapes"), on) == pytest.approx(2 * (3 * 1000 + 1000) * 0.001)
-    assert estimate.seconds(cell(dataset="folder", **laptop), on) == estimate.seconds(cell(**laptop), on)
-    assert estimate.hours(RunSpec("step_time", dict(model="preactresnet18", seed=0)), on) == estimate.BENCHMARK
+    assert estimate.seconds(cell(dataset="shapes"),
+                            on) == pytest.approx(2 * (3 * 1000 + 1000) * 0.001)
+    assert estimate.seconds(cell(dataset="folder", **laptop),
+                            on) == estimate.seconds(cell(**laptop), on)
+    assert estimate.hours(RunSpec("step_time", dict(model="preactresnet18", seed=0)),
+                          on) == estimate.BENCHMARK
 
 
 def test_networks_and_images_of_other_sizes_are_not_taken_for_cifar_with_preactresnet18():
     usual, wide = estimate.hours(cell()), estimate.hours(cell(model="wrn16_8"))
-    assert 3.35 < usual < 1.1 * 3.35 and 2.5 < wide / usual < 4  # Table 6, with tests; 3.6 times the operations
+    # Table 6, with tests; 3.6 times the operations
+    assert 3.35 < usual < 1.1 * 3.35 and 2.5 < wide / usual < 4
     small, large = (estimate.hours(cell("few_shot", dataset=name, model="resnet12"))
                     for name in ("cifar_fs", "mini_imagenet"))
     assert large / small == pytest.approx((84 / 32) ** 2, rel=0.2)
-    assert estimate.hours(cell(dataset="cifar100", model="resnext29_4_24")) == pytest.approx(9.76, rel=0.1)
+    assert estimate.hours(cell(dataset="cifar100",
+                               model="resnext29_4_24")) == pytest.approx(9.76, rel=0.1)
     assert 1 / estimate.t4().per_operation < 8.1e12  # the peak in its data sheet
 
 
@@ -115,17 +141,25 @@ def test_networks_and_images_of_other_sizes_are_not_taken_for_cifar_with_preactr
 def test_data_sets_state_their_images(name):
     train, held_out, *_ = catalog.load(datasets, name)
     size = dict(zip(("height", "width"), train.images.shape[2:], strict=True))
-    assert catalog.stated(datasets, name, "IMAGES") == dict(train=len(train), held_out=len(held_out), **size)
+    assert catalog.stated(datasets, name, "IMAGES") == dict(
+        train=len(train), held_out=len(held_out), **size
+    )
 
 
 def test_machines_come_from_the_newest_steps_of_each_network(tmp_path):
     paces = 1e-11, 2e-9
-    for day, (model, width, precision) in enumerate((
-            ("preactresnet18", 8, "fp32"), ("preactresnet18", 16, "fp32"), ("resnext29_4_24", 24, "fp32"),
-            ("resnext29_4_24", 24, "bf16"))):
+    for day, (model, width, precision) in enumerate(
+        (("preactresnet18", 8, "fp32"), ("preactresnet18", 16, "fp32"),
+         ("resnext29_4_24", 24, "fp32"), ("resnext29_4_24", 24, "bf16"))):
         work = estimate.forward_work(model, width)
-        seconds = 20 * 3 * sum(n * pace for n, pace in zip(work, paces, strict=True)) if day in (1, 2) else 9.0
-        row = {"name": "vanilla", "seconds": timing.spread([seconds]), "ratio": timing.spread([0.5])}
+        seconds = (
+            20 * 3 * sum(n * pace for n, pace in zip(work, paces, strict=True))
+            if day in (1, 2)
+            else 9.0
+        )
+        row = {
+            "name": "vanilla", "seconds": timing.spread([seconds]), "ratio": timing.spread([0.5])
+        }
         parameters = dict(model=model, width=width, batch=20, threads=1, precision=precision,
                           network={"name": model, "width": width})
         record = records.make_timing(what="step_time", rows=[row], parameters=parameters)
@@ -140,13 +174,15 @@ def test_machines_come_from_the_newest_steps_of_each_network(tmp_path):
 
 
 def test_the_estimate_is_within_a_factor_of_two_of_what_the_books_runs_took():
-    """Runs of one thread on the CPU whose steps were timed; later records may come from other machines."""
+    """Runs of one thread on the CPU whose steps were timed; later records may come from other
+    machines."""
     core = next(m for m in estimate.machines() if m.name == "1 core of AMD EPYC")
     ratios = []
     for notebook, kind in (("train", "record"), ("few_shot", "few_shot")):
         for record in records.every(records.RESULTS, kind):
             alone = record["hardware"]["threads"] == 1 == record["seconds"].get("together", 1)
-            if alone and record["hardware"]["cpu"] == "AMD EPYC" and record["finished"] < "2026-11-28":
+            if alone and record["hardware"]["cpu"] == "AMD EPYC" and record[
+                    "finished"] < "2026-11-28":
                 given = {k: v for k, v in record["parameters"].items() if k in defaults(notebook)}
                 expected = estimate.seconds(RunSpec(notebook, given), core, held_out=False)
                 ratios.append(expected / record["seconds"]["training"])
@@ -158,8 +194,10 @@ def test_a_dry_run_names_machines_and_what_the_hours_rest_on(capsys, plan, tmp_p
     assert sweep.show(plan(), "small", tmp_path, (), tmp_path / "out") == 0
     first, machines, *rows, total, basis = capsys.readouterr().out.splitlines()
     assert first.endswith("size small: 4 of 4 cells are to run") and len(rows) == 4
-    assert machines.startswith("hours on a Tesla T4 | ") and "core" in machines and total.endswith("  in all")
-    assert "the vanilla runs of the paper's Table 6" in basis and "step_time-" in basis and "Solvers" in basis
+    assert machines.startswith("hours on a Tesla T4 | ") and "core" in machines
+    assert total.endswith("  in all")
+    assert "the vanilla runs of the paper's Table 6" in basis and "step_time-" in basis
+    assert "Solvers" in basis
     for k, column in enumerate(zip(*(row.split()[:3] for row in rows), strict=True)):
         assert float(total.split()[k]) == pytest.approx(sum(map(float, column)), abs=0.03)
 

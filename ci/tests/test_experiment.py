@@ -1,6 +1,7 @@
 """The experiment notebooks as users run them: every method, own pictures, what they refuse.
 
-Through papermill where the kernel matters; many small runs as the same cells in this process, without a kernel each.
+Through papermill where the kernel matters; many small runs as the same cells in this process,
+without a kernel each.
 """
 import copy
 import json
@@ -28,15 +29,18 @@ def test_every_method_runs_by_name(method, tmp_path):
     record, = run(tmp_path, kernel=method == "sage", method=method, train_images=100, seed=2)
     assert record["method"]["name"] == method and record["seed"] == 2 and len(record["curve"]) == 1
     assert record["dataset"]["train"] == 100 and record["model"]["width"] == 4
-    assert record["kind"].startswith("shortened: epochs 1") and record["parameters"]["train_images"] == 100
+    assert record["kind"].startswith("shortened: epochs 1")
+    assert record["parameters"]["train_images"] == 100
     assert not list((tmp_path / "runs/checkpoints").iterdir())
     assert record["method"]["settings"] == "default" and record["parameters"]["settings"] == "paper"
     right = records.correct_images(record)
-    assert len(right) == record["dataset"]["test"] and 100 * right.mean() == pytest.approx(record["final"]["accuracy"])
+    assert len(right) == record["dataset"]["test"]
+    assert 100 * right.mean() == pytest.approx(record["final"]["accuracy"])
 
 
 def test_a_folder_of_ones_own_pictures(pictures, tmp_path):
-    record, = run(tmp_path, dataset="folder", root=str(pictures), method="sage", batch=4, options={"fraction": 0.5})
+    record, = run(tmp_path, dataset="folder", root=str(pictures), method="sage", batch=4,
+                  options={"fraction": 0.5})
     assert record["dataset"] == dict(name="folder", classes=2, train=6, test=4, height=12, width=16)
     assert record["method"]["fraction"] == 0.5
 
@@ -44,7 +48,8 @@ def test_a_folder_of_ones_own_pictures(pictures, tmp_path):
 @pytest.mark.parametrize("parameters, message", [
     (dict(method="cutmixx"), "did you mean 'cutmix'"), (dict(dataset="imagenet"), "known: cifar10"),
     (dict(model="vgg"), "unknown model 'vgg'"), (dict(settings="best"), "known: default, paper"),
-    (dict(options={"eta": 1}), "has no option 'eta'"), (dict(precision="fp8"), "unknown precision 'fp8'"),
+    (dict(options={"eta": 1}), "has no option 'eta'"), (dict(precision="fp8"),
+     "unknown precision 'fp8'"),
 ])
 def test_unknown_values_are_refused_with_the_known_ones(parameters, message, tmp_path):
     with pytest.raises(REFUSED, match=message):
@@ -63,7 +68,8 @@ def test_the_same_run_is_not_done_twice(tmp_path):
 def test_seeds_trained_together_have_a_record_each_as_if_alone(tmp_path):
     (tmp_path / "alone").mkdir()
     alone, = run(tmp_path / "alone", train_images=100, seed=1)
-    both = run(tmp_path, train_images=100, seed=0, more_seeds="[1]")  # what papermill makes of -p more_seeds [1]
+    # what papermill makes of -p more_seeds [1]
+    both = run(tmp_path, train_images=100, seed=0, more_seeds="[1]")
     both = [r for r in both if r["seconds"]["together"] == 2]
     assert [r["seed"] for r in both] == [0, 1] and alone["seconds"]["together"] == 1
     assert both[1]["run"] == alone["run"] and both[0]["run"] != alone["run"]
@@ -71,15 +77,18 @@ def test_seeds_trained_together_have_a_record_each_as_if_alone(tmp_path):
 
 
 @pytest.mark.parametrize("notebook, parameters, message", [
-    ("train", dict(more_seeds="1 and 2"), "more_seeds is '1 and 2'; .* -y 'more_seeds: \\[1, 2\\]'"),
-    ("train", dict(options="fraction=0.1"), "options is 'fraction=0.1'; .* -y 'options: {fraction: 0.1}'"),
-    ("train", dict(epochs="abc"), "epochs is 'abc'; it must be a whole number of at least 0, .* -p epochs"),
-    ("few_shot", dict(shots="five"), "shots is 'five'; .* -y 'shots: "),
+    ("train", dict(more_seeds="1 and 2"),
+     "more_seeds is '1 and 2'; .* -y 'more_seeds: \\[1, 2\\]'"),
+    ("train", dict(options="fraction=0.1"), "options is 'fraction=0.1'; .* -y 'options: "
+     "{fraction: 0.1}'"),
+    ("train", dict(epochs="abc"), "epochs is 'abc'; it must be a whole number of at least 0, .* "
+     "-p epochs"), ("few_shot", dict(shots="five"), "shots is 'five'; .* -y 'shots: "),
     ("robustness", dict(severities=1), "severities is 1; .* -y 'severities: "),
     ("search_time", dict(sizes="big"), "sizes is 'big'; .* -y 'sizes: "),
     ("step_time", dict(sides="sage"), "sides is 'sage'; .* -y 'sides: "),
 ])
-def test_a_parameter_of_the_wrong_type_is_one_clear_error_in_every_notebook(notebook, parameters, message, tmp_path):
+def test_a_parameter_of_the_wrong_type_is_one_clear_error_in_every_notebook(
+        notebook, parameters, message, tmp_path):
     with pytest.raises(ValueError, match=message) as caught:
         execute(notebook, tmp_path, parameters)
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
@@ -91,7 +100,8 @@ def test_options_given_as_text_are_options(tmp_path):
     assert record["parameters"]["options"] == {"fraction": 0.5, "guided": False}
 
 
-def test_a_run_that_ended_between_training_and_record_is_recorded_from_its_checkpoint(tmp_path, monkeypatch):
+def test_a_run_that_ended_between_training_and_record_is_recorded_from_its_checkpoint(
+        tmp_path, monkeypatch):
     class Stopped(Exception):
         pass
 
@@ -107,7 +117,8 @@ def test_a_run_that_ended_between_training_and_record_is_recorded_from_its_check
     with monkeypatch.context() as patch:
         patch.setattr("sagelib.train.loop._epoch", stop)  # nothing is left to train
         record, = run(tmp_path, method="vanilla", train_images=100)
-    assert begun and records.correct_images(record).mean() * 100 == pytest.approx(record["final"]["accuracy"])
+    assert begun
+    assert records.correct_images(record).mean() * 100 == pytest.approx(record["final"]["accuracy"])
 
 
 def benchmark(name, folder, **parameters):
@@ -121,11 +132,15 @@ def benchmark(name, folder, **parameters):
 
 
 def test_the_search_is_timed_against_loops_on_the_same_draws(tmp_path):
-    record = benchmark("search_time", tmp_path, pairs=6, sizes=[12, 16], fractions=[0.02, 1.0], rounds=2)
+    record = benchmark("search_time", tmp_path, pairs=6, sizes=[12, 16], fractions=[0.02, 1.0],
+                       rounds=2)
     rows = {(r["name"], r["size"], r["fraction"]): r for r in record["rows"]}
     assert len(rows) == 12 and rows["library", 12, 0.02]["shifts"] == int(0.02 * 23 * 23)
-    assert rows["library", 16, 1.0]["form"] == "table" and rows["library", 16, 0.02]["form"] == "slices"
-    assert rows["library", 16, 1.0]["ratio"]["high"] == 1 < rows["canvas", 16, 1.0]["ratio"]["median"]
+    assert rows["library", 16, 1.0]["form"] == "table"
+    assert rows["library", 16, 0.02]["form"] == "slices"
+    assert (
+        rows["library", 16, 1.0]["ratio"]["high"] == 1 < rows["canvas", 16, 1.0]["ratio"]["median"]
+    )
 
 
 def test_every_methods_step_is_timed_over_two_vanilla_steps(tmp_path):
@@ -137,7 +152,8 @@ def test_every_methods_step_is_timed_over_two_vanilla_steps(tmp_path):
 
 
 def few_shot(folder, kernel=False, **parameters):
-    execute("few_shot", folder, {"progress": False, "width": 4, "epochs": 2, "episodes": 40, **parameters}, kernel)
+    execute("few_shot", folder,
+            {"progress": False, "width": 4, "epochs": 2, "episodes": 40, **parameters}, kernel)
     return records.every(folder / "runs", "few_shot")
 
 
@@ -145,23 +161,27 @@ def few_shot(folder, kernel=False, **parameters):
 def test_a_few_shot_run_becomes_a_record(method, tmp_path):
     record, = few_shot(tmp_path, kernel=method == "sage", method=method, shots=[1, 3])
     assert records.every(tmp_path / "runs") == [] and record["method"]["name"] == method
-    assert record["dataset"] == dict(name="shapes_fs", classes=16, train=960, val_classes=6, test_classes=6, height=32,
-                                     width=32)
+    assert record["dataset"] == dict(name="shapes_fs", classes=16, train=960, val_classes=6,
+                                     test_classes=6, height=32, width=32)
     assert [(e["shots"], e["distance"]) for e in record["episodes"]] == [
         (1, "cosine"), (1, "euclidean"), (3, "cosine"), (3, "euclidean")]
     best = max(e["val_accuracy"] for e in record["curve"])
     assert len(record["curve"]) == 2 and record["chosen"]["val_accuracy"] == best
-    assert record["chosen"]["exam"] == dict(ways=5, shots=3, queries=15, episodes=40, seed=0, distance="cosine")
-    assert list((tmp_path / "runs/networks/few_shot").rglob("*.pt")) and not list(tmp_path.rglob("checkpoints/*.pt"))
+    assert record["chosen"]["exam"] == dict(ways=5, shots=3, queries=15, episodes=40, seed=0,
+                                            distance="cosine")
+    assert list((tmp_path / "runs/networks/few_shot").rglob("*.pt"))
+    assert not list(tmp_path.rglob("checkpoints/*.pt"))
     with pytest.raises(REFUSED, match="this run has a record"):
         few_shot(tmp_path, method=method, shots=[1, 3])
     if method == "sage":
-        few_shot(tmp_path, method=method, shots=[1, 2])  # another exam chooses, so it is another run
+        # another exam chooses, so it is another run
+        few_shot(tmp_path, method=method, shots=[1, 2])
 
 
 @pytest.mark.parametrize("notebook, parameters, message", [
-    (few_shot, dict(dataset="shapes"), "no few-shot data set: its test classes are those it trains on"),
-    (few_shot, dict(queries=60), "needs 61 pictures of a class"), (few_shot, dict(ways=7), "here are 6: take fewer"),
+    (few_shot, dict(dataset="shapes"), "no few-shot data set: its test classes are those it "
+     "trains on"), (few_shot, dict(queries=60), "needs 61 pictures of a class"),
+    (few_shot, dict(ways=7), "here are 6: take fewer"),
     (few_shot, dict(distances=["l1"]), r"distances are \['l1'\]; known: cosine"),
     (run, dict(dataset="shapes_fs"), "its test classes are new ones; take experiments/few_shot"),
 ])
@@ -176,24 +196,35 @@ def test_robustness_goes_into_the_record_of_its_network_once(tmp_path):
     file = records.path(record, tmp_path / "runs")
 
     def evaluate(kernel=False, **parameters):
-        execute("robustness", tmp_path, {"record": str(file), "images": 50, "pgd_steps": 2, "corruption_images": 20,
-                                         "severities": [5], **parameters}, kernel)
+        execute(
+            "robustness", tmp_path, {
+                "record": str(file), "images": 50, "pgd_steps": 2, "corruption_images": 20,
+                "severities": [5], **parameters
+            }, kernel)
 
     evaluate(kernel=True)
     added, = records.read(file)["evaluations"]
     assert {k: v for k, v in records.read(file).items() if k != "evaluations"} == record
     assert set(added["results"]["perturbed"]) >= {"pixels, clamped", "normalised, not clamped"}
-    assert len(added["results"]["corruptions"]) == 15 and added["parameters"]["corruption_images"] == 20
+    assert len(added["results"]["corruptions"]) == 15
+    assert added["parameters"]["corruption_images"] == 20
     assert added["parameters"]["images"] == added["parameters"]["pgd_images"] == 50
     with pytest.raises(REFUSED, match="holds this evaluation already"):
         evaluate()
     np.save(tmp_path / "labels.npy", np.tile(np.arange(100, dtype=np.uint8), 50))
-    with pytest.raises(REFUSED, match=r"labels\.npy has class indices from 0 to 99, this test set has 10 classes"):
+    with pytest.raises(REFUSED, match=r"labels\.npy has class indices from 0 to 99, this test set "
+                                      r"has 10 classes"):
         evaluate(published=str(tmp_path))
-    better = {**record, "final": {"accuracy": record["final"]["accuracy"] + 5, "loss": record["final"]["loss"]}}
-    other, kept = records.write(better, tmp_path / "others"), next((tmp_path / "runs/networks").rglob("*.pt"))
+    better = {
+        **record, "final": {
+            "accuracy": record["final"]["accuracy"] + 5, "loss": record["final"]["loss"]
+        }
+    }
+    other, kept = records.write(better, tmp_path / "others"), next(
+        (tmp_path / "runs/networks").rglob("*.pt"))
     state = torch.load(kept, weights_only=True)["net"]
-    for text in (None, json.dumps(better)):  # weights without the record of their training, and with a wrong one
+    # weights without the record of their training, and with a wrong one
+    for text in (None, json.dumps(better)):
         torch.save({"net": state, "record": text}, tmp_path / "weights.pt")
         with pytest.raises(REFUSED, match="do not belong together"):
             evaluate(record=str(other), weights_file=str(tmp_path / "weights.pt"))
@@ -208,12 +239,16 @@ def test_an_evaluation_of_a_network_that_was_trained_again_says_so(tmp_path):
     first = copy.deepcopy(record)  # as other hardware had trained it
     first["curve"][0]["train_loss"] += 1e-3
     file = records.write(first, tmp_path / "published")
-    asked = {"images": 50, "pgd_steps": 1, "pgd_images": 10, "corruption_images": 10, "severities": "[5]"}
+    asked = {
+        "images": 50, "pgd_steps": 1, "pgd_images": 10, "corruption_images": 10, "severities": "[5]"
+    }
     execute("robustness", tmp_path, {"record": str(file), **asked})
     added, = records.read(file)["evaluations"]
     assert {k: v for k, v in records.read(file).items() if k != "evaluations"} == first
     assert added["network"]["final"]["accuracy"] == record["final"]["accuracy"]
-    assert added["network"]["finished"] == record["finished"] and added["network"]["hardware"] == record["hardware"]
+    assert added["network"]["finished"] == record["finished"]
+    assert added["network"]["hardware"] == record["hardware"]
     stranger = records.write({**first, "seed": 5, "run": "00000000"}, tmp_path / "published")
     with pytest.raises(ValueError, match="the record of run 00000000: they do not belong together"):
-        execute("robustness", tmp_path, {"record": str(stranger), "weights_file": str(kept), **asked})
+        execute("robustness", tmp_path,
+                {"record": str(stranger), "weights_file": str(kept), **asked})

@@ -1,4 +1,5 @@
-"""Few-shot: episodes and prototypes against loops, data sets in every form they come in, the best epoch kept."""
+"""Few-shot: episodes and prototypes against loops, data sets in every form they come in, the best
+epoch kept."""
 import hashlib
 import os
 import pickle
@@ -26,7 +27,8 @@ def test_an_episode_is_new_classes_with_support_and_queries_apart():
         classes = labels[episode]
         assert (classes == classes[:, :1]).all() and len(classes[:, 0].unique()) == 4
         assert len(episode.unique()) == 4 * 18
-    assert len(labels[drawn].unique()) == 7 and len(drawn.unique()) > 150  # every class and most images get a turn
+    # every class and most images get a turn
+    assert len(labels[drawn].unique()) == 7 and len(drawn.unique()) > 150
 
 
 def test_the_same_seed_draws_the_same_episodes():
@@ -38,8 +40,10 @@ def test_the_same_seed_draws_the_same_episodes():
 
 
 @pytest.mark.parametrize("given, labels, message", [
-    (dict(ways=6), torch.arange(5).repeat(30), "an episode of 6 ways needs as many classes, here are 5"),
-    (dict(shots=5), torch.arange(5).repeat(19), r"needs 20 pictures of a class \(5 shots, 15 queries\).*has 19"),
+    (dict(ways=6), torch.arange(5).repeat(30),
+     "an episode of 6 ways needs as many classes, here are 5"),
+    (dict(shots=5), torch.arange(5).repeat(19),
+     r"needs 20 pictures of a class \(5 shots, 15 queries\).*has 19"),
     (dict(shots=0), None, "shots is 0; it must be a whole number, at least 1"),
     (dict(ways=1), None, "ways is 1; it must be a whole number, at least 2"),
     (dict(episodes=2.5), None, "episodes is 2.5; it must be a whole number"),
@@ -61,7 +65,9 @@ def by_loop(found, drawn, shots, distance):
         for own, row in enumerate(episode):
             for q in row[shots:]:
                 if distance == "cosine":
-                    near = [found[q] @ m / (np.linalg.norm(found[q]) * np.linalg.norm(m)) for m in means]
+                    near = [
+                        found[q] @ m / (np.linalg.norm(found[q]) * np.linalg.norm(m)) for m in means
+                    ]
                 else:
                     near = [-np.linalg.norm(found[q] - m) for m in means]
                 right.append(np.argmax(near) == own)
@@ -79,10 +85,13 @@ def test_prototype_accuracies_equal_the_loop(distance, shots):
     ours = fewshot.accuracies(found, drawn, shots, distance, chunk=10)
     assert_close(ours.double(), by_loop(found, drawn, shots, distance), atol=1e-4, rtol=0)
     assert 20 < ours.mean() < 95
-    result = fewshot.evaluate(found, labels, Episodes(ways=5, shots=shots, queries=9, episodes=53, seed=3), distance)
+    result = fewshot.evaluate(found, labels,
+                              Episodes(ways=5, shots=shots, queries=9, episodes=53, seed=3),
+                              distance)
     half = 1.96 * np.std(ours.double().numpy(), ddof=1) / 53**0.5
     assert result == dict(ways=5, shots=shots, queries=9, episodes=53, seed=3, distance=distance,
-                          accuracy=pytest.approx(float(ours.mean()), abs=1e-4), interval=pytest.approx(half, abs=1e-4))
+                          accuracy=pytest.approx(float(ours.mean()),
+                                                 abs=1e-4), interval=pytest.approx(half, abs=1e-4))
 
 
 def test_half_precision_does_not_blur_near_prototypes():
@@ -135,7 +144,9 @@ def test_resnet12_is_its_definition_in_functions():
         one = F.leaky_relu(layer(h, f"layer{k}.conv1", f"layer{k}.bn1", 1), 0.1)
         two = F.leaky_relu(layer(one, f"layer{k}.conv2", f"layer{k}.bn2", 1), 0.1)
         three = layer(two, f"layer{k}.conv3", f"layer{k}.bn3", 1)
-        h = F.max_pool2d(F.leaky_relu(three + layer(h, f"layer{k}.shortcut.0", f"layer{k}.shortcut.1", 0), 0.1), 2)
+        h = F.max_pool2d(
+            F.leaky_relu(three + layer(h, f"layer{k}.shortcut.0", f"layer{k}.shortcut.1", 0), 0.1),
+            2)
     assert h.shape == (3, 40, 2, 3)
     assert_close(net(x), F.linear(h.mean((2, 3)), v["linear.weight"], v["linear.bias"]))
 
@@ -148,10 +159,13 @@ def test_few_shot_shapes_share_no_class_and_come_back_the_same():
     assert [len(p.classes) for p in parts] == [16, 6, 6]
     assert len({name for p in parts for name in p.classes}) == 28
     for part, twin in zip(parts, again, strict=True):
-        assert torch.equal(part.images, twin.images) and part.labels.bincount().tolist() == [7] * len(part.classes)
-    assert parts.train.mean == parts.val.mean == parts.test.mean and parts.train.std == parts.val.std == parts.test.std
+        assert torch.equal(part.images, twin.images)
+        assert part.labels.bincount().tolist() == [7] * len(part.classes)
+    assert parts.train.mean == parts.val.mean == parts.test.mean
+    assert parts.train.std == parts.val.std == parts.test.std
     assert_close(parts.train.normalised().mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
-    assert not torch.equal(parts.train.images, catalog.load(datasets, "shapes_fs", each=7, seed=1).train.images)
+    assert not torch.equal(parts.train.images,
+                           catalog.load(datasets, "shapes_fs", each=7, seed=1).train.images)
     with pytest.raises(ValueError, match="at least 1 image a class"):
         catalog.load(datasets, "shapes_fs", each=0)
 
@@ -168,18 +182,21 @@ def test_cifar_fs_is_bertinettos_split_of_both_halves_of_cifar100(tmp_path, monk
             Image.new("RGB", (32, 32), (k, value, 0)).save(folder / "0000.png")
     monkeypatch.setattr(cifar, "SIZES", {"train": 100, "test": 100})
     parts = catalog.load(datasets, "cifar_fs", root=tmp_path)
-    assert [len(p.classes) for p in parts] == [64, 16, 20] and parts.val.classes == tuple(cifar_fs.VAL)
-    assert "whale" in parts.test.classes and "sea" in parts.val.classes and "other00" in parts.train.classes
+    assert [len(p.classes) for p in parts] == [64, 16, 20]
+    assert parts.val.classes == tuple(cifar_fs.VAL)
+    assert "whale" in parts.test.classes and "sea" in parts.val.classes
+    assert "other00" in parts.train.classes
     for part in parts:
         assert part.labels.bincount().tolist() == [2] * len(part.classes)
         for image, label in zip(part.images, part.labels, strict=True):
             assert names[image[0, 0, 0]] == part.classes[label] and image[1, 0, 0] in (0, 100)
 
 
-@pytest.mark.parametrize("names, digest", [
-    (cifar_fs.VAL, "a4d5a75dcb3fc7d1"), (cifar_fs.TEST, "fa4f899ce87368b0"),
-    (mini_imagenet.CLASSES["train"], "be048a0de45b4bc4"), (mini_imagenet.CLASSES["val"], "5124b4fddbb708d8"),
-    (mini_imagenet.CLASSES["test"], "460d8d798f59aaa1")])
+@pytest.mark.parametrize("names, digest", [(cifar_fs.VAL, "a4d5a75dcb3fc7d1"),
+                                           (cifar_fs.TEST, "fa4f899ce87368b0"),
+                                           (mini_imagenet.CLASSES["train"], "be048a0de45b4bc4"),
+                                           (mini_imagenet.CLASSES["val"], "5124b4fddbb708d8"),
+                                           (mini_imagenet.CLASSES["test"], "460d8d798f59aaa1")])
 def test_the_class_lists_are_those_of_the_splits_authors(names, digest):
     """Of the sorted names, as the published lists have them."""
     assert hashlib.sha256(" ".join(sorted(names)).encode()).hexdigest()[:16] == digest
@@ -187,11 +204,15 @@ def test_the_class_lists_are_those_of_the_splits_authors(names, digest):
 
 @pytest.fixture(autouse=True)
 def two_images_a_class(monkeypatch):
-    """60,000 images are not made here: the count is the one thing the tests of mini-ImageNet change."""
+    """60,000 images are not made here: the count is the one thing the tests of mini-ImageNet
+    change."""
     monkeypatch.setattr(mini_imagenet, "EACH", 2)
 
 
-TREE = [(split, name, n) for split, names in mini_imagenet.CLASSES.items() for name in names for n in range(2)]
+TREE = [(split, name, n)
+        for split, names in mini_imagenet.CLASSES.items()
+        for name in names
+        for n in range(2)]
 
 
 def one_image(split, name, n):
@@ -205,7 +226,9 @@ def as_folders(top, flat=False):
     for split, name, n in TREE:
         folder = top / name if flat else top / split / name
         folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.ascontiguousarray(one_image(split, name, n))).save(folder / f"{name}{n:08d}.png")
+        Image.fromarray(np.ascontiguousarray(one_image(split, name, n))).save(
+            folder / f"{name}{n:08d}.png"
+        )
 
 
 def as_list(top):
@@ -225,24 +248,34 @@ def as_pickles(top, form, protocol=4):
     for split, names in mini_imagenet.CLASSES.items():
         images = np.stack([one_image(*t) for t in TREE if t[0] == split])
         if form == 0:
-            data = {"image_data": images, "class_dict": {name: [2 * k, 2 * k + 1] for k, name in enumerate(names)}}
+            data = {
+                "image_data": images,
+                "class_dict": {name: [2 * k, 2 * k + 1]
+                               for k, name in enumerate(names)}
+            }
         else:
             start = {"train": 0, "val": 64, "test": 80}[split]
             data = {"data": images, "labels": [start + k // 2 for k in range(len(images))]}
-        (top / mini_imagenet.PICKLES[split][form]).write_bytes(pickle.dumps(data, protocol=protocol))
+        (top /
+         mini_imagenet.PICKLES[split][form]).write_bytes(pickle.dumps(data, protocol=protocol))
 
 
-@pytest.mark.parametrize("make", [
-    as_folders, lambda top: as_folders(top, flat=True), as_list,
-    lambda top: as_pickles(top, 0), lambda top: as_pickles(top, 0, protocol=2),
-    lambda top: as_pickles(top, 1), lambda top: as_pickles(top, 1, protocol=5),
-], ids=["folders", "flat folders", "csv", "cache pickles", "protocol 2", "split pickles", "protocol 5"])
+@pytest.mark.parametrize(
+    "make", [
+        as_folders, lambda top: as_folders(top, flat=True), as_list, lambda top: as_pickles(top, 0),
+        lambda top: as_pickles(top, 0, protocol=2), lambda top: as_pickles(top, 1),
+        lambda top: as_pickles(top, 1, protocol=5),
+    ], ids=[
+        "folders", "flat folders", "csv", "cache pickles", "protocol 2", "split pickles",
+        "protocol 5"
+    ])
 def test_mini_imagenet_in_every_usual_form(make, tmp_path):
     make(tmp_path / "mini_imagenet")
     parts = catalog.load(datasets, "mini_imagenet", root=tmp_path)
     assert [len(p.classes) for p in parts] == [64, 16, 20] and parts.train.classes[0] == "n01532829"
     for k, part in enumerate(parts):
-        assert part.images.shape == (2 * len(part.classes), 3, 84, 84) and part.images.dtype == torch.uint8
+        assert part.images.shape == (2 * len(part.classes), 3, 84, 84)
+        assert part.images.dtype == torch.uint8
         assert torch.equal(part.images[:, 0, 40, 40].long(), part.labels)
         assert part.images[:, 1, 40, 40].tolist() == [0, 1] * len(part.classes)
         assert (part.images[:, 2, 40, 40] == k).all()
@@ -287,24 +320,31 @@ def test_a_pickle_that_would_run_something_is_refused(tmp_path):
     as_pickles(tmp_path / "mini_imagenet", 0)
     file = tmp_path / "mini_imagenet" / mini_imagenet.PICKLES["val"][0]
     file.write_bytes(pickle.dumps({"image_data": Trap(tmp_path / "sprung"), "class_dict": {}}))
-    refused(tmp_path, r"val\.pkl is not opened \(it asks for (posix|nt)\.mkdir, which no data needs\)")
+    refused(tmp_path, r"val\.pkl is not opened \(it asks for (posix|nt)\.mkdir, which no data "
+                      r"needs\)")
     assert not (tmp_path / "sprung").exists()
     file.write_bytes(file.read_bytes()[:40])
     refused(tmp_path, r"val\.pkl is not opened")
     for forged in (Forged(), np.array([{}], dtype=object), np.zeros(2, [("a", int)])):
         file.write_bytes(pickle.dumps({"image_data": forged}))
         refused(tmp_path, r"val\.pkl is not opened \(an array .* is no plain data")
-    eight = b"cnumpy\ndtype\n(VV8\nI0\nI1\ntR(I3\nV|\nN(Va\nt(dVa\n(cnumpy\ndtype\n(VO\ntRI0\ntsI8\nI1\nI0\ntb."
+    eight = (b"cnumpy\ndtype\n(VV8\nI0\nI1\ntR(I3\nV|\nN(Va\nt(dVa\n"
+             b"(cnumpy\ndtype\n(VO\ntRI0\ntsI8\nI1\nI0\ntb.")
     file.write_bytes(eight)
     refused(tmp_path, r"val\.pkl is not opened \(an array of 'V8' is no plain data")
     file.write_bytes(pickle.dumps([1, 2]))
     refused(tmp_path, r"val\.pkl holds a list, not a dict")
     file.write_bytes(pickle.dumps({"image_data": np.zeros((3, 32, 32, 3), np.uint8)}))
     refused(tmp_path, "no uint8 images of 84 x 84")
-    file.write_bytes(pickle.dumps({"data": np.zeros((3, 84, 84, 3), np.uint8), "labels": [1, 1, 2]}))
+    file.write_bytes(
+        pickle.dumps({"data": np.zeros((3, 84, 84, 3), np.uint8), "labels": [1, 1, 2]})
+    )
     refused(tmp_path, "3 labels of 2 classes for 3 images; mini-ImageNet has 16 classes here")
-    images, groups = np.zeros((32, 84, 84, 3), np.uint8), {n: [0, 1] for n in mini_imagenet.CLASSES["val"]}
-    for damaged, message in [(groups, "does not name each of the 32 images once"), ([1], "class_dict is a list"),
+    images, groups = np.zeros((32, 84, 84, 3),
+                              np.uint8), {n: [0, 1]
+                                          for n in mini_imagenet.CLASSES["val"]}
+    for damaged, message in [(groups, "does not name each of the 32 images once"),
+                             ([1], "class_dict is a list"),
                              ({**groups, "n01855672": ["x"]}, "does not hold indices of images"),
                              ({7: [0]}, "the class 7 is not one of mini-ImageNet's 16 of val")]:
         file.write_bytes(pickle.dumps({"image_data": images, "class_dict": damaged}))
@@ -347,8 +387,8 @@ def test_the_best_epoch_is_kept_and_survives_a_restart(tiny, tmp_path):
     def started(epochs_done):
         net = tiny(classes=16)
         return Run(net, Batches(train, 16, generator=torch.Generator().manual_seed(0)),
-                   catalog.load(methods, "sage").seed(0), Recipe(epochs=5), tmp_path / f"{epochs_done}.pt",
-                   select="val_accuracy")
+                   catalog.load(methods, "sage").seed(0), Recipe(epochs=5),
+                   tmp_path / f"{epochs_done}.pt", select="val_accuracy")
 
     class Stopped(Exception):
         pass
@@ -376,10 +416,13 @@ def test_the_best_epoch_is_kept_and_survives_a_restart(tiny, tmp_path):
     assert all(torch.equal(kept[k], v) for k, v in log[1].items())
     fit_together([resumed], scored(again))
     assert all(torch.equal(resumed.best[k], v) for k, v in whole.best.items())
-    assert all(torch.equal(v, whole.net.state_dict()[k]) for k, v in resumed.net.state_dict().items())
+    assert all(
+        torch.equal(v,
+                    whole.net.state_dict()[k]) for k, v in resumed.net.state_dict().items())
     other = started("broken")
     other.select = None
     with pytest.raises(ValueError, match="its select is val_accuracy, this run's None"):
         checkpoint.restore(other)
-    with pytest.raises(ValueError, match="chosen by 'val_accuracy', which is not in the curve: epoch, lr, train_loss"):
+    with pytest.raises(ValueError, match="chosen by 'val_accuracy', which is not in the curve: "
+                                         "epoch, lr, train_loss"):
         fit_together([started("without")])

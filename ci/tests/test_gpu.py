@@ -1,4 +1,5 @@
-"""What only a GPU can show: the kernel, a step without a wait, the CUDA graph, runs on streams. Skipped without one."""
+"""What only a GPU can show: the kernel, a step without a wait, the CUDA graph, runs on streams.
+Skipped without one."""
 import copy
 import warnings
 
@@ -40,7 +41,8 @@ def make(data, name, seed=0, graph=True, epochs=3, checkpoint=None, **recipe):
     torch.manual_seed(seed)
     net = load(models, "preactresnet18", classes=10, width=8).cuda()
     batches = Batches(data[0], 32, generator=torch.Generator("cuda").manual_seed(seed))
-    return Run(net, batches, load(methods, name).seed(seed, "cuda"), Recipe(epochs=epochs, lr=0.05, **recipe),
+    return Run(net, batches,
+               load(methods, name).seed(seed, "cuda"), Recipe(epochs=epochs, lr=0.05, **recipe),
                checkpoint, graph)
 
 
@@ -67,10 +69,14 @@ def test_the_kernel_and_the_gathers_are_the_slices(h, w):
 def test_the_rivals_solvers_are_those_of_the_host():
     g = torch.Generator().manual_seed(0)
     for n in (2, 4, 8, 16):
-        terms = [torch.rand(100, *size, generator=g) for size in ((3, n, n), (n - 1, n), (n, n - 1))]
+        terms = [
+            torch.rand(100, *size, generator=g) for size in ((3, n, n), (n - 1, n), (n, n - 1))
+        ]
         terms[0] *= torch.rand(100, 1, 1, 1, generator=g) * 4
-        assert torch.equal(min_cut.min_cut(*(t.cuda() for t in terms)).cpu(), min_cut.min_cut(*terms))
-    cost, apart = torch.randn(20, 4, 4, 23, generator=g).double(), 1 - torch.eye(23).double().repeat(20, 1, 1)
+        assert torch.equal(
+            min_cut.min_cut(*(t.cuda() for t in terms)).cpu(), min_cut.min_cut(*terms))
+    cost, apart = torch.randn(20, 4, 4, 23,
+                              generator=g).double(), 1 - torch.eye(23).double().repeat(20, 1, 1)
     wanted = torch.arange(20) % 3 > 0
     solved = grid_labelling.minimise(cost.cuda(), apart.cuda(), 0.5, wanted.cuda()).cpu()
     assert torch.equal(solved, grid_labelling.minimise(cost, apart, 0.5, wanted))
@@ -92,7 +98,8 @@ def test_no_step_waits_for_the_host(name, data):
 @pytest.mark.parametrize("name", sorted(set(names(methods)) - OP_BY_OP))
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_recorded_step_trains_as_the_plain_one(name, precision, data):
-    plain, graphed = make(data, name, graph=False, precision=precision), make(data, name, precision=precision)
+    plain, graphed = make(data, name, graph=False,
+                          precision=precision), make(data, name, precision=precision)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fit_together([plain])
@@ -123,7 +130,8 @@ def test_a_run_goes_on_from_its_checkpoint(data, tmp_path):
         fit_together([half], on_epoch=stop)
     rest = make(data, "sage", epochs=3, checkpoint=tmp_path / "c.pt")
     fit_together([rest])
-    assert [e["train_loss"] for e in rest.curve] == pytest.approx([e["train_loss"] for e in whole.curve], rel=0.05)
+    assert [e["train_loss"]
+            for e in rest.curve] == pytest.approx([e["train_loss"] for e in whole.curve], rel=0.05)
     assert all(torch.equal(a.get_state(), b.get_state()) for a, b in
                zip(whole._generators().values(), rest._generators().values(), strict=True))
 
@@ -135,11 +143,13 @@ def test_runs_on_streams_come_out_as_if_alone(data):
     together = [make(data, "sage", seed) for seed in range(3)]
     fit_together(together)
     for a, b in zip(alone, together, strict=True):
-        assert_close([e["train_loss"] for e in a.curve], [e["train_loss"] for e in b.curve], rtol=0.05, atol=0)
+        assert_close([e["train_loss"] for e in a.curve], [e["train_loss"] for e in b.curve],
+                     rtol=0.05, atol=0)
 
 
 @pytest.mark.parametrize("per_image", [False, True])
-@pytest.mark.parametrize("kind", [SAGE, Mixup, CutMix, ManifoldMixup, SaliencyMix, PuzzleMix], ids=lambda c: c.__name__)
+@pytest.mark.parametrize("kind", [SAGE, Mixup, CutMix, ManifoldMixup, SaliencyMix, PuzzleMix],
+                         ids=lambda c: c.__name__)
 def test_a_mixer_does_not_wait_for_the_host(kind, per_image, data):
     x, target = data[0].normalised()[:32], data[0].labels[:32]
     net = load(models, "preactresnet18", classes=10, width=8).cuda().train()
@@ -169,7 +179,8 @@ def test_a_mixer_in_half_precision_with_a_scaler(half, data):
             loss = mix.loss(x, target, scaler=scaler)
         scaler.scale(loss).backward()
         scaler.unscale_(torch.optim.SGD(net.parameters(), 0.1))
-        found[name] = torch.cat([p.grad.flatten() for p in net.parameters()]), mix.last.saliency.flatten()
+        found[name] = torch.cat([p.grad.flatten()
+                                 for p in net.parameters()]), mix.last.saliency.flatten()
     for a, b in zip(*found.values(), strict=True):
         assert a.isfinite().all() and torch.nn.functional.cosine_similarity(a, b, 0) > 0.9
 

@@ -396,7 +396,8 @@ def test_files_of_any_size_come_one_at_a_time(pictures):
     leave_behind(pictures / "train")
     leave_behind(pictures / "train/dog")
     found = ImageFiles(pictures / "train", np.array)
-    assert len(found) == 6 and found.classes == ("cat", "dog") and found.targets == [0, 0, 0, 1, 1, 1]
+    assert len(found) == 6 and found.classes == ("cat", "dog")
+    assert found.targets == [0, 0, 0, 1, 1, 1]
     assert [file.name for file, _ in found.samples] == ["0.png", "1.png", "2.png"] * 2
     assert np.array_equal(found[0][0], SHOWN) and found[0][1] == 0
     for k in range(1, 6):

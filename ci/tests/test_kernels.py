@@ -1,15 +1,20 @@
 """The Triton kernels become machine code for NVIDIA's A100 and H100; no GPU is needed for that.
 
-What they compute is checked by the interpreter in test_equations.py and test_rivals.py, and on a GPU in test_gpu.py.
+What they compute is checked by the interpreter in test_equations.py and test_rivals.py, and on a
+GPU in test_gpu.py.
 """
 import warnings
 
 import pytest
 import torch
 
-triton = pytest.importorskip("triton", reason="Triton comes with torch for NVIDIA GPUs; this torch has none")
+triton = pytest.importorskip("triton", reason="Triton comes with torch for NVIDIA GPUs; this "
+                                              "torch has none")
 
-POINTERS = {torch.float32: "*fp32", torch.float64: "*fp64", torch.int32: "*i32", torch.int64: "*i64", torch.int8: "*i8"}
+POINTERS = {
+    torch.float32: "*fp32", torch.float64: "*fp64", torch.int32: "*i32", torch.int64: "*i64",
+    torch.int8: "*i8"
+}
 
 
 class Recorded(Exception):
@@ -40,14 +45,17 @@ def launched(monkeypatch):
 def calls():
     from sagelib.search import triton as search_triton
     from sagelib.solvers import grid_labelling_triton, min_cut_triton
-    maps, many, eye = torch.rand(2, 32, 32), torch.zeros(39, 2, dtype=torch.long), torch.eye(23).double()[None]
+    maps, many, eye = torch.rand(2, 32,
+                                 32), torch.zeros(39, 2,
+                                                  dtype=torch.long), torch.eye(23).double()[None]
     yield "search", search_triton, lambda: search_triton.search(maps, maps, many)
     for n in (2, 16):
         terms = torch.rand(1, 3, n, n), torch.rand(1, n - 1, n), torch.rand(1, n, n - 1)
         yield f"cut {n}", min_cut_triton, lambda terms=terms: min_cut_triton.min_cut(*terms)
     cost = torch.rand(1, 4, 4, 23).double()
     one = torch.tensor([True])
-    yield "labelling", grid_labelling_triton, lambda: grid_labelling_triton.minimise(cost, eye, 0.02, one)
+    yield "labelling", grid_labelling_triton, lambda: grid_labelling_triton.minimise(
+        cost, eye, 0.02, one)
 
 
 @pytest.mark.parametrize("chip", [80, 90])
@@ -60,5 +68,7 @@ def test_kernels_compile(name, chip, launched):
     source = ASTSource(kernel, types | dict.fromkeys(constants, "constexpr"), constexprs=constants)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        code = triton.compile(source, target=GPUTarget("cuda", chip, 32), options={"num_warps": warps})
-    assert len(code.asm["cubin"]) > 1000 and code.metadata.shared <= 100_000  # bytes a program may have on both
+        code = triton.compile(source, target=GPUTarget("cuda", chip, 32),
+                              options={"num_warps": warps})
+    # bytes a program may have on both
+    assert len(code.asm["cubin"]) > 1000 and code.metadata.shared <= 100_000

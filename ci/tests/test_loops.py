@@ -1,4 +1,5 @@
-"""SAGE in the loops that people have: timm's pieces, collate_fn, Lightning, Hugging Face; the loss falls."""
+"""SAGE in the loops that people have: timm's pieces, collate_fn, Lightning, Hugging Face; the loss
+falls."""
 import pytest
 import torch
 import torch.nn.functional as F
@@ -52,11 +53,13 @@ def test_timms_own_pieces(data):
     import timm.scheduler
     import timm.utils
     net = timm.create_model("test_resnet", num_classes=10)
-    mix, criterion = SAGE(num_classes=10, label_smoothing=0.1, seed=0).bind(net), timm.loss.SoftTargetCrossEntropy()
+    mix, criterion = SAGE(num_classes=10, label_smoothing=0.1,
+                          seed=0).bind(net), timm.loss.SoftTargetCrossEntropy()
     optimizer = timm.optim.create_optimizer_v2(net, "adamw", lr=5e-3)
     scaler, average, losses = timm.utils.NativeScaler(device="cpu"), timm.utils.ModelEmaV3(net), []
     for _ in range(15):
-        for x, target in DataLoader(data, 20, shuffle=True, generator=torch.Generator().manual_seed(0)):
+        for x, target in DataLoader(data, 20, shuffle=True,
+                                    generator=torch.Generator().manual_seed(0)):
             x, y = mix(x, target)
             loss = criterion(net(x), y)
             optimizer.zero_grad()
@@ -67,10 +70,15 @@ def test_timms_own_pieces(data):
 
 
 def test_in_a_collate_function_where_no_network_is_needed(data):
-    """torchvision's references mix in collate_fn, in the worker processes; so can what needs no network."""
-    cutmix, guided = CutMix(num_classes=10), SAGE(num_classes=10, saliency=lambda x: x.abs().mean(1))
+    """torchvision's references mix in collate_fn, in the worker processes; so can what needs no
+    network."""
+    cutmix, guided = CutMix(num_classes=10), SAGE(num_classes=10,
+                                                  saliency=lambda x: x.abs().mean(1))
     for mix in (cutmix, guided, Mixup(num_classes=10)):
-        x, y = next(iter(DataLoader(data, 20, collate_fn=lambda batch, mix=mix: mix(*default_collate(batch)))))
+        x, y = next(
+            iter(
+                DataLoader(data, 20,
+                           collate_fn=lambda batch, mix=mix: mix(*default_collate(batch)))))
         assert x.shape == (20, 3, 32, 32) and y.shape == (20, 10)
     x, y = next(iter(DataLoader(data, 20, num_workers=1, collate_fn=Collate(cutmix))))
     assert ((y > 0).sum(1) == 2).any() and torch.allclose(y.sum(1), torch.ones(20))
@@ -114,15 +122,18 @@ def test_lightnings_trainer(reuse, data, tmp_path):
 
     lightning.seed_everything(0, verbose=False)
     module = Module()
-    trainer = lightning.Trainer(max_epochs=20, accelerator="cpu", logger=False, enable_progress_bar=False,
-                                enable_checkpointing=False, enable_model_summary=False, precision="bf16-mixed",
-                                default_root_dir=tmp_path, accumulate_grad_batches=2 if reuse else 1)
+    trainer = lightning.Trainer(max_epochs=20, accelerator="cpu", logger=False,
+                                enable_progress_bar=False, enable_checkpointing=False,
+                                enable_model_summary=False, precision="bf16-mixed",
+                                default_root_dir=tmp_path,
+                                accumulate_grad_batches=2 if reuse else 1)
     trainer.fit(module, DataLoader(data, 20, shuffle=True), DataLoader(data, 20))
     assert falls(module.losses) and trainer.callback_metrics["accuracy"] > 0.8
 
 
 def test_lightning_does_not_lose_the_clean_gradient(data):
-    """Lightning clears gradients between the training step and backward: the reuse form must carry its own."""
+    """Lightning clears gradients between the training step and backward: the reuse form must carry
+    its own."""
     import lightning
 
     class Module(lightning.LightningModule):
@@ -143,7 +154,8 @@ def test_lightning_does_not_lose_the_clean_gradient(data):
     from sagelib.methods.sage import Sage
     module, twin = Module(), small()
     lightning.Trainer(max_steps=1, accelerator="cpu", logger=False, enable_progress_bar=False,
-                      enable_checkpointing=False, enable_model_summary=False).fit(module, DataLoader(data, 20))
+                      enable_checkpointing=False,
+                      enable_model_summary=False).fit(module, DataLoader(data, 20))
     x, target = next(iter(DataLoader(data, 20)))
     train_step(Sage().seed(0), twin, x, one_hot(target, 10))
     for p, q in zip(module.found, twin.parameters(), strict=True):
@@ -165,17 +177,19 @@ def test_hugging_faces_trainer(reuse, data, tmp_path):
             return F.cross_entropy(model(x).logits, y)
 
     transformers.set_seed(0)
-    config = transformers.ResNetConfig(embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1], num_labels=10,
-                                       layer_type="basic")
+    config = transformers.ResNetConfig(embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1],
+                                       num_labels=10, layer_type="basic")
     net = transformers.ResNetForImageClassification(config)
     mix = SAGE(num_classes=10, seed=0)
     rows = [{"pixel_values": x, "labels": int(target)} for x, target in data]
-    arguments = transformers.TrainingArguments(
-        str(tmp_path), num_train_epochs=20, per_device_train_batch_size=20, learning_rate=1e-2, logging_steps=1,
-        save_strategy="no", report_to=[], use_cpu=True, disable_tqdm=True,
-        gradient_accumulation_steps=2 if reuse else 1)
+    arguments = transformers.TrainingArguments(str(tmp_path), num_train_epochs=20,
+                                               per_device_train_batch_size=20, learning_rate=1e-2,
+                                               logging_steps=1, save_strategy="no", report_to=[],
+                                               use_cpu=True, disable_tqdm=True,
+                                               gradient_accumulation_steps=2 if reuse else 1)
     trainer = MixTrainer(net, arguments, train_dataset=rows, eval_dataset=rows)
-    trainer.model_accepts_loss_kwargs = False  # the loss is a mean over its batch: to be divided where they add up
+    # the loss is a mean over its batch: to be divided where they add up
+    trainer.model_accepts_loss_kwargs = False
     trainer.train()
     norms = [row["grad_norm"] for row in trainer.state.log_history if "grad_norm" in row]
     assert norms[0] < 2.5  # not the sum over accumulated batches

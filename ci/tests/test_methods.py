@@ -1,4 +1,5 @@
-"""Every method in the catalogue keeps the contract and is its definition; SAGE does what its authors' code does."""
+"""Every method in the catalogue keeps the contract and is its definition; SAGE does what its
+authors' code does."""
 from copy import deepcopy
 
 import loops
@@ -16,13 +17,16 @@ from sagelib.rearrange import offsets
 from sagelib.saliency import normalise, saliency, smooth
 
 NAMES = catalog.names(methods)
-ALONE = {name for name in NAMES if catalog.load(methods, name).LABEL == "the image's own"}  # they mix no two images
+# they mix no two images
+ALONE = {name for name in NAMES if catalog.load(methods, name).LABEL == "the image's own"}
 every = pytest.mark.parametrize("name", NAMES)
 
 
 def batch(n=5, classes=10, h=8, w=12, seed=0):
     g = torch.Generator().manual_seed(seed)
-    return torch.randn(n, 3, h, w, generator=g), one_hot(torch.randint(classes, (n,), generator=g), classes)
+    return torch.randn(n, 3, h, w, generator=g), one_hot(
+        torch.randint(classes, (n,), generator=g), classes
+    )
 
 
 @every
@@ -59,7 +63,8 @@ def test_same_seed_same_gradient_and_another_seed_another(name, tiny):
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - ALONE))
 def test_one_hot_pictures(name, tiny):
-    """Image i is 1 in channel i alone: the channel means of a mixed image are what its label says, up to black fill."""
+    """Image i is 1 in channel i alone: the channel means of a mixed image are what its label says,
+    up to black fill."""
     n, h, w = 5, 8, 12
     x = torch.zeros(n, n, h, w)
     x[range(n), range(n)] = 1
@@ -67,7 +72,8 @@ def test_one_hot_pictures(name, tiny):
     net[0] = torch.nn.Conv2d(n, 6, 3, padding=1)
     for seed in range(4):
         mixed = catalog.load(methods, name).seed(seed).mix(x, torch.eye(n), net)
-        black = 1 - mixed.x.sum(1).mean((1, 2))  # pixels that no image covers belong to the partner's label
+        # pixels that no image covers belong to the partner's label
+        black = 1 - mixed.x.sum(1).mean((1, 2))
         owed = mixed.y.clone()
         if mixed.tau is not None:
             owed[range(n), mixed.pair] -= black
@@ -118,10 +124,14 @@ def test_network_without_batchnorm(name, tiny):
 
 
 def test_bce_is_the_loop():
-    logits, y = torch.randn(3, 4, generator=torch.Generator().manual_seed(2)) * 3, torch.rand(3, 4).softmax(1)
+    logits, y = torch.randn(3, 4, generator=torch.Generator().manual_seed(2)) * 3, torch.rand(
+        3, 4).softmax(1)
     assert LOSSES["bce"](logits, y).item() == pytest.approx(loops.bce(logits.double(), y), rel=1e-4)
-    assert LOSSES["bce"](torch.zeros(5, 10), one_hot(torch.arange(5), 10)).item() == pytest.approx(0.3251, abs=1e-4)
-    assert LOSSES["bce"](torch.zeros(5, 100), one_hot(torch.arange(5), 100)).item() == pytest.approx(0.0560, abs=1e-4)
+    assert LOSSES["bce"](torch.zeros(5, 10), one_hot(torch.arange(5), 10)).item() == pytest.approx(
+        0.3251, abs=1e-4
+    )
+    assert LOSSES["bce"](torch.zeros(5, 100),
+                         one_hot(torch.arange(5), 100)).item() == pytest.approx(0.0560, abs=1e-4)
 
 
 def test_mixup_is_the_loop():
@@ -147,10 +157,12 @@ def test_cutmix_pastes_the_box_and_counts_its_pixels():
     assert_close(mixed.y, share * y + (1 - share) * y[pair])
 
 
-@pytest.mark.parametrize("lam, centre, want", [
-    (0.75, (4.0, 6.0), (2, 3, 6, 9)), (0.75, (0.0, 0.0), (0, 0, 2, 3)), (0.75, (8.0, 12.0), (6, 9, 8, 12)),
-    (1.0, (4.0, 6.0), (4, 6, 4, 6)), (0.0, (4.0, 6.0), (0, 0, 8, 12)), (0.0, (8.0, 6.0), (4, 0, 8, 12)),
-])
+@pytest.mark.parametrize("lam, centre, want", [(0.75, (4.0, 6.0), (2, 3, 6, 9)),
+                                               (0.75, (0.0, 0.0), (0, 0, 2, 3)),
+                                               (0.75, (8.0, 12.0), (6, 9, 8, 12)),
+                                               (1.0, (4.0, 6.0), (4, 6, 4, 6)),
+                                               (0.0, (4.0, 6.0), (0, 0, 8, 12)),
+                                               (0.0, (8.0, 6.0), (4, 0, 8, 12)),])
 def test_cutmix_box_is_clipped_at_the_border(lam, centre, want):
     assert tuple(cutmix.box(8, 12, torch.tensor(lam), torch.tensor(centre)).tolist()) == want
 
@@ -168,9 +180,11 @@ def test_sage_is_algorithm_1_in_loops():
 
 def test_sage_mix_is_the_authors(vectors):
     v = vectors("sage_mix")
-    mixed = sage.mix(v["x"], one_hot(v["y"], 10), v["grad"], v["index"], float(v["alpha"]), v["cand_tau"].long())
+    mixed = sage.mix(v["x"], one_hot(v["y"], 10), v["grad"], v["index"], float(v["alpha"]),
+                     v["cand_tau"].long())
     assert torch.equal(mixed.tau, v["tau"])
-    for ours, theirs in ((mixed.x, "mixed_x"), (mixed.y, "y_soft"), (mixed.mask, "mask"), (mixed.share, "lam")):
+    for ours, theirs in ((mixed.x, "mixed_x"), (mixed.y, "y_soft"), (mixed.mask, "mask"),
+                         (mixed.share, "lam")):
         assert_close(ours, v[theirs], rtol=0, atol=1e-5)
 
 
@@ -191,10 +205,12 @@ def test_sage_step_is_the_authors(vectors):
     net = PreActResNet((1, 1, 1, 1), 10, 4)
     net.load_state_dict({k[6:]: t for k, t in v.items() if k.startswith("param:")})
     method = Given(norm="l1", reuse=0.3)
-    place = torch.stack([1 + v["offsets"] % 63 - 32, 1 + v["offsets"] // 63 - 32], 1)  # their order: columns first
+    # their order: columns first
+    place = torch.stack([1 + v["offsets"] % 63 - 32, 1 + v["offsets"] // 63 - 32], 1)
     row = (offsets(32, 32)[None] == place[:, None]).all(2).nonzero()[:, 1]
     method.given, method.order = v, torch.cat([row, row.new_zeros(3969 - 39)])
-    optimizer = torch.optim.SGD(net.parameters(), float(v["lr"]), 0.9, nesterov=True, weight_decay=1e-4)
+    optimizer = torch.optim.SGD(net.parameters(), float(v["lr"]), 0.9, nesterov=True,
+                                weight_decay=1e-4)
     train_step(method, net, v["x"], one_hot(v["y"], 10))
     parameters = dict(net.named_parameters())
     for k in v:
@@ -242,7 +258,8 @@ def test_batchnorm_mode_of_the_saliency_pass(bn, updates, tiny):
     assert net[1].num_batches_tracked == updates and net[1].training
 
 
-@pytest.mark.parametrize("fraction, count", [(0.01, 39), (0.1, 396), (0.5, 1984), (1.0, 3969), (0.0, 1)])
+@pytest.mark.parametrize("fraction, count", [(0.01, 39), (0.1, 396), (0.5, 1984), (1.0, 3969),
+                                             (0.0, 1)])
 def test_candidates_are_a_fraction_of_all_without_repeats(fraction, count):
     tau = sage.Sage(fraction=fraction).seed(0).candidates(32, 32, "cpu")
     assert len(tau) == count == len(set(map(tuple, tau.tolist()))) and tau.abs().max() <= 31
@@ -282,7 +299,8 @@ def test_paper_settings_are_the_papers():
     assert found("cifar10", "preactresnet18") == {"u": 0.6, "reuse": 0.3}
     assert found("cifar100", "preactresnet18") == {"u": 0.5, "reuse": 0.3}
     assert found("cifar100", "resnext29_4_24") == {"u": 0.7, "reuse": 0.5}
-    assert found("shapes", "preactresnet18") == {} == catalog.settings(methods, "mixup", "paper", "cifar10", "x")
+    assert found("shapes", "preactresnet18") == {} == catalog.settings(
+        methods, "mixup", "paper", "cifar10", "x")
 
 
 def test_draws_have_the_right_distribution():
@@ -300,14 +318,16 @@ def test_normalised_saliency_is_what_the_method_uses():
     x, y = batch(2)
     s, pair = torch.rand(2, 1, 8, 12), torch.tensor([1, 0])
     one = sage.mix(x, y, s, pair, 0.4, offsets(8, 12))
-    two = sage.mix(x, y, s * torch.tensor([1e-9, 1e9])[:, None, None, None], pair, 0.4, offsets(8, 12))
+    two = sage.mix(x, y,
+                   s * torch.tensor([1e-9, 1e9])[:, None, None, None], pair, 0.4, offsets(8, 12))
     assert_close(one.x, two.x, rtol=1e-4, atol=1e-5)
     assert_close(normalise(s).sum((1, 2, 3)), torch.ones(2))
 
 
 @every
 def test_deepcopied_network_trains_alike(name, tiny):
-    """Nothing of a step is left behind in the network: a copy made after it takes the same next step."""
+    """Nothing of a step is left behind in the network: a copy made after it takes the same next
+    step."""
     net, x, y = tiny(), *batch()
     train_step(catalog.load(methods, name).seed(0), net, x, y)
     twin = deepcopy(net)
@@ -333,8 +353,10 @@ def test_uniform_saliency_needs_no_network_to_be_right():
 
 def test_another_images_saliency_is_never_its_own():
     x, y, s = torch.randn(5, 3, 6, 6), batch(5)[1], torch.rand(5, 3, 6, 6)
-    one = catalog.load(methods, "sage_controls", maps="other", sigma=0).seed(2).mix_with_saliency(x, y, saliency(s))
-    two = catalog.load(methods, "sage", sigma=0).seed(2).mix_with_saliency(x, y, saliency(s[[4, 0, 1, 2, 3]]))
+    one = catalog.load(methods, "sage_controls", maps="other",
+                       sigma=0).seed(2).mix_with_saliency(x, y, saliency(s))
+    two = catalog.load(methods, "sage",
+                       sigma=0).seed(2).mix_with_saliency(x, y, saliency(s[[4, 0, 1, 2, 3]]))
     assert_close(one.x, two.x)
     own = catalog.load(methods, "sage", sigma=0).seed(2).mix_with_saliency(x, y, saliency(s))
     assert not torch.equal(one.mask, own.mask)
@@ -345,8 +367,13 @@ def test_a_random_shift_is_any_of_the_candidates():
     method = catalog.load(methods, "sage_controls", searched=False, fraction=0.05).seed(0)
     mixed = method.mix_with_saliency(x, y, saliency(s))
     twin = catalog.load(methods, "sage", fraction=0.05).seed(0)
-    pair, lam, tau = twin.draw_permutation(40, "cpu"), twin.draw_uniform(0, 0.6, "cpu"), twin.candidates(6, 6, "cpu")
-    assert set(map(tuple, mixed.tau.tolist())) == set(map(tuple, tau.tolist()))  # 6 candidates, 40 draws
+    pair, lam, tau = (
+        twin.draw_permutation(40, "cpu"),
+        twin.draw_uniform(0, 0.6, "cpu"),
+        twin.candidates(6, 6, "cpu"),
+    )
+    # 6 candidates, 40 draws
+    assert set(map(tuple, mixed.tau.tolist())) == set(map(tuple, tau.tolist()))
     maps = smooth(saliency(s))
     for t in tau:
         mine = (mixed.tau == t).all(1)
@@ -354,8 +381,10 @@ def test_a_random_shift_is_any_of_the_candidates():
 
 
 def test_the_merged_step_is_two_passes_with_saliency_one_step_old(tiny):
-    """Gradients and running statistics of one pass over both halves, against a pass for each, in float64."""
-    x, y = torch.randn(3, 6, 3, 16, 16, dtype=torch.float64), torch.stack([batch(6)[1].double()] * 3)
+    """Gradients and running statistics of one pass over both halves, against a pass for each, in
+    float64."""
+    x, y = torch.randn(3, 6, 3, 16, 16,
+                       dtype=torch.float64), torch.stack([batch(6)[1].double()] * 3)
     net, slow = (tiny().double().train() for _ in range(2))
     method = catalog.load(methods, "sage_merged", criterion="cross_entropy", reuse=0.3).seed(4)
     twin = catalog.load(methods, "sage", criterion="cross_entropy").seed(4)
@@ -382,7 +411,8 @@ def test_the_merged_step_is_two_passes_with_saliency_one_step_old(tiny):
             for p in [*net.parameters(), *slow.parameters()]:
                 p -= 0.1 * p.grad
     before = [z.clone() for z in method.waiting]
-    train_step(method, net, x[0][:4], y[0][:4])  # an odd batch is an ordinary step, and what waits goes on waiting
+    # an odd batch is an ordinary step, and what waits goes on waiting
+    train_step(method, net, x[0][:4], y[0][:4])
     assert all(torch.equal(a, b) for a, b in zip(before, method.waiting, strict=True))
     assert not any("forward" in vars(m) for m in net.modules())
 

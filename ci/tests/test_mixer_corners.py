@@ -1,4 +1,5 @@
-"""The methods in loops that are less common: each found where it went wrong, silently or with a message of no help."""
+"""The methods in loops that are less common: each found where it went wrong, silently or with a
+message of no help."""
 import copy
 import functools
 
@@ -45,7 +46,8 @@ def test_each_worker_draws_for_itself_in_each_epoch(before):
         mix(torch.zeros(3, 3, 8, 8), torch.zeros(3, dtype=torch.long))
     elif before == "restored":
         mix.load_state_dict(copy.deepcopy(_used(Mixup(10, seed=0))))
-    loader = torch.utils.data.DataLoader(Pairs(), 3, num_workers=2, collate_fn=functools.partial(_share, mix))
+    loader = torch.utils.data.DataLoader(Pairs(), 3, num_workers=2,
+                                         collate_fn=functools.partial(_share, mix))
     shares = [share for _ in range(2) for share in loader]
     assert len(shares) == len(set(shares)) == 8
 
@@ -75,13 +77,15 @@ def test_a_network_that_chooses_float16_by_itself(kind, tiny):
 
     x, t = torch.randn(100, 3, 32, 32), torch.randint(10, (100,))
     net = Inside().train()
-    wanted = saliency(torch.autograd.grad(F.cross_entropy(net.net(z := x.clone().requires_grad_()), t), z)[0])
+    wanted = saliency(
+        torch.autograd.grad(F.cross_entropy(net.net(z := x.clone().requires_grad_()), t), z)[0])
     for look in (lambda m: m(x, t), lambda m: m.loss(x, t)):
         look(mix := kind(10, seed=0).bind(net))
         maps = mix.last.saliency
         assert (maps.amax((1, 2, 3)) > 0).all()
         together = torch.corrcoef(torch.stack([maps.flatten(), wanted.flatten()]).double())[0, 1]
-        assert together > (0.9 if kind is PuzzleMix else 0.98)  # Puzzle Mix looks in evaluation mode: here in float32
+        # Puzzle Mix looks in evaluation mode: here in float32
+        assert together > (0.9 if kind is PuzzleMix else 0.98)
 
 
 class Temperature(nn.Module):
@@ -119,7 +123,10 @@ def test_weights_that_are_not_among_the_networks_parameters_get_both_gradients(w
 def test_a_first_layer_that_writes_on_its_input(kind, first, tiny, images):
     x, t = images
     for form in (lambda m: m(x, t)[0], lambda m: m.loss(x, t)):
-        found = [form(kind(10, seed=0).bind(Around(tiny(norm=False), layer))) for layer in (first, nn.ReLU())]
+        found = [
+            form(kind(10, seed=0).bind(Around(tiny(norm=False), layer)))
+            for layer in (first, nn.ReLU())
+        ]
         assert_close(*found)
     assert torch.equal(x, torch.randn(6, 3, 14, 18, generator=torch.Generator().manual_seed(0)))
 
@@ -263,14 +270,22 @@ def test_lightning_fabric(kind, precision, tiny, images):
     optimizer.step()
 
 
-@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.uint16, torch.int16, torch.int32, torch.int64])
+@pytest.mark.parametrize("dtype", [
+    torch.int8, torch.uint8, torch.uint16, torch.int16, torch.int32, torch.int64
+])
 def test_class_numbers_of_any_whole_type(dtype, images):
-    assert torch.equal(Mixup(10, seed=0)(images[0], images[1].to(dtype))[1], Mixup(10, seed=0)(*images)[1])
+    assert torch.equal(
+        Mixup(10, seed=0)(images[0], images[1].to(dtype))[1],
+        Mixup(10, seed=0)(*images)[1])
 
 
 def test_numbers_of_numpy(tiny, images):
-    one, two = SAGE(10, seed=3, u=0.5).bind(tiny()), SAGE(10, seed=np.int64(3), u=np.float32(0.5)).bind(tiny())
-    assert torch.equal(one(*images)[0], two(*images)[0]) and type(two.seed) is int and type(two.method.u) is float
+    one, two = (
+        SAGE(10, seed=3, u=0.5).bind(tiny()),
+        SAGE(10, seed=np.int64(3), u=np.float32(0.5)).bind(tiny()),
+    )
+    assert torch.equal(one(*images)[0], two(*images)[0]) and type(two.seed) is int
+    assert type(two.method.u) is float
     two.method.sigma = np.float64(2)
     assert type(two.method.sigma) is float
     for wrong in (2**63, -1):
@@ -296,7 +311,8 @@ def test_colours_and_channels_that_do_not_fit(kind, tiny):
 
 def test_what_a_mixer_says_of_itself():
     mix = SAGE(10, loss=Temperature())
-    assert "criterion=Temperature()" in repr(mix) and "cross_entropy" not in repr(mix) and "10, " in repr(mix)
+    assert "criterion=Temperature()" in repr(mix) and "cross_entropy" not in repr(mix)
+    assert "10, " in repr(mix)
     for kind in (PuzzleMix, Mixup):
         with pytest.raises(AttributeError, match="has no option 'bn'"):
             kind(10).method.bn = "eval"
@@ -306,13 +322,15 @@ def test_what_a_mixer_says_of_itself():
 
 
 def test_what_a_method_needs_is_said():
-    with pytest.raises(AttributeError, match="What a method keeps between steps is declared in its class body"):
+    with pytest.raises(AttributeError, match="What a method keeps between steps is declared in "
+                                             "its class body"):
         Mixup(10).method.count = 0
 
     class Loose(Method):
         size: float = number(0.5, 0, 1)
 
-    with pytest.raises(TypeError, match=r"Loose has options and is no dataclass: write @dataclass\(kw_only=True\)"):
+    with pytest.raises(TypeError, match=r"Loose has options and is no dataclass: write "
+                                        r"@dataclass\(kw_only=True\)"):
         Loose()
     with pytest.raises(NotImplementedError, match=r"Method has no mix\(x, y, net\)"):
         Method().mix(None, None)
@@ -322,9 +340,11 @@ def test_what_a_method_needs_is_said():
 
 def test_labels_that_are_not_soft_are_named_and_not_the_network(tiny, images):
     for method in (sage.Sage(), puzzlemix.PuzzleMix()):
-        with pytest.raises(ValueError, match=r"labels must be soft, floats of shape \(B, K\), not torch.int64 \(6,\)"):
+        with pytest.raises(ValueError, match=r"labels must be soft, floats of shape \(B, K\), not "
+                                             r"torch.int64 \(6,\)"):
             method.loss(tiny(), *images)
-        with pytest.raises(ValueError, match=r"looks through the network: give it, mix\(x, y, net\)"):
+        with pytest.raises(ValueError,
+                           match=r"looks through the network: give it, mix\(x, y, net\)"):
             method.mix(images[0], one_hot(images[1], 10))
 
 

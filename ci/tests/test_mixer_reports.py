@@ -1,4 +1,5 @@
-"""What users of other mixing libraries reported as bugs there, tried on this one: each row was wrong here too."""
+"""What users of other mixing libraries reported as bugs there, tried on this one: each row was
+wrong here too."""
 import copy
 
 import pytest
@@ -30,7 +31,8 @@ every = pytest.mark.parametrize("kind", ALL, ids=lambda c: c.__name__)
 
 
 class TwoLogits(nn.Module):
-    """The logits -z/2 and z/2 of a network with one logit z: the same probabilities by softmax as by sigmoid."""
+    """The logits -z/2 and z/2 of a network with one logit z: the same probabilities by softmax as
+    by sigmoid."""
 
     def __init__(self, net):
         super().__init__()
@@ -87,22 +89,31 @@ def test_targets_of_one_logit_are_0_and_1_in_any_form(images):
     share = mix.last.share[:, None]
     assert_close(y, share * expected + (1 - share) * expected[mix.last.pair])
     assert ((y > 0) & (y < 1)).any()
-    for wrong, message in ((t + 1, "from 0 to 1, not 1 to 2"), (-t.float(), "not -1 to"), (t[:5], r"\(6, 1\), not"),
-                           (torch.rand(6, 2), r"\(6, 2\)"), (t * torch.nan, "not nan")):
-        with pytest.raises(ValueError, match=f"num_classes=1 is one logit for two classes: .*{message}"):
+    for wrong, message in (
+        (t + 1, "from 0 to 1, not 1 to 2"),
+        (-t.float(), "not -1 to"),
+        (t[:5], r"\(6, 1\), not"),
+        (torch.rand(6, 2), r"\(6, 2\)"),
+        (t * torch.nan, "not nan"),
+    ):
+        with pytest.raises(ValueError, match="num_classes=1 is one logit for two classes: "
+                                             f".*{message}"):
             Mixup(1)(x, wrong)
 
 
 def test_a_network_and_labels_that_do_not_fit_are_one_clear_error(tiny, images):
-    with pytest.raises(ValueError, match=r"gives \(6, 1\); with num_classes=10 .*one logit for .* num_classes=1"):
+    with pytest.raises(ValueError, match=r"gives \(6, 1\); with num_classes=10 .*one logit for .* "
+                                         r"num_classes=1"):
         SAGE(10).bind(tiny(classes=1))(*images)
-    with pytest.raises(ValueError, match=r"gives \(6, 10\); with num_classes=1 it must give logits \(B, 1\)$"):
+    with pytest.raises(ValueError, match=r"gives \(6, 10\); with num_classes=1 it must give "
+                                         r"logits \(B, 1\)$"):
         SAGE(1).bind(tiny())(images[0], images[1] % 2)
     for loss in (F.cross_entropy, nn.CrossEntropyLoss()):
         with pytest.raises(ValueError, match="over one logit is always 0; for num_classes=1 give"):
             SAGE(1, loss=loss)
     for loss in LOSSES.values():
-        with pytest.raises(ValueError, match=r"logits \(6, 1\), the labels are \(6, 10\): it must have"):
+        with pytest.raises(ValueError, match=r"logits \(6, 1\), the labels are \(6, 10\): it must "
+                                             r"have"):
             loss(torch.zeros(6, 1), torch.zeros(6, 10))
 
 
@@ -129,7 +140,8 @@ def test_a_call_may_be_the_first_forward_of_lazy_layers(kind, compiled, images):
         assert_close(again, (x, y))
         assert not net[1]._forward_pre_hooks
     F.cross_entropy(bound(x), y).backward()
-    assert net[1].num_batches_tracked == 1 and all(p.grad.isfinite().all() for p in net.parameters())
+    assert net[1].num_batches_tracked == 1
+    assert all(p.grad.isfinite().all() for p in net.parameters())
 
 
 @pytest.mark.parametrize("name", ["sage", "comixup"])
@@ -156,12 +168,17 @@ class Segments(nn.Module):
 
 
 USES = {
-    **{f"{kind.__name__}, {form}": lambda net, x, t, kind=kind, form=form: getattr(kind(10).bind(net), form)(x, t)
-       for kind in LOOK for form in ("__call__", "loss")},
-    "GuidedMixup": lambda net, x, t: catalog.load(methods, "guidedmixup", source="gradient").mix(
-        x, one_hot(t, 10), net),
-    "KeepAugment": lambda net, x, t: train_step(catalog.load(methods, "keepaugment"), net, x, one_hot(t, 10)),
-    "attacks": lambda net, x, t: robustness.evaluate(net, catalog.load(datasets, "shapes", train=10, test=10)[1]),
+    **{
+        f"{kind.__name__}, {form}": lambda net, x, t, kind=kind, form=form: getattr(
+            kind(10).bind(net), form)(x, t)
+        for kind in LOOK
+        for form in ("__call__", "loss")
+    }, "GuidedMixup": lambda net, x, t: catalog.load(methods, "guidedmixup", source="gradient").mix(
+        x, one_hot(t, 10), net), "KeepAugment": lambda net, x, t: train_step(
+            catalog.load(methods, "keepaugment"), net, x, one_hot(t, 10)),
+    "attacks": lambda net, x, t: robustness.evaluate(
+        net,
+        catalog.load(datasets, "shapes", train=10, test=10)[1]),
 }
 
 
@@ -169,7 +186,8 @@ USES = {
 def test_reentrant_segments_are_one_clear_error_that_changes_nothing(use, tiny, images):
     net = Segments(tiny(), True)
     before, modes = copy.deepcopy(net.state_dict()), [m.training for m in net.modules()]
-    with pytest.raises(RuntimeError, match=r"recomputes a segment .*: use_reentrant=False does$") as caught:
+    with pytest.raises(RuntimeError,
+                       match=r"recomputes a segment .*: use_reentrant=False does$") as caught:
         USES[use](net, *images)
     assert "\n" not in str(caught.value)
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
@@ -204,7 +222,8 @@ STEPS = {
 @pytest.mark.parametrize("form", STEPS)
 @pytest.mark.parametrize("kind", [Mixup, CutMix, SaliencyMix], ids=lambda c: c.__name__)
 def test_a_compiled_step_has_no_graph_break_and_the_same_draws(kind, form, tiny, images):
-    """`fullgraph=True` turns every graph break, and every value that the host reads, into an error."""
+    """`fullgraph=True` turns every graph break, and every value that the host reads, into an
+    error."""
     torch.compiler.reset()
     losses = []
     for compiled in (True, False):
@@ -227,7 +246,9 @@ def test_a_compiled_step_has_no_graph_break_and_the_same_draws(kind, form, tiny,
 def test_labels_are_made_without_a_graph_break(target, classes, images):
     torch.compiler.reset()
     make = torch.compile(soft_labels, backend="eager", fullgraph=True)
-    assert_close(make(images[0], target, classes, 0.1), soft_labels(images[0], target, classes, 0.1))
+    assert_close(
+        make(images[0], target, classes, 0.1), soft_labels(images[0], target, classes, 0.1)
+    )
 
 
 @pytest.mark.parametrize("kind", [SAGE, SaliencyMix], ids=lambda c: c.__name__)

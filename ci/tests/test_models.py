@@ -1,4 +1,5 @@
-"""Networks: layer for layer, by count and by the authors' own logits; the contract for all in the catalogue."""
+"""Networks: layer for layer, by count and by the authors' own logits; the contract for all in the
+catalogue."""
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,16 +17,19 @@ NAMES = catalog.names(models)
     ("resnext29_4_24", 10, 4_845_002, 95), ("resnext29_4_24", 100, 4_937_252, 95)])
 def test_networks_have_the_authors_parameters(name, classes, count, tensors):
     net = catalog.load(models, name, classes=classes)
-    assert sum(p.numel() for p in net.parameters()) == count and len(list(net.parameters())) == tensors
+    assert sum(p.numel() for p in net.parameters()) == count
+    assert len(list(net.parameters())) == tensors
 
 
 def test_wide_resnet_is_its_definition_in_functions():
-    """Stride on the second convolution, biases, the shortcut on the raw input, no dropout; momentum 0.9 at the end."""
+    """Stride on the second convolution, biases, the shortcut on the raw input, no dropout; momentum
+    0.9 at the end."""
     net = catalog.load(models, "wrn16_8", classes=5, width=1).double()
     v, x = net.state_dict(), torch.randn(3, 3, 16, 24, dtype=torch.float64)
 
     def norm(z, name):
-        return F.relu(F.batch_norm(z, None, None, v[f"{name}.weight"], v[f"{name}.bias"], training=True))
+        return F.relu(
+            F.batch_norm(z, None, None, v[f"{name}.weight"], v[f"{name}.bias"], training=True))
 
     def conv(z, name, stride=1, padding=1):
         return F.conv2d(z, v[f"{name}.weight"], v[f"{name}.bias"], stride, padding)
@@ -36,8 +40,10 @@ def test_wide_resnet_is_its_definition_in_functions():
             block, stride = f"layer{k}.{n}", stage_stride if n == 0 else 1
             out = conv(norm(h, f"{block}.bn1"), f"{block}.conv1")
             out = conv(norm(out, f"{block}.bn2"), f"{block}.conv2", stride)
-            h = out + (conv(h, f"{block}.shortcut.0", stride, 0) if f"{block}.shortcut.0.weight" in v else h)
-    assert_close(net(x), F.linear(norm(h, "bn1").mean((2, 3)), v["linear.weight"], v["linear.bias"]))
+            h = out + (conv(h, f"{block}.shortcut.0", stride, 0)
+                       if f"{block}.shortcut.0.weight" in v else h)
+    assert_close(net(x),
+                 F.linear(norm(h, "bn1").mean((2, 3)), v["linear.weight"], v["linear.bias"]))
     assert net.bn1.momentum == 0.9 and net.layer1[0].bn1.momentum == 0.1
 
 
@@ -74,11 +80,13 @@ def test_resnet18_is_torchvisions():
 
 
 def test_preactresnet_is_its_definition_in_functions(vectors):
-    """The authors' weights through the definition written out, against the module, in float64 and training mode."""
+    """The authors' weights through the definition written out, against the module, in float64 and
+    training mode."""
     v = {k[6:]: t.double() for k, t in vectors("sage_step").items() if k.startswith("param:")}
 
     def norm(x, name):
-        return F.relu(F.batch_norm(x, None, None, v[f"{name}.weight"], v[f"{name}.bias"], training=True))
+        return F.relu(
+            F.batch_norm(x, None, None, v[f"{name}.weight"], v[f"{name}.bias"], training=True))
 
     x = h = vectors("sage_step")["x"].double()
     h = F.conv2d(x, v["conv1.weight"], padding=1)
@@ -87,7 +95,8 @@ def test_preactresnet_is_its_definition_in_functions(vectors):
         a = norm(h, f"{block}.bn1")
         out = F.conv2d(a, v[f"{block}.conv1.weight"], stride=stride, padding=1)
         out = F.conv2d(norm(out, f"{block}.bn2"), v[f"{block}.conv2.weight"], padding=1)
-        h = out + (h if stride == 1 else F.conv2d(a, v[f"{block}.shortcut.0.weight"], stride=stride))
+        h = out + (h
+                   if stride == 1 else F.conv2d(a, v[f"{block}.shortcut.0.weight"], stride=stride))
     logits = F.linear(F.avg_pool2d(h, 4).flatten(1), v["linear.weight"], v["linear.bias"])
     net = PreActResNet((1, 1, 1, 1), 10, 4).double()
     net.load_state_dict(v)

@@ -25,7 +25,9 @@ def test_every_default_that_is_the_papers_agrees_with_its_recipe():
     losses = {catalog.load(methods, name).options()["loss"] for name in catalog.names(methods)}
     size = yaml.safe_load((plans.PLANS / "sizes.yml").read_text())["paper"]["parameters"]
     found = [usual | {"train_images": images.pop(), "loss": losses.pop()}, size]
-    found.append({k: batches[{"batch": "size"}.get(k, k)].default for k in ("batch", "padding", "flip")})
+    found.append(
+        {k: batches[{"batch": "size"}.get(k, k)].default
+         for k in ("batch", "padding", "flip")})
     assert not images and not losses
     for part in found:
         same = PAPER.keys() & part.keys()

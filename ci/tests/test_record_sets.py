@@ -1,4 +1,5 @@
-"""New results never break the book: tables, scorecard and the chapters' cells on records, against made sets of them."""
+"""New results never break the book: tables, scorecard and the chapters' cells on records, against
+made sets of them."""
 
 import ast
 import contextlib
@@ -46,7 +47,8 @@ def names(source, context):
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
 def test_cells_on_records_bear_every_set(path, made, tmp_path, capsys):
-    """Parameters, set-up and the cells tagged "records", with `results` set, in one process: no error."""
+    """Parameters, set-up and the cells tagged "records", with `results` set, in one process: no
+    error."""
     kind, folder = made
     with notebook_shell() as shell, contextlib.chdir(tmp_path):
         for cell in tagged(path, "parameters", "setup", "records"):
@@ -63,7 +65,8 @@ def test_cells_on_records_bear_every_set(path, made, tmp_path, capsys):
 
 @pytest.mark.parametrize("path", sorted((TOP / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
 def test_what_depends_on_records_is_tagged_and_not_compared(path):
-    """A cell that reads records, or a name made in such a cell, is tagged, so that CI does not compare its output."""
+    """A cell that reads records, or a name made in such a cell, is tagged, so that CI does not
+    compare its output."""
     made = set()
     for cell in nbformat.read(path, 4).cells:
         if cell.cell_type != "code":
@@ -96,7 +99,8 @@ def test_the_scorecard_bears_every_set(made):
         assert count["none"] == 131 and set(words.values()) == {"not run"}
     if (
         kind == "paper"
-    ):  # the printed numbers are what was measured, but for Table 6, and Table 2's recipe is unknown
+    # the printed numbers are what was measured, but for Table 6, and Table 2's recipe is unknown
+    ):
         assert count["reproduced"] == 131 - 16 - 7 and "not distinguishable" in words.values()
         assert set(words.values()) == {"not distinguishable", "another machine", "another recipe"}
     if kind == "against":

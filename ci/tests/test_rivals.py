@@ -1,4 +1,5 @@
-"""The rivals by value: against loops, against exhaustive search, and against what the authors' code computed."""
+"""The rivals by value: against loops, against exhaustive search, and against what the authors' code
+computed."""
 import os
 import subprocess
 import sys
@@ -55,10 +56,16 @@ def test_manifold_mixup_mixes_what_a_stage_gives(tiny):
 
 
 def test_manifold_mixup_mixes_inside_a_compiled_network_too(tiny):
-    net, x, pair, weight = tiny(), draw(4, 3, 8, 8), torch.tensor([1, 2, 3, 0]), torch.tensor([1.0, 0.4, 1.0])
+    net, x, pair, weight = (
+        tiny(),
+        draw(4, 3, 8, 8),
+        torch.tensor([1, 2, 3, 0]),
+        torch.tensor([1.0, 0.4, 1.0]),
+    )
     compiled = torch.compile(net, backend="eager")
     compiled(x)
-    assert_close(manifold_mixup.forward(compiled, x, pair, weight), manifold_mixup.forward(net, x, pair, weight))
+    assert_close(manifold_mixup.forward(compiled, x, pair, weight),
+                 manifold_mixup.forward(net, x, pair, weight))
 
 
 def test_manifold_mixup_removes_its_hooks_when_the_network_fails(tiny):
@@ -84,7 +91,8 @@ def test_manifold_mixup_chooses_each_place_and_needs_stages(tiny):
                 losses.setdefault(place, []).append(seed)
     assert set(losses) == {0, 1, 2}
     with pytest.raises(ValueError, match="stages"):
-        train_step(manifold_mixup.ManifoldMixup().seed(0), torch.nn.Flatten(), draw(2, 3, 4, 4), labels(2, 48))
+        train_step(manifold_mixup.ManifoldMixup().seed(0), torch.nn.Flatten(), draw(2, 3, 4, 4),
+                   labels(2, 48))
 
 
 # SaliencyMix
@@ -115,7 +123,8 @@ def test_saliencymix_is_the_authors(vectors):
 
 @pytest.mark.parametrize("h, w", [(32, 32), (20, 45), (5, 7), (64, 48)])
 def test_the_detector_is_opencvs_byte_for_byte(h, w):
-    images = (torch.nn.functional.interpolate(draw(6, 3, 4, 5), (h, w), mode="bilinear") * 255).byte()
+    images = (torch.nn.functional.interpolate(draw(6, 3, 4, 5),
+                                              (h, w), mode="bilinear") * 255).byte()
     images = torch.cat([images, (draw(4, 3, h, w) * 255).byte(), torch.zeros(1, 3, h, w).byte()])
     assert torch.equal(saliencymix.fine_grained(images), saliencymix.opencv(images))
 
@@ -141,7 +150,9 @@ def test_saliencymix_boxes_follow_the_partner_or_as_published_one_image():
 
 def test_min_cut_is_the_best_of_all_labellings():
     for seed, (h, w) in enumerate([(2, 2), (3, 3), (2, 4), (1, 5), (3, 2)]):
-        unary, down, right = draw(6, 3, h, w, seed=seed), draw(6, h - 1, w, seed=9), draw(6, h, w - 1, seed=seed + 20)
+        unary, down, right = draw(6, 3, h, w,
+                                  seed=seed), draw(6, h - 1, w,
+                                                   seed=9), draw(6, h, w - 1, seed=seed + 20)
         unary = unary * torch.tensor([0.1, 0.3, 1, 2, 5, 20])[:, None, None, None]
         found = min_cut.min_cut(unary, down, right)
         value = min_cut.energy(found, unary, down, right)
@@ -149,7 +160,8 @@ def test_min_cut_is_the_best_of_all_labellings():
             terms = [t[k].double().numpy() for t in (unary, down, right)]
             every = [rivals.convex_energy(z, *terms) for z in rivals.grids(h, w, 3)]
             assert value[k].item() == pytest.approx(min(every), abs=1e-6)
-            assert rivals.convex_energy(found[k].numpy(), *terms) == pytest.approx(value[k].item(), abs=1e-6)
+            assert rivals.convex_energy(found[k].numpy(),
+                                        *terms) == pytest.approx(value[k].item(), abs=1e-6)
 
 
 @pytest.mark.parametrize("blocks, side", [(2, 32), (4, 32), (8, 32), (16, 32), (2, 16)])
@@ -162,7 +174,8 @@ def test_puzzle_terms_are_the_definition(blocks, side):
     for n in range(3):
         k = int(pair[n])
         images = [t.double().numpy() for t in (x[n], x[k], s[n, 0], s[k, 0])]
-        want = rivals.puzzle_energy(1 - z[n].numpy() / 2, *images, lam, 1.2, 0.5, 0.2, min(4, side // blocks))
+        want = rivals.puzzle_energy(1 - z[n].numpy() / 2, *images, lam, 1.2, 0.5, 0.2,
+                                    min(4, side // blocks))
         assert got[n].item() == pytest.approx(want, rel=1e-5)
 
 
@@ -170,7 +183,9 @@ def test_puzzle_labels_are_as_good_as_the_authors_or_better(vectors):
     v = vectors("puzzlemix")
     for n in (4, 8):
         lam = v[f"{n}_lam0"].item()
-        prior = [-(0.2 / n**2) * np.log(q + 1e-8) for q in (lam**2, 2 * lam * (1 - lam), (1 - lam)**2)]
+        prior = [
+            -(0.2 / n**2) * np.log(q + 1e-8) for q in (lam**2, 2 * lam * (1 - lam), (1 - lam)**2)
+        ]
         partner, own = v[f"{n}_gc_unary_img2"], v[f"{n}_gc_unary_img1"]
         unary = torch.stack([partner + prior[0], (own + partner) / 2 + prior[1], own + prior[2]], 1)
         down, right = (v[f"{n}_gc_pw_{axis}"] + 1.2 / n / 16 for axis in "xy")
@@ -178,14 +193,19 @@ def test_puzzle_labels_are_as_good_as_the_authors_or_better(vectors):
         ours = min_cut.min_cut(unary, down, right)
         gain = min_cut.energy(theirs, unary, down, right) - min_cut.energy(ours, unary, down, right)
         assert gain.min() >= -1e-7
-        assert all(torch.equal(a, b) for a, b, g in zip(ours, theirs, gain, strict=True) if g < 1e-7)
+        assert all(
+            torch.equal(a, b) for a, b, g in zip(ours, theirs, gain, strict=True) if g < 1e-7)
 
 
 @pytest.mark.parametrize("n", [2, 4, 8, 16])
 def test_puzzle_transport_is_the_authors_plan(n, vectors):
     v = vectors("puzzlemix")
     patch = min(4, 32 // n)
-    shown = (1 - v[f"{n}_labels"].float() / 2)[:, None].repeat_interleave(32 // n, 2).repeat_interleave(32 // n, 3)
+    shown = (
+        (1 - v[f"{n}_labels"].float() / 2)[:, None]
+        .repeat_interleave(32 // n, 2)
+        .repeat_interleave(32 // n, 3)
+    )
     s = v["s"][:, None]
     for which, m, maps in ((1, shown, s), (2, 1 - shown, s[v["pair"].long()])):
         assert torch.equal(transport_plan(maps, m, (patch, patch)), v[f"{n}_plan{which}"].long())
@@ -195,7 +215,8 @@ def test_transport_is_the_dense_definition():
     g = torch.Generator().manual_seed(0)
     for t in (2, 3, 5):
         s = torch.rand(20, 1, t, t, generator=g) ** 3
-        m = (torch.rand(20, 1, t, t, generator=g) < 0.5).float() * torch.rand(20, 1, t, t, generator=g).round()
+        m = (torch.rand(20, 1, t, t, generator=g) < 0.5).float() * torch.rand(
+            20, 1, t, t, generator=g).round()
         plan = transport_plan(s, m, (1, 1))
         worth = normalise(s)
         for n in range(20):
@@ -208,10 +229,12 @@ def test_move_puts_patches_where_the_plan_says():
     x = draw(1, 2, 4, 6)
     moved = move(x, torch.tensor([[5, -1, 0, 3, 3, 1]]), (2, 2))
     assert torch.equal(moved[0, :, :2, :2], x[0, :, 2:, 4:]) and not moved[0, :, :2, 2:4].any()
-    assert torch.equal(moved[0, :, :2, 4:], x[0, :, :2, :2]) and torch.equal(moved[0, :, 2:, 4:], x[0, :, :2, 2:4])
+    assert torch.equal(moved[0, :, :2, 4:], x[0, :, :2, :2])
+    assert torch.equal(moved[0, :, 2:, 4:], x[0, :, :2, 2:4])
 
 
-@pytest.mark.parametrize("h, w, blocks", [(32, 32, 16), (24, 40, 4), (9, 13, 2), (7, 5, 4), (64, 48, 8)])
+@pytest.mark.parametrize("h, w, blocks", [(32, 32, 16), (24, 40, 4), (9, 13, 2), (7, 5, 4),
+                                          (64, 48, 8)])
 def test_puzzlemix_on_any_size(h, w, blocks):
     x = torch.zeros(4, 4, h, w)
     x[range(4), range(4)] = 1
@@ -238,52 +261,65 @@ def test_elimination_is_the_best_of_all_labellings():
 
 
 def test_the_gpu_solvers_are_exact():
-    """Both kernels, run by Triton's interpreter in a process of its own: the same labels as on the host."""
+    """Both kernels, run by Triton's interpreter in a process of its own: the same labels as on the
+    host."""
     code = """if True:
         import torch
         from sagelib.solvers import grid_labelling, grid_labelling_triton, min_cut, min_cut_triton
         g = torch.Generator().manual_seed(0)
         for h, w in [(1, 1), (1, 5), (2, 2), (5, 3), (8, 8), (16, 16)]:
-            unary = torch.rand(3, 3, h, w, generator=g) * torch.tensor([0.05, 1, 10])[:, None, None, None]
+            sizes = torch.tensor([0.05, 1, 10])[:, None, None, None]
+            unary = torch.rand(3, 3, h, w, generator=g) * sizes
             down, right = torch.rand(3, h - 1, w, generator=g), torch.rand(3, h, w - 1, generator=g)
             unary[1, :, 0, 0] = 0.5
             assert min_cut_triton.fits(unary)
-            assert torch.equal(min_cut_triton.min_cut(unary, down, right), min_cut.min_cut(unary, down, right))
-        for h, w, count, weight in [(1, 1, 3, 1.), (3, 2, 5, 1.), (4, 4, 6, 3.), (4, 4, 23, 0.5), (2, 3, 5, 0.2)]:
+            assert torch.equal(min_cut_triton.min_cut(unary, down, right),
+                               min_cut.min_cut(unary, down, right))
+        for h, w, count, weight in [(1, 1, 3, 1.), (3, 2, 5, 1.), (4, 4, 6, 3.), (4, 4, 23, 0.5),
+                                    (2, 3, 5, 0.2)]:
             cost = torch.randn(3, h, w, count, generator=g).double()
             apart = 1 - torch.eye(count).double().repeat(3, 1, 1)
             apart[1:, count - 1, :2] = apart[1:, :2, count - 1] = 0.25
             terms = cost, apart, weight, torch.tensor([True, False, True])
             assert grid_labelling_triton.fits(cost)
-            assert torch.equal(grid_labelling_triton.minimise(*terms), grid_labelling.minimise(*terms))
+            assert torch.equal(grid_labelling_triton.minimise(*terms),
+                               grid_labelling.minimise(*terms))
         print("equal")
     """
-    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "TRITON_INTERPRET": "1"}, text=True,
-                          capture_output=True)
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "TRITON_INTERPRET": "1"},
+                          text=True, capture_output=True)
     assert done.stdout == "equal\n", done.stderr
 
 
 def test_comixup_steps_are_the_authors_or_better(vectors, monkeypatch):
-    """From each state their run passed through, the next labelling: the same as theirs, or of lower energy."""
-    v = {k: t.double() if t.is_floating_point() else t.long() for k, t in vectors("comixup").items()}
+    """From each state their run passed through, the next labelling: the same as theirs, or of lower
+    energy."""
+    v = {
+        k: t.double() if t.is_floating_point() else t.long()
+        for k, t in vectors("comixup").items()
+    }
     seen, solve = [], assignment.minimise
     monkeypatch.setattr(assignment, "minimise", lambda *terms: seen.append(terms) or solve(*terms))
     same = 0
     for p in range(3):
         n = len(v[f"{p}_dirichlet"])
-        cost = v[f"{p}_cost_no_prior"] - 0.05 / 16 * (v[f"{p}_dirichlet"] + 1e-8).log()[:, None, None]
+        cost = (
+            v[f"{p}_cost_no_prior"] - 0.05 / 16 * (v[f"{p}_dirichlet"] + 1e-8).log()[:, None, None]
+        )
         alike, one, repel = v[f"{p}_A"], torch.eye(n).double(), torch.zeros(n, n)
         z = one[v[f"{p}_init_labels"]]
         for sweep, theirs in enumerate(v[f"{p}_shares"] / 2):
             for i in range(n):
                 others = z.sum((0, 1, 2)) - z[i].sum((0, 1))
-                linear = (2 * assignment.penalty(alike[None], others[None], 0.83 * 16)[0] + repel[i]) / 16
+                linear = (2 * assignment.penalty(alike[None], others[None], 0.83 * 16)[0] +
+                          repel[i]) / 16
                 seen.clear()
-                ours = assignment.relabel((cost + linear[:, None, None])[None], z[i][None], 0.02, sweep > 0,
-                                       torch.tensor([True]))[0]
+                ours = assignment.relabel((cost + linear[:, None, None])[None], z[i][None], 0.02,
+                                          sweep > 0, torch.tensor([True]))[0]
                 (every, apart, weight, _), = seen
                 shares = torch.cat([one, (apart[0, n:, :n] == 0.25).double() / 2])
-                decoded, found = ((a[:, :, None] - shares).abs().sum(3).argmin(2) for a in (theirs[i], ours))
+                decoded, found = ((a[:, :, None] - shares).abs().sum(3).argmin(2)
+                                  for a in (theirs[i], ours))
                 assert torch.equal(shares[decoded], theirs[i])
                 gain = (grid_labelling.energy(decoded[None], every, apart, weight)
                         - grid_labelling.energy(found[None], every, apart, weight))
@@ -375,7 +411,8 @@ def test_guidedmixup_pairs_along_the_greedy_cycle_and_shares_by_saliency():
 def test_spectral_residual_finds_the_odd_one_out():
     x = torch.sin(torch.arange(32) * 1.2).expand(1, 3, 32, 32).clone()
     x[:, :, 20:23, 9:12] = 3
-    peak = guidedmixup.smooth(guidedmixup.spectral_residual(x), 3.0, radius=3).flatten().argmax().item()
+    peak = guidedmixup.smooth(guidedmixup.spectral_residual(x), 3.0,
+                              radius=3).flatten().argmax().item()
     assert abs(peak // 32 - 21) <= 3 and abs(peak % 32 - 10) <= 3
     assert guidedmixup.spectral_residual(draw(2, 3, 200, 160)).shape == (2, 1, 200, 160)
 
@@ -391,7 +428,8 @@ def test_cutout_paints_its_square_with_the_mean_colour():
                 cut = box[n, 0] <= i < box[n, 2] and box[n, 1] <= j < box[n, 3]
                 assert torch.equal(mixed.x[n, :, i, j], torch.zeros(3) if cut else x[n, :, i, j])
     assert torch.equal(mixed.y, y)
-    assert catalog.settings(methods, "cutout", "paper", "cifar100", "preactresnet18") == {"size": 0.25}
+    assert catalog.settings(methods, "cutout", "paper", "cifar100",
+                            "preactresnet18") == {"size": 0.25}
 
 
 def test_keepaugment_cuts_no_salient_square_and_pastes_one():
@@ -426,15 +464,19 @@ def test_randaugment_is_torchvisions_and_leaves_the_global_generator_alone():
     assert torch.equal(mixed.y, labels(4))
 
 
-@pytest.mark.parametrize("name, options", [("keepaugment", {"keep": "paste"}), ("guidedmixup", {"source": "gradient"}),
-                                           ("saliencymix", {"published": True}), ("puzzlemix", {"transport": False}),
+@pytest.mark.parametrize("name, options", [("keepaugment", {"keep": "paste"}),
+                                           ("guidedmixup", {"source": "gradient"}),
+                                           ("saliencymix", {"published": True}),
+                                           ("puzzlemix", {"transport": False}),
                                            ("saliencymix", {"detector": "opencv"})])
 def test_the_other_options_work_too(name, options, tiny):
     method = catalog.load(methods, name, **options).seed(0)
     assert train_step(method, tiny(), draw(3, 3, 8, 12), labels(3)).isfinite()
 
 
-@pytest.mark.parametrize("constants", [([0.4], [0.2]), (torch.full((1, 3, 1, 1), 0.4), np.full(3, 0.2)), (0.4, 0.2)])
+@pytest.mark.parametrize("constants", [([0.4], [0.2]),
+                                       (torch.full((1, 3, 1, 1), 0.4), np.full(3, 0.2)),
+                                       (0.4, 0.2)])
 def test_mean_and_deviation_in_any_form(constants):
     x, s, pair = draw(3, 3, 8, 8), draw(3, 1, 8, 8), torch.tensor([1, 2, 0])
     want = puzzlemix.mix(x, labels(3), s, pair, 0.5, 2, True, (0.4, 0.4, 0.4), (0.2, 0.2, 0.2))
@@ -446,7 +488,8 @@ def test_every_method_trains_a_real_network_on_one_odd_image(name):
     """A last batch of one image, not square, two classes, under bfloat16."""
     net = catalog.load(models, "preactresnet18", classes=2, width=2)
     with torch.autocast("cpu", torch.bfloat16):
-        loss = train_step(catalog.load(methods, name).seed(0), net, draw(1, 3, 20, 28), labels(1, 2))
+        loss = train_step(
+            catalog.load(methods, name).seed(0), net, draw(1, 3, 20, 28), labels(1, 2))
     assert loss.isfinite() and all(p.grad.isfinite().all() for p in net.parameters())
 
 
@@ -469,4 +512,5 @@ def test_every_method_draws_without_reading_the_device(name, tiny):
     method.generator = None
     with FakeTensorMode():
         net = tiny()
-        assert method.mix(torch.randn(5, 3, 16, 16), torch.ones(5, 10) / 10, net).x.shape == (5, 3, 16, 16)
+        assert method.mix(torch.randn(5, 3, 16, 16),
+                          torch.ones(5, 10) / 10, net).x.shape == (5, 3, 16, 16)

@@ -1,4 +1,5 @@
-"""Perturbations, corruptions and calibration by value: against loops, foolbox, torchmetrics, Pillow and colorsys."""
+"""Perturbations, corruptions and calibration by value: against loops, foolbox, torchmetrics, Pillow
+and colorsys."""
 import colorsys
 import io
 from dataclasses import replace
@@ -25,7 +26,8 @@ def trained():
     torch.manual_seed(0)
     net, (train, test) = preactresnet18.build(10, width=4), shapes_module.load(train=300, test=100)
     g = torch.Generator().manual_seed(0)
-    fit(net, Batches(train, 50, generator=g), vanilla.build().seed(0), Recipe(epochs=2, lr=0.1), progress=False)
+    fit(net, Batches(train, 50, generator=g),
+        vanilla.build().seed(0), Recipe(epochs=2, lr=0.1), progress=False)
     return net.eval(), test
 
 
@@ -34,14 +36,18 @@ def foolbox_attack(net, test, space, clamp, attack, epsilon):
     seen = AttackSpace(net, test.mean, test.std, Convention(space, clamp))
     z = seen.images(test.images.float() / 255)
     bounds = (0, 1) if space == "pixels" and clamp else (-1e6, 1e6)
-    shown = {"mean": list(test.mean), "std": list(test.std), "axis": -3} if space == "pixels" else None
+    shown = {"mean": list(test.mean), "std": list(test.std), "axis": -3
+             } if space == "pixels" else None
     model = foolbox.PyTorchModel(net, bounds=bounds, preprocessing=shown, device="cpu")
-    kind = {"fgsm": foolbox.attacks.LinfFastGradientAttack, "fgm": foolbox.attacks.L2FastGradientAttack}[attack]
+    kind = {
+        "fgsm": foolbox.attacks.LinfFastGradientAttack, "fgm": foolbox.attacks.L2FastGradientAttack
+    }[attack]
     theirs = kind(random_start=False).run(model, z, test.labels, epsilon=epsilon)
     return seen, z, theirs, 100 * float((model(theirs).argmax(1) == test.labels).float().mean())
 
 
-@pytest.mark.parametrize("space, clamp", [("pixels", True), ("pixels", False), ("normalised", False)])
+@pytest.mark.parametrize("space, clamp", [("pixels", True), ("pixels", False),
+                                          ("normalised", False)])
 def test_fgsm_is_foolboxs_bit_for_bit_and_fgm_as_accurate(space, clamp, trained):
     net, test = trained
     found = robustness.evaluate(net, test, batch=len(test))[Convention(space, clamp).name]
@@ -62,7 +68,8 @@ def test_budgets_are_kept_and_clamped_pictures_are_real(trained):
         z = seen.images(test.images.float() / 255)
         _, grad = robustness.loss_gradient(seen, z, test.labels)
         steps = [robustness.fgsm(z, grad, 0.3) - z, robustness.fgm(z, grad, 0.5) - z]
-        assert steps[0].abs().amax() <= 0.3 + 1e-6 and torch.allclose(steps[1].flatten(1).norm(dim=1), torch.tensor(.5))
+        assert steps[0].abs().amax() <= 0.3 + 1e-6
+        assert torch.allclose(steps[1].flatten(1).norm(dim=1), torch.tensor(.5))
         std = torch.tensor(test.std)[:, None, None] if convention.space == "normalised" else 1
         pixels = seen.real(robustness.gaussian(z, 0.01, noise)) * std
         if convention.space == "normalised":
@@ -77,8 +84,13 @@ def test_budgets_are_kept_and_clamped_pictures_are_real(trained):
 def test_one_forward_and_backward_pass_serve_both_attacks(trained):
     net, test = trained
     passes, hooks = {"forward": 0, "backward": 0}, []
-    hooks.append(net.conv1.register_forward_hook(lambda *_: passes.update(forward=passes["forward"] + 1)))
-    hooks.append(net.linear.register_full_backward_hook(lambda *_: passes.update(backward=passes["backward"] + 1)))
+    hooks.append(
+        net.conv1.register_forward_hook(lambda *_: passes.update(forward=passes["forward"] + 1)))
+    hooks.append(
+        net.linear.register_full_backward_hook(
+            lambda *_: passes.update(backward=passes["backward"] + 1)
+        )
+    )
     robustness.evaluate(net, test, conventions=CONVENTIONS[:1], batch=len(test))
     for hook in hooks:
         hook.remove()
@@ -113,7 +125,8 @@ def test_pgd_stays_in_the_ball_and_is_the_loop(norm, epsilon, trained):
             g, = torch.autograd.grad(F.cross_entropy(seen(x), y[n:n + 1]), x)
             x = (x + epsilon / 4 * (g.sign() if norm == "linf" else g / g.norm())).detach()
             d = x - x0
-            d = d.clamp(-epsilon, epsilon) if norm == "linf" else d * min(1, epsilon / float(d.norm()))
+            d = d.clamp(-epsilon,
+                        epsilon) if norm == "linf" else d * min(1, epsilon / float(d.norm()))
             x = (x0 + d).clamp(0, 1)
         assert torch.allclose(x[0], found[n], atol=2e-4)
     far = (found - z).flatten(1)
@@ -131,13 +144,21 @@ def test_ece_is_torchmetrics_and_the_loop():
     logits, labels = 3 * torch.randn(500, 7, generator=g), torch.randint(7, (500,), generator=g)
     logits[:200, 3], labels[:150] = 9, 3
     theirs = MulticlassCalibrationError(7, n_bins=15, norm="l1")(logits.softmax(1), labels)
-    assert calibration.expected_calibration_error(logits, labels) == pytest.approx(theirs.item(), abs=1e-6)
+    assert calibration.expected_calibration_error(logits,
+                                                  labels) == pytest.approx(theirs.item(), abs=1e-6)
     p, want = logits.double().softmax(1), 0.0
     for k in range(15):
-        inside = [n for n in range(500) if k / 15 <= p[n].max() < (k + 1) / 15 or (k == 14 and p[n].max() == 1)]
+        inside = [
+            n for n in range(500)
+            if k / 15 <= p[n].max() < (k + 1) / 15 or (k == 14 and p[n].max() == 1)
+        ]
         if inside:
             right = sum(int(p[n].argmax() == labels[n]) for n in inside) / len(inside)
-            want += len(inside) / 500 * abs(right - sum(float(p[n].max()) for n in inside) / len(inside))
+            want += (
+                len(inside)
+                / 500
+                * abs(right - sum(float(p[n].max()) for n in inside) / len(inside))
+            )
     found = calibration.scores(logits, labels)
     assert found["ece"] == pytest.approx(want, abs=1e-9) and sum(found["bins"]["count"]) == 500
     assert found["nll"] == pytest.approx(-p[range(500), labels].log().mean().item())
@@ -164,7 +185,8 @@ def test_each_corruption_grows_with_its_severity_and_repeats(name, drawn):
         assert out.shape == drawn.shape and out.dtype == torch.uint8
         assert torch.equal(out, corruptions.corrupt(drawn, name, severity, g()))
         far.append((out.float() - drawn.float()).square().mean().item())
-    steadily = name not in ("elastic_transform", "pixelate")  # their first severity moves edges the most
+    # their first severity moves edges the most
+    steadily = name not in ("elastic_transform", "pixelate")
     assert far[0] > 0 and (far[4] > far[0] or not steadily)
     assert corruptions.corrupt(drawn[:1], name, 3, g()).shape == drawn[:1].shape
 
@@ -189,7 +211,9 @@ def test_brightness_raises_the_value_of_hsv(drawn):
     for i in range(6):
         for j in range(6):
             h, s, v = colorsys.rgb_to_hsv(*x[0, :, i, j].tolist())
-            assert found[0, :, i, j].tolist() == pytest.approx(colorsys.hsv_to_rgb(h, s, min(1, v + 0.2)), abs=1e-5)
+            assert found[0, :, i, j].tolist() == pytest.approx(
+                colorsys.hsv_to_rgb(h, s, min(1, v + 0.2)), abs=1e-5
+            )
     contrasted = digital.contrast(x, 0.3, None)
     assert torch.allclose(contrasted.mean((2, 3)), x.mean((2, 3)))
     assert torch.allclose(contrasted.std((2, 3)), 0.3 * x.std((2, 3)))
@@ -212,14 +236,16 @@ def test_blurs_are_their_definitions(drawn):
     want = ndimage.gaussian_filter(x[0, 0].double().numpy(), 1.3, mode="mirror", truncate=4)
     assert np.allclose(blur.gaussian_blur(x, 1.3)[0, 0].numpy(), want, atol=1e-4)
     flat = torch.full((2, 3, 20, 20), 0.4)
-    for kind, level in (("defocus_blur", (1.5, 0.1)), ("glass_blur", (0.4, 1, 2)), ("motion_blur", (9, 2.5)),
-                        ("zoom_blur", (1.26,)), ("elastic_transform", (0.1, 0.03, 0.03)), ("pixelate", (0.65,))):
+    for kind, level in (("defocus_blur", (1.5, 0.1)), ("glass_blur", (0.4, 1, 2)),
+                        ("motion_blur", (9, 2.5)), ("zoom_blur", (1.26,)),
+                        ("elastic_transform", (0.1, 0.03, 0.03)), ("pixelate", (0.65,))):
         group = blur if hasattr(blur, kind) else digital
         assert torch.allclose(getattr(group, kind)(flat, *level, g()), flat, atol=1e-5), kind
     dot = torch.zeros(1, 1, 21, 21)
     dot[..., 10, 10] = 1
     disk = blur.defocus_blur(dot, 1.5, 0.1, None)
-    assert disk.sum() == pytest.approx(1, abs=1e-5) and (disk > 0.1).sum() == 9  # radius 1.5: 3 x 3 pixels
+    # radius 1.5: 3 x 3 pixels
+    assert disk.sum() == pytest.approx(1, abs=1e-5) and (disk > 0.1).sum() == 9
     line = blur.motion_blur(dot, 6, 2, g())
     assert line[..., 10, :].sum() > 0 and line.sum() == pytest.approx(1, abs=0.02)
     small = Image.fromarray(drawn[0].permute(1, 2, 0).numpy()).resize((20, 16), Image.BOX)
@@ -236,17 +262,22 @@ def test_clouds_fill_zero_to_one_and_get_finer_with_less_decay():
 
 
 def test_wrong_input_to_corruptions_says_what_is_right(drawn, shapes, tmp_path):
-    for name, severity, images, message in (("fogg", 1, drawn, "unknown corruption 'fogg'; known: gaussian_noise"),
-                                            ("fog", 6, drawn, "severity is 6; it is 1, 2, 3, 4 or 5"),
+    for name, severity, images, message in (("fogg", 1, drawn, "unknown corruption 'fogg'; known: "
+                                             "gaussian_noise"),
+                                            ("fog", 6, drawn,
+                                             "severity is 6; it is 1, 2, 3, 4 or 5"),
                                             ("fog", 1, drawn.float(), "take images uint8")):
         with pytest.raises(ValueError, match=message):
             corruptions.corrupt(images, name, severity, g())
     for bad, message in ((lambda: Convention("raw"), "unknown space 'raw'"),
-                         (lambda: robustness.fgsm(torch.zeros(1), torch.zeros(1), -1), "epsilon is -1"),
-                         (lambda: robustness.pgd(None, None, None, 1, 1, 1, "l1"), "unknown norm 'l1'")):
+                         (lambda: robustness.fgsm(torch.zeros(1), torch.zeros(1), -1),
+                          "epsilon is -1"),
+                         (lambda: robustness.pgd(None, None, None, 1, 1, 1, "l1"),
+                          "unknown norm 'l1'")):
         with pytest.raises(ValueError, match=message):
             bad()
-    with pytest.raises(FileNotFoundError, match=r"there is no .*labels\.npy; root is the folder of CIFAR"):
+    with pytest.raises(FileNotFoundError, match=r"there is no .*labels\.npy; root is the folder "
+                                                r"of CIFAR"):
         corruptions.published(tmp_path, shapes[1])
 
 
@@ -260,7 +291,8 @@ def publish(folder, test, copies=5):
     fog = [corruptions.corrupt(test.images, "fog", s, g()) for s in corruptions.SEVERITIES]
     levels = corruptions.TABLE["jpeg_compression"]
     np.save(folder / "fog.npy", torch.cat(fog).permute(0, 2, 3, 1).numpy())
-    np.save(folder / "jpeg_compression.npy", np.stack([jpeg(x, q) for q in levels for x in test.images]))
+    np.save(folder / "jpeg_compression.npy",
+            np.stack([jpeg(x, q) for q in levels for x in test.images]))
     np.save(folder / "labels.npy", test.labels.repeat(copies).numpy().astype(np.uint8))
 
 
@@ -288,14 +320,20 @@ def other_images(test):
 
 
 @pytest.mark.parametrize("change, message", [
-    (lambda t: replace(t, classes=range(100)), r"from 0 to 9, this test set has 100 classes; is it the"),
-    (lambda t: replace(t, labels=t.labels % 5, classes=range(5)), "from 0 to 9, this test set has 5 cl"),
+    (lambda t: replace(t, classes=range(100)),
+     r"from 0 to 9, this test set has 100 classes; is it the"),
+    (lambda t: replace(t, labels=t.labels % 5, classes=range(5)),
+     "from 0 to 9, this test set has 5 cl"),
     (lambda t: replace(t, labels=t.labels.clamp(min=1)), r"another number of images of some class"),
     (lambda t: t[:20], r"labels\.npy has uint8 \(150,\); of this test set it has 20 class indices"),
-    (lambda t: replace(t, images=t.images[..., :28]), r"of this test set it has uint8 \(150, 32, 28, 3\)"),
-    (lambda t: replace(t, labels=(t.labels + 1) % 10), "has other labels .*: of 30 .* severity 1, 0 have"),
-    (lambda t: replace(t, images=t.images.flip(1)), "made from other images .* of 30 images of jpeg_com"),
-    (other_images, r"made from other images than this test set: of 30 images of jpeg_compression, sev"),
+    (lambda t: replace(t, images=t.images[..., :28]),
+     r"of this test set it has uint8 \(150, 32, 28, 3\)"),
+    (lambda t: replace(t, labels=(t.labels + 1) % 10),
+     "has other labels .*: of 30 .* severity 1, 0 have"),
+    (lambda t: replace(t, images=t.images.flip(1)),
+     "made from other images .* of 30 images of jpeg_com"),
+    (other_images, r"made from other images than this test set: of 30 images of jpeg_compression, "
+                   r"sev"),
 ], ids=["CIFAR-10-C for 100 classes", "more classes", "other counts", "a part", "another size",
         "classes in another order", "BGR", "other images of as many classes"])
 def test_published_arrays_of_another_data_set_are_refused(change, message, shapes, tmp_path):
@@ -306,16 +344,19 @@ def test_published_arrays_of_another_data_set_are_refused(change, message, shape
 
 
 def test_a_tiny_gradient_has_a_direction_and_none_has_none():
-    z, grad = torch.zeros(3, 3, 4, 5), torch.randn(3, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    z, grad = torch.zeros(3, 3, 4, 5), torch.randn(3, 3, 4, 5,
+                                                   generator=torch.Generator().manual_seed(0))
     grad[1] *= 1e-20
     grad[2] = 0
     step = robustness.fgm(z, grad, 0.5)
     assert_close(step.flatten(1).norm(dim=1), torch.tensor([0.5, 0.5, 0.0]))
-    assert_close(F.cosine_similarity(step[1].flatten(), (grad[1] * 1e20).flatten(), dim=0), torch.tensor(1.0))
+    assert_close(F.cosine_similarity(step[1].flatten(), (grad[1] * 1e20).flatten(), dim=0),
+                 torch.tensor(1.0))
 
 
 @pytest.mark.parametrize("classes, bin", [(5, 3), (3, 5), (15, 1), (1, 14)])
 def test_a_confidence_on_an_edge_belongs_to_the_bin_above(classes, bin):
-    count, right, sure = calibration.reliability(torch.zeros(4, classes), torch.zeros(4, dtype=torch.long))
+    count, right, sure = calibration.reliability(torch.zeros(4, classes),
+                                                 torch.zeros(4, dtype=torch.long))
     assert count.nonzero().tolist() == [[bin]] and right[bin] == 1
     assert_close(sure[bin], torch.tensor(1 / classes, dtype=torch.float64))

@@ -1,4 +1,5 @@
-"""The scorecard: every cell of the paper's tables, verdicts by the obvious formulas, claims asked of numbers."""
+"""The scorecard: every cell of the paper's tables, verdicts by the obvious formulas, claims asked
+of numbers."""
 from pathlib import Path
 
 import numpy as np
@@ -26,26 +27,30 @@ QUANTITIES = {"accuracy": quantities.ACCURACY}
 def book(every, clock=None):
     """A Book of made records."""
     wide = scorecard.with_means(CELLS)
-    return scorecard.Book(CELLS, wide, scorecard.runs(wide, every, QUANTITIES), QUANTITIES, clock or {}, {})
+    return scorecard.Book(CELLS, wide, scorecard.runs(wide, every, QUANTITIES), QUANTITIES, clock
+                          or {}, {})
 
 
 def test_every_number_of_the_tables_is_a_cell_once():
     assert len(CELLS) == len({(c.table, c.row, c.label) for c in CELLS}) == 131
     for number, rows in REPORTED.items():
-        printed = sorted(v for row in rows if row.get("perturbation") != "rank" for k, v in row.items()
-                         if isinstance(v, float) and k != "setting")
+        printed = sorted(v for row in rows if row.get("perturbation") != "rank"
+                         for k, v in row.items() if isinstance(v, float) and k != "setting")
         assert sorted(c.reported for c in CELLS if c.table == number) == printed
 
 
 def test_a_cell_knows_the_run_that_measures_it():
     def of(table, row, label):
-        return next((c.method, c.options) for c in CELLS if (c.table, c.row, c.label) == (table, row, label))
+        return next((c.method, c.options)
+                    for c in CELLS
+                    if (c.table, c.row, c.label) == (table, row, label))
     assert of(1, "cifar100, wrn16_8", "puzzlemix") == ("puzzlemix", {})
     assert of(3, "cifar10, components", "without rearrangement") == ("sage", {"rearranged": False})
     assert of(3, "cifar100, search", "100 %") == ("sage", {"fraction": 1.0})
     assert of(7, "cifar10, eta", "eta 1.0") == ("sage", {"reuse": 0.0})
     assert of(3, "cifar10, search", "1 %") == of(7, "cifar10, eta", "eta 0.7") == ("sage", {})
-    assert of(7, "cifar10, u", "u 0.6") == of(7, "cifar100, u", "u 0.5") == ("sage", {})  # the tuned ones
+    # the tuned ones
+    assert of(7, "cifar10, u", "u 0.6") == of(7, "cifar100, u", "u 0.5") == ("sage", {})
     assert of(7, "cifar100, u", "u 0.6") == ("sage", {"u": 0.6})
 
 
@@ -56,8 +61,9 @@ def test_the_plan_of_a_table_has_its_rows_and_no_other(number):
     assert planned.keys() == {(c.label, c.dataset) for c in here}
     for size in ("paper", "short"):
         ran = [c.parameters for c in plans.read(plans.PLANS / f"table_{number}.yml", size)[1]]
-        assert {(p["dataset"], p["model"], p["method"], str(p.get("options", {}))) for p in ran} == {
-            (c.dataset, c.model, c.method, str(c.options)) for c in here}
+        assert {(p["dataset"], p["model"], p["method"], str(p.get("options", {})))
+                for p in ran} == {(c.dataset, c.model, c.method, str(c.options))
+                                  for c in here}
 
 
 def test_records_find_their_cells_of_one_recipe_a_row():
@@ -73,12 +79,13 @@ def test_records_find_their_cells_of_one_recipe_a_row():
 
 
 def test_verdicts_on_cells():
-    """Against the formula written out: our mean of n and the paper's of 3, the same standard deviation, both with the
-    binomial error of 10,000 images."""
+    """Against the formula written out: our mean of n and the paper's of 3, the same standard
+    deviation, both with the binomial error of 10,000 images."""
     place = (1, "cifar10, preactresnet18", "vanilla")  # reported: 95.07
 
     def said(*values, kind="paper"):
-        return scorecard.verdicts(book([record("vanilla", k, v, kind) for k, v in enumerate(values)]))[place]
+        return scorecard.verdicts(
+            book([record("vanilla", k, v, kind) for k, v in enumerate(values)]))[place]
     assert said() == "not run" and said(95.0, 95.1) == said(95.0) == "fewer than 3 seeds"
     for kind in ("shortened", "longer", "changed"):
         assert said(95.0, 95.1, 95.2, kind=f"{kind}: epochs 3") == f"{kind} recipe"
@@ -89,8 +96,10 @@ def test_verdicts_on_cells():
         images = stats.norm.ppf(0.975) * np.sqrt(2 * np.mean(right * (100 - right)) / 10_000)
         reach = np.hypot(seeds, images)
         if abs(abs(gap) - reach) > 0.01:
-            assert said(*right) == (same if abs(gap) < reach else "higher" if gap > 0 else "lower"), gap
-    assert said(*[99.0] * 4) == same  # four equal numbers have no standard deviation, and decide nothing
+            assert said(
+                *right) == (same if abs(gap) < reach else "higher" if gap > 0 else "lower"), gap
+    # four equal numbers have no standard deviation, and decide nothing
+    assert said(*[99.0] * 4) == same
 
 
 def test_cells_of_a_table_are_judged_together():
@@ -98,8 +107,11 @@ def test_cells_of_a_table_are_judged_together():
     noise = np.array([-0.02, 0.0, 0.02])
     alone = [record("vanilla", k, 95.07 + 0.7 + e) for k, e in enumerate(noise)]
     reported = next(row for row in REPORTED[1] if row["dataset"] == "cifar10")
-    others = [record(m, k, reported[m] + e) for m in ("mixup", "cutmix", "sage", "puzzlemix", "manifold_mixup")
-              for k, e in enumerate(noise)]
+    others = [
+        record(m, k, reported[m] + e)
+        for m in ("mixup", "cutmix", "sage", "puzzlemix", "manifold_mixup")
+        for k, e in enumerate(noise)
+    ]
     place = (1, "cifar10, preactresnet18", "vanilla")
     assert scorecard.verdicts(book(alone))[place] == "higher"
     assert scorecard.verdicts(book(alone + others))[place] == "not distinguishable"
@@ -111,8 +123,10 @@ RULE = dict(says="it is", table=1, rows="cifar10,", better=["sage"], than=["vani
 def test_a_claim_as_printed():
     assert scorecard.as_printed(RULE, CELLS) == (2, 2)
     assert scorecard.as_printed({**RULE, "better": ["vanilla"], "than": "others"}, CELLS) == (0, 7)
-    assert scorecard.as_printed({**RULE, "better": ["mixup"], "than": ["sage", "vanilla"]}, CELLS) == (1, 2)
-    assert scorecard.as_printed({**RULE, "better": ["mixup"], "than": ["sage"], "margin": 0.99}, CELLS) == (1, 1)
+    assert scorecard.as_printed({**RULE, "better": ["mixup"], "than": ["sage", "vanilla"]},
+                                CELLS) == (1, 2)
+    assert scorecard.as_printed({**RULE, "better": ["mixup"], "than": ["sage"], "margin": 0.99},
+                                CELLS) == (1, 1)
     hours = dict(RULE, table=6, rows=".", than=["vanilla"])
     assert scorecard.as_printed(hours, CELLS) == (0, 2)
     assert scorecard.as_printed({**hours, "margin": 1.05}, CELLS) == (2, 2)
@@ -126,7 +140,10 @@ def measured(every, clock=None, **change):
 
 
 def counts(of, run, leaning, for_, against, *kinds):
-    return {"of": of, "run": run, "leaning": leaning, "for": for_, "against": against, "kinds": [*kinds]}
+    return {
+        "of": of, "run": run, "leaning": leaning, "for": for_, "against": against,
+        "kinds": [*kinds]
+    }
 
 
 def test_a_claim_as_measured_seed_by_seed():
@@ -147,7 +164,8 @@ def test_a_claim_as_measured_seed_by_seed():
     assert scorecard.word(counts(64, 64, 50, 50, 14, "paper"), 0.9) == "mixed"
 
 
-@pytest.mark.parametrize("kind", ["shortened: epochs 30", "longer: epochs 600", "changed: precision bf16"])
+@pytest.mark.parametrize("kind",
+                         ["shortened: epochs 30", "longer: epochs 600", "changed: precision bf16"])
 def test_another_recipe_neither_supports_nor_contradicts(kind):
     runs = [record(m, k, a + k / 10 * (m == "sage"), kind)
             for m, a in (("sage", 90), ("vanilla", 50)) for k in range(5)]
@@ -156,15 +174,19 @@ def test_another_recipe_neither_supports_nor_contradicts(kind):
 
 
 def test_pairs_are_of_one_recipe_the_papers_if_there_is_one():
-    short = [record(m, k, 50.0 + k, "short") for m in ("sage", "vanilla", "mixup") for k in range(2)]
+    short = [
+        record(m, k, 50.0 + k, "short") for m in ("sage", "vanilla", "mixup") for k in range(2)
+    ]
     assert measured(short)[0] == counts(2, 2, 0, 0, 0, "short")
-    assert measured([*short, record("sage", 0, 90.0)])[0] == counts(2, 2, 0, 0, 0, "short")  # no partner yet
+    # no partner yet
+    assert measured([*short, record("sage", 0, 90.0)])[0] == counts(2, 2, 0, 0, 0, "short")
     long = [record(m, 0, a) for m, a in (("sage", 90.0), ("vanilla", 80.0))]
     assert measured(short + long)[0] == counts(2, 1, 1, 0, 0, "paper")
 
 
 def test_times_are_compared_by_their_ranges_and_another_machine_supports_nothing():
-    clock = {("preactresnet18", "sage"): [1.9, 2.0, 2.1], ("preactresnet18", "vanilla"): [0.9, 1.0, 1.2]}
+    clock = {("preactresnet18", "sage"): [1.9, 2.0, 2.1],
+             ("preactresnet18", "vanilla"): [0.9, 1.0, 1.2]}
     change = dict(table=6, rows="cifar10,", better=["sage"], than=["vanilla"])
     assert measured([], clock, **change) == (counts(1, 1, 0, 0, 1, "clock"), "another machine")
     assert measured([], clock, margin=1.05, **change)[0] == counts(1, 1, 1, 0, 0, "clock")
@@ -174,10 +196,15 @@ def test_times_are_compared_by_their_ranges_and_another_machine_supports_nothing
 
 def test_claims_are_counted_by_how_they_fare_as_printed():
     """By hand, from the numbers of Table 1 for CIFAR-10 (95.07 vanilla to 96.95 SAGE)."""
-    by_hand = {"in all comparisons": [dict(better=["sage"], than="others"), dict(better=["mixup"], than=["vanilla"])],
-               "in some": [dict(better=["mixup"], than=["vanilla", "sage"])],
-               "in none": [dict(better=["vanilla"], than="others"), dict(better=["mixup"], than=["cutmix"])],
-               "said in words": [dict(found="a chapter shows it")]}
+    by_hand = {
+        "in all comparisons": [
+            dict(better=["sage"], than="others"),
+            dict(better=["mixup"], than=["vanilla"])
+        ], "in some": [dict(better=["mixup"], than=["vanilla", "sage"])], "in none": [
+            dict(better=["vanilla"], than="others"),
+            dict(better=["mixup"], than=["cutmix"])
+        ], "said in words": [dict(found="a chapter shows it")]
+    }
     for word, rules in by_hand.items():
         for rule in rules:
             assert scorecard.printed_word({**RULE, **rule}, CELLS) == word, rule
@@ -190,7 +217,8 @@ def test_progress_counts_each_number_once():
     count = scorecard.progress(made)  # vanilla stands in Table 3 too
     assert count == {"all": 131, "reproduced": 2, "begun": 1, "other": 2, "none": 126}
     text = scorecard.progress_text(made)
-    assert "reproduced 2 with" in text and "1 more with fewer seeds" in text and "126 have not" in text
+    assert "reproduced 2 with" in text and "1 more with fewer seeds" in text
+    assert "126 have not" in text
 
 
 def test_the_books_claims_can_be_asked_and_lead_to_chapters():
@@ -201,6 +229,7 @@ def test_the_books_claims_can_be_asked_and_lead_to_chapters():
         assert (TOP / f"notebooks/{claim['chapter']}.ipynb").exists() and claim["place"]
         if "found" not in claim:
             printed.append((claim["says"].split()[0], *scorecard.as_printed(claim, wide)))
-    assert {("Saliency-based", 59, 64), ("Saliency-based", 30, 64), ("Among", 5, 6), ("SAGE", 0, 1)} <= {*printed}
+    assert {("Saliency-based", 59, 64), ("Saliency-based", 30, 64), ("Among", 5, 6),
+            ("SAGE", 0, 1)} <= {*printed}
     mean = next(c.reported for c in wide if (c.row, c.label) == ("cifar10, mean", "sage"))
     assert mean == pytest.approx((83.75 + 90.64 + 91.67) / 3)

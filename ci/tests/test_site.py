@@ -1,4 +1,5 @@
-"""The built site in a real Chromium: every page opens without error, stays on this host, shows its math."""
+"""The built site in a real Chromium: every page opens without error, stays on this host, shows its
+math."""
 import contextlib
 import functools
 import io
@@ -47,10 +48,13 @@ def address():
 
 @pytest.fixture(scope="module")
 def browser():
-    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-             "--disable-sync", "--no-first-run", "--disable-quic"]
+    quiet = [
+        "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+        "--disable-component-update", "--disable-sync", "--no-first-run", "--disable-quic"
+    ]
     with sync_playwright() as p:
-        launched = p.chromium.launch(executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=quiet)
+        launched = p.chromium.launch(
+            executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=quiet)
         yield launched
         launched.close()
 
@@ -71,13 +75,21 @@ def opened(browser, address, name, width=1280, **options):
 
 
 def violations(page):
-    """What axe finds against WCAG 2, A and AA. Code and formulas look alike everywhere: one page has them looked at."""
-    parts = {} if "05_algorithm_1" in page.url else {"exclude": [[".highlight pre"], ["mjx-container"]]}
+    """What axe finds against WCAG 2, A and AA. Code and formulas look alike everywhere: one page
+    has them looked at."""
+    parts = {} if "05_algorithm_1" in page.url else {
+        "exclude": [[".highlight pre"], ["mjx-container"]]
+    }
     rules = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
     options = {"runOnly": rules, "resultTypes": ["violations", "incomplete"]}
     found = Axe().run(page, context=parts or None, options=options).response
-    unseen = [v for v in found["incomplete"] if v["id"] == "color-contrast"  # text in the colour of its ground
-              and any(c["data"].get("messageKey") == "equalRatio" for n in v["nodes"] for c in n["any"])]
+    # text in the colour of its ground
+    unseen = [
+        v for v in found["incomplete"]
+        if v["id"] == "color-contrast" and any(c["data"].get("messageKey") == "equalRatio"
+                                               for n in v["nodes"]
+                                               for c in n["any"])
+    ]
     return [(v["id"], v["nodes"][0]["html"]) for v in found["violations"] + unseen]
 
 
@@ -85,9 +97,10 @@ def cut_formulas(page):
     """How many formulas are wider than their column, once they are set."""
     page.evaluate("window.MathJax && MathJax.startup.promise.then(() => 0)")
     return page.locator(".bd-article mjx-container").evaluate_all("""all => all.filter(box => {
-        const column = box.closest('p, li, td, .math, .bd-article'), formula = box.firstElementChild;
+        const column = box.closest('p, li, td, .math, .bd-article').getBoundingClientRect();
+        const formula = box.firstElementChild.getBoundingClientRect();
         return box.hasAttribute('display') ? box.scrollWidth > box.clientWidth + 1
-            : !box.closest('table') && formula.getBoundingClientRect().right > column.getBoundingClientRect().right + 1;
+            : !box.closest('table') && formula.right > column.right + 1;
     }).length""")
 
 
@@ -102,21 +115,31 @@ def test_page(name, browser, address):
     try:
         assert not wrong
         assert page.title().strip()
-        no_alt = page.eval_on_selector_all("img", "all => all.filter(i => !i.alt.trim()).map(i => i.src)")
+        no_alt = page.eval_on_selector_all("img", "all => all.filter(i => !i.alt.trim()).map(i => "
+                                                  "i.src)")
         assert not no_alt
-        sizes = "['navigation', 'resource'].flatMap(t => performance.getEntriesByType(t)).map(e => e.decodedBodySize)"
-        assert 0 < sum(page.evaluate(sizes)) < 1_500_000  # as it opens; pictures further down come when they are near
-        broken = page.eval_on_selector_all("img", """async all => {
-            await Promise.all(all.map(i => { i.loading = 'eager'; return i.decode().catch(() => 0); }));
+        sizes = ("['navigation', 'resource'].flatMap(t => performance.getEntriesByType(t))"
+                 ".map(e => e.decodedBodySize)")
+        # as it opens; pictures further down come when they are near
+        assert 0 < sum(page.evaluate(sizes)) < 1_500_000
+        broken = page.eval_on_selector_all(
+            "img", """async all => {
+            await Promise.all(all.map(i => {
+                i.loading = 'eager';
+                return i.decode().catch(() => 0);
+            }));
             return all.filter(i => !i.naturalWidth).map(i => i.src); }""")
         assert not broken
         assert str(Path(__file__).parents[2]) not in page.content()  # a machine's path
         assert cut_formulas(page) == 0
-        assert not page.locator("mjx-container[style*='zoom']").count()  # none has to shrink where there is room
+        # none has to shrink where there is room
+        assert not page.locator("mjx-container[style*='zoom']").count()
         waiting = page.locator(".math").count()
-        assert page.locator("mjx-container").count() >= waiting and page.locator("mjx-merror").count() == 0
+        assert page.locator("mjx-container").count() >= waiting
+        assert page.locator("mjx-merror").count() == 0
         text = page.locator("body").inner_text()
-        assert "Problem" not in text[:200] and "| —" not in text and "| --" not in text  # tables, not their source
+        # tables, not their source
+        assert "Problem" not in text[:200] and "| —" not in text and "| --" not in text
         assert not violations(page)
     finally:
         page.close()
@@ -147,9 +170,11 @@ def test_what_goes_on_sideways_fades_until_its_end_is_there(name, box, browser, 
         found = page.locator(f".bd-article {box}[data-reach]:visible").first
         assert "gradient" in found.evaluate("box => getComputedStyle(box).maskImage") and not wrong
         found.evaluate("box => { box.scrollLeft = box.scrollWidth; }")
-        page.wait_for_function("box => getComputedStyle(box).maskImage === 'none'", arg=found.element_handle())
+        page.wait_for_function("box => getComputedStyle(box).maskImage === 'none'",
+                               arg=found.element_handle())
         found.evaluate("box => { box.scrollLeft = 0; }")
-        page.wait_for_function("box => getComputedStyle(box).maskImage !== 'none'", arg=found.element_handle())
+        page.wait_for_function("box => getComputedStyle(box).maskImage !== 'none'",
+                               arg=found.element_handle())
     finally:
         page.close()
 
@@ -162,25 +187,30 @@ def column(table, k):
 def test_the_scorecard_sorts_and_filters(browser, address):
     page, wrong = opened(browser, address, "notebooks/scorecard.html")
     try:
-        table, controls = page.locator(".tag_scorecard table").nth(1), page.locator(".scorecard-controls").nth(1)
+        table, controls = page.locator(".tag_scorecard table").nth(1), page.locator(
+            ".scorecard-controls").nth(1)
         count = controls.get_by_role("status")
         assert count.text_content() == "131 of 131 rows" and len(column(table, 0)) == 131
         reported = table.get_by_role("columnheader", name="reported")
         for direction, backwards in (("ascending", False), ("descending", True)):
             reported.get_by_role("button").press("Enter")  # with the keyboard
             found = [float(text) for text in column(table, 3)]
-            assert reported.get_attribute("aria-sort") == direction and found == sorted(found, reverse=backwards)
+            assert reported.get_attribute("aria-sort") == direction
+            assert found == sorted(found, reverse=backwards)
         assert table.locator("th[aria-sort=ascending], th[aria-sort=descending]").count() == 1
         reported.get_by_role("button").press("Enter")
-        assert reported.get_attribute("aria-sort") == "none" and column(table, 0)[-1] == "Table 7"  # as it was
+        # as it was
+        assert reported.get_attribute("aria-sort") == "none" and column(table, 0)[-1] == "Table 7"
         claims = page.locator(".tag_scorecard table").nth(0)
         claims.get_by_role("columnheader", name="as printed").get_by_role("button").click()
         held = [text for text in column(claims, 2) if text.startswith("holds")]
-        assert held[0] == "holds in 0 of 1" and held[-1] == "holds" and held.index("holds in 30 of 64") == 1
+        assert held[0] == "holds in 0 of 1" and held[-1] == "holds"
+        assert held.index("holds in 30 of 64") == 1
         controls.get_by_label("table").select_option("Table 7")
         assert count.text_content() == "12 of 131 rows" and set(column(table, 0)) == {"Table 7"}
         controls.get_by_label("search").fill("CIFAR100 eta")
-        assert set(column(table, 1)) == {"cifar100, eta"} and count.text_content() == "3 of 131 rows"
+        assert set(column(table, 1)) == {"cifar100, eta"}
+        assert count.text_content() == "3 of 131 rows"
         controls.get_by_label("search").fill("")
         controls.get_by_label("table").select_option("")
         verdicts = column(table, 5)
@@ -198,7 +228,9 @@ def test_search_finds_a_word(browser, address):
     page, wrong = opened(browser, address, "search.html?q=rearrangement")
     try:
         page.locator("#search-results li a").first.wait_for()
-        links = page.locator("#search-results li a").evaluate_all("all => all.map(a => a.getAttribute('href'))")
+        links = page.locator("#search-results li a").evaluate_all(
+            "all => all.map(a => a.getAttribute('href'))"
+        )
         assert any("04_rearrangement.html" in link for link in links) and not wrong
     finally:
         page.close()
@@ -218,18 +250,24 @@ def test_code_can_be_copied_and_notebooks_downloaded(browser, address):
 
 
 def by_the_library(page):
-    """What the library makes of the state that the page shows: v of all shifts, the mask, the mix in bytes, the best
-    shift."""
+    """What the library makes of the state that the page shows: v of all shifts, the mask, the mix
+    in bytes, the best shift."""
     state = page.evaluate("document.querySelector('.sage-explorer').explorer.state")
     data = json.loads(page.locator(".sage-explorer script").text_content())
     h, w = data["height"], data["width"]
-    maps = torch.stack([torch.from_numpy(np.frombuffer(b64decode(data["images"][k]["saliency"]), np.float32).copy())
-                        for k in (state["first"], state["second"])]).view(2, 1, h, w)
+    maps = torch.stack([
+        torch.from_numpy(
+            np.frombuffer(b64decode(data["images"][k]["saliency"]), np.float32).copy())
+        for k in (state["first"], state["second"])
+    ]).view(2, 1, h, w)
     pixels = [data["images"][k]["pixels"] for k in (state["first"], state["second"])]
-    images = torch.stack([torch.from_numpy(np.frombuffer(b64decode(p), np.uint8).copy()) for p in pixels])
-    images, tau = images.view(2, h, w, 3).permute(0, 3, 1, 2).float(), torch.tensor([state["tau"]] * 2)
+    images = torch.stack(
+        [torch.from_numpy(np.frombuffer(b64decode(p), np.uint8).copy()) for p in pixels])
+    images, tau = images.view(2, h, w, 3).permute(0, 3, 1,
+                                                  2).float(), torch.tensor([state["tau"]] * 2)
     mean = torch.tensor(data["mean"])[:, None, None]
-    a, b = sage.weighted(images, torch.eye(2), smooth(maps, state["sigma"]), torch.tensor([1, 0]), state["lam"])
+    a, b = sage.weighted(images, torch.eye(2), smooth(maps, state["sigma"]), torch.tensor([1, 0]),
+                         state["lam"])
     v, every = total_saliency(a[:1], b[:1], offsets(h, w))[0], offsets(h, w)
     mixed = sage.mix_at(images - mean, torch.eye(2), a, b, torch.tensor([1, 0]), tau)
     mix = (mixed.x[0] + mean).permute(1, 2, 0).flatten()
@@ -254,11 +292,14 @@ def agrees(page):
     for name in ("lam", "sigma", "u"):
         slider = page.get_by_role("slider", name={"lam": "λ", "sigma": "σ", "u": "u"}[name] + ", ")
         assert float(slider.input_value()) == pytest.approx(state[name], abs=1e-9)
-        assert slider.locator("xpath=following-sibling::span").text_content() == f"{state[name]:.2f}"
+        assert slider.locator(
+            "xpath=following-sibling::span").text_content() == f"{state[name]:.2f}"
     assert f"v {float(shown['v']):.3f}" in text and f"γ {float(shown['gamma']):.3f}" in text
     assert (drawn(page, "The mixed image").flatten() - mix).abs().max() <= 1  # rounded to bytes
-    ends = torch.tensor([[213, 94, 0], [235, 235, 235], [0, 114, 178]]).float()  # orange, grey, blue
-    wanted = torch.lerp(ends[[1]], torch.where(m[:, None] < 0.5, ends[[0]], ends[[2]]), (2 * m - 1).abs()[:, None])
+    # orange, grey, blue
+    ends = torch.tensor([[213, 94, 0], [235, 235, 235], [0, 114, 178]]).float()
+    wanted = torch.lerp(ends[[1]], torch.where(m[:, None] < 0.5, ends[[0]], ends[[2]]),
+                        (2 * m - 1).abs()[:, None])
     assert (drawn(page, "The mask") - wanted).abs().max() <= 1
     landscape_agrees(drawn(page, "Total saliency").view(378, 378, 3), v, every, state, best, chosen)
     return state
@@ -266,28 +307,38 @@ def agrees(page):
 
 def drawn(page, label):
     """The pixels (h w, 3) of a canvas whose name begins so."""
-    url = page.locator(f".sage-explorer figure canvas[aria-label^='{label}']").evaluate("c => c.toDataURL()")
-    picture = Image.open(io.BytesIO(b64decode(url.split(",")[1]))).convert("RGB")  # a PNG loses nothing
+    url = page.locator(f".sage-explorer figure canvas[aria-label^='{label}']").evaluate(
+        "c => c.toDataURL()")
+    # a PNG loses nothing
+    picture = Image.open(io.BytesIO(b64decode(url.split(",")[1]))).convert("RGB")
     return torch.from_numpy(np.asarray(picture).copy()).view(-1, 3).float()
 
 
 def landscape_agrees(picture, v, every, state, best, chosen):
-    """Where no mark is near, the colour of v; red on the best shift, black around this one, white on the sample."""
+    """Where no mark is near, the colour of v; red on the best shift, black around this one, white
+    on the sample."""
     marks = torch.tensor([every[k] for k in state["sample"]] + [best, chosen, state["tau"]]).float()
     places = torch.tensor(every)
     free = (places[:, None] - marks).norm(dim=2).min(1).values > 5
     at = 6 * (places + 31) + 3  # 6 points for a shift
-    colours = torch.tensor([[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]]).float()
-    share = 4 * ((v - v.min()) / (v.max() - v.min()) if v.max() - v.min() > 1e-6 else torch.zeros_like(v))
+    colours = torch.tensor([[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98],
+                            [253, 231, 37]]).float()
+    share = 4 * ((v - v.min()) /
+                 (v.max() - v.min()) if v.max() - v.min() > 1e-6 else torch.zeros_like(v))
     low = share.floor().clamp(max=3).long()
     wanted = torch.lerp(colours[low], colours[low + 1], (share - low)[:, None])
     seen = picture[at[:, 0], at[:, 1]]
     assert free.sum() > 300 and (seen - wanted)[free].abs().max() <= 3
-    if max(abs(best[0] - state["tau"][0]), abs(best[1] - state["tau"][1])) not in (2, 3, 4):  # under the black ring
+    # under the black ring
+    if max(abs(best[0] - state["tau"][0]), abs(best[1] - state["tau"][1])) not in (2, 3, 4):
         assert picture[6 * (best[0] + 31) + 3, 6 * (best[1] + 31) + 3].tolist() == [208, 0, 0]
     inside = 1 if state["tau"][1] < 0 else -1  # the ring's side that is in the picture
-    assert picture[6 * (state["tau"][0] + 31) + 3, 6 * (state["tau"][1] + 31) + 3 + 18 * inside].max() <= 2
-    white = [picture[6 * (i + 31) + 3, 6 * (j + 31) + 3].min() >= 250 for i, j in (every[k] for k in state["sample"])]
+    assert picture[6 * (state["tau"][0] + 31) + 3,
+                   6 * (state["tau"][1] + 31) + 3 + 18 * inside].max() <= 2
+    white = [
+        picture[6 * (i + 31) + 3, 6 * (j + 31) + 3].min() >= 250
+        for i, j in (every[k] for k in state["sample"])
+    ]
     assert sum(white) >= 30  # but for those under other marks
 
 
@@ -296,18 +347,23 @@ def test_the_explorer_carries_the_librarys_images_and_maps(browser, address):
     data = json.loads(page.locator(".sage-explorer script").text_content())
     page.close()
     _, test = catalog.load(datasets, "shapes", train=1000)
-    like, firsts = sage.Sage(), [int((test.labels == k).nonzero()[0, 0]) for k in range(10)]  # one of each class
-    assert data["mean"] == [255 * m for m in test.mean] and (data["height"], data["width"]) == (32, 32)
+    # one of each class
+    like, firsts = sage.Sage(), [int((test.labels == k).nonzero()[0, 0]) for k in range(10)]
+    assert data["mean"] == [255 * m for m in test.mean]
+    assert (data["height"], data["width"]) == (32, 32)
     assert (data["sigma"], data["fraction"], data["u"]) == (like.sigma, like.fraction, like.u)
     objects, dense = test.masks[firsts].view(10, -1).float(), torch.zeros(10, 10)
     for k, image in enumerate(data["images"]):
         assert image["name"] == test.classes[k]
-        assert b64decode(image["pixels"]) == test.images[firsts[k]].permute(1, 2, 0).contiguous().numpy().tobytes()
+        assert b64decode(image["pixels"]) == test.images[firsts[k]].permute(
+            1, 2, 0).contiguous().numpy().tobytes()
         s = torch.from_numpy(np.frombuffer(b64decode(image["saliency"]), np.float32).copy())
         assert s.isfinite().all() and s.min() >= 0 and s.max() > 0
-        dense[k] = (objects * s / s.mean()).sum(1) / objects.sum(1)  # on each of the ten objects, over the map's mean
+        # on each of the ten objects, over the map's mean
+        dense[k] = (objects * s / s.mean()).sum(1) / objects.sum(1)
     others = (dense.sum() - dense.diag().sum()) / 90
-    assert dense.diag().mean() > 1.3 * others, (dense.diag(), others)  # each map belongs to its own image
+    # each map belongs to its own image
+    assert dense.diag().mean() > 1.3 * others, (dense.diag(), others)
 
 
 @pytest.mark.parametrize("width", [1280, 390])
@@ -324,7 +380,8 @@ def test_the_explorer_is_the_library_by_hand(width, browser, address):
         assert agrees(page)["tau"] == [0, 0]
         stage.scroll_into_view_if_needed()
         box = stage.bounding_box()
-        pixel, middle = box["width"] / 64, (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        pixel, middle = box["width"] / 64, (box["x"] + box["width"] / 2,
+                                            box["y"] + box["height"] / 2)
         page.mouse.move(*middle)
         page.mouse.down()
         page.mouse.move(middle[0] - 9 * pixel, middle[1] + 5 * pixel, steps=4)
@@ -340,13 +397,19 @@ def test_the_explorer_is_the_library_by_hand(width, browser, address):
         page.keyboard.press("Tab")  # there is a way out
         assert not stage.evaluate("c => c === document.activeElement")
         page.wait_for_timeout(600)
-        assert "Shift 8 down, -4 right" in spoken.text_content() == page.locator(".explorer-values").text_content()
+        assert (
+            "Shift 8 down, -4 right"
+            in spoken.text_content()
+            == page.locator(".explorer-values").text_content()
+        )
         page.get_by_role("spinbutton", name="down").fill("-40")
         page.get_by_role("spinbutton", name="down").press("Enter")
         assert agrees(page)["tau"] == [-31, -4]  # one row is left in the frame
-        for name, value in (("σ", "0"), ("σ", "2.5"), ("λ", "0"), ("u", "1"), ("λ", "1"), ("λ", "0.2"), ("u", "0.15")):
+        for name, value in (("σ", "0"), ("σ", "2.5"), ("λ", "0"), ("u", "1"), ("λ", "1"),
+                            ("λ", "0.2"), ("u", "0.15")):
             page.get_by_role("slider", name=f"{name}, ").fill(value)
-            page.evaluate("new Promise(requestAnimationFrame).then(() => new Promise(requestAnimationFrame))")
+            page.evaluate("new Promise(requestAnimationFrame).then(() => new "
+                          "Promise(requestAnimationFrame))")
             state = agrees(page)
             if state["lam"] == 1:  # nothing of the second: all shifts are equal
                 assert "rank 1 of 3969" in page.locator(".explorer-values").text_content()
@@ -364,32 +427,39 @@ def test_the_explorer_is_the_library_by_hand(width, browser, address):
         v = by_the_library(page)[1]
         assert abs(v[every.index(state["tau"])] - v[sample].max()) < 1e-6
         page.get_by_role("radio", name="striped disc").first.check(force=True)
-        page.get_by_role("radio", name="striped disc").nth(1).check(force=True)  # the same image twice
+        # the same image twice
+        page.get_by_role("radio", name="striped disc").nth(1).check(force=True)
         page.get_by_role("button", name="no shift").click()
         assert agrees(page)["tau"] == [0, 0]
         landscape = page.locator(".explorer-landscape canvas")
         box = landscape.bounding_box()
         landscape.click(position={"x": box["width"] * 35.5 / 63, "y": box["height"] * 20.5 / 63})
         found = agrees(page)["tau"]
-        assert abs(found[0] + 11) <= 1 and abs(found[1] - 4) <= 1 and not wrong  # a shift is 3 points wide
+        # a shift is 3 points wide
+        assert abs(found[0] + 11) <= 1 and abs(found[1] - 4) <= 1 and not wrong
     finally:
         page.close()
 
 
 def test_a_finger_moves_the_second_image_and_sees_what_it_does(browser, address):
-    page, wrong = opened(browser, address, "notebooks/explorer.html", 390, has_touch=True, is_mobile=True,
-                         color_scheme="dark")
+    page, wrong = opened(browser, address, "notebooks/explorer.html", 390, has_touch=True,
+                         is_mobile=True, color_scheme="dark")
     try:
         stage = page.locator(".explorer-stage canvas")
-        assert stage.evaluate("c => getComputedStyle(c).backgroundColor") == "rgb(243, 244, 245)"  # blue, orange show
-        said, mix, landscape = (page.locator(s).bounding_box() for s in (
-            ".explorer-values", ".explorer-views canvas[aria-label='The mixed image']", ".explorer-landscape"))
-        assert mix["y"] + mix["height"] - said["y"] < 640 and mix["y"] + mix["height"] <= landscape["y"]
+        # blue, orange show
+        assert stage.evaluate("c => getComputedStyle(c).backgroundColor") == "rgb(243, 244, 245)"
+        said, mix, landscape = (page.locator(s).bounding_box()
+                                for s in (".explorer-values",
+                                          ".explorer-views canvas[aria-label='The mixed image']",
+                                          ".explorer-landscape"))
+        assert mix["y"] + mix["height"] - said["y"] < 640
+        assert mix["y"] + mix["height"] <= landscape["y"]
         stage.scroll_into_view_if_needed()
         box, before = stage.bounding_box(), page.evaluate("scrollY")
         pixel, x, y = box["width"] / 64, box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
         touch = page.context.new_cdp_session(page)
-        touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
+        touch.send("Input.dispatchTouchEvent",
+                   {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
         for part in (0.25, 0.5, 0.75, 1):
             to = {"x": x + part * 6 * pixel, "y": y + part * 10 * pixel}
             touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [to]})
@@ -403,7 +473,8 @@ def test_the_explorer_without_scripts_is_a_picture(browser, address):
     page, _ = opened(browser, address, "notebooks/explorer.html", java_script_enabled=False)
     try:
         assert "The picture below" in page.locator(".sage-explorer").inner_text()
-        assert page.locator(".bd-article img").count() == 1 and page.locator(".sage-explorer canvas").count() == 0
+        assert page.locator(".bd-article img").count() == 1
+        assert page.locator(".sage-explorer canvas").count() == 0
     finally:
         page.close()
 
@@ -424,9 +495,11 @@ class Links(HTMLParser):
 
 
 def test_the_reference_and_the_map_have_every_public_file():
-    """They are written from the tree when the site is built; the map's first table names the others."""
+    """They are written from the tree when the site is built; the map's first table names the
+    others."""
     library = Path(__file__).parents[2] / "sagelib"
-    reference, map_ = (Links((SITE / page).read_text()) for page in ("book/api.html", "notebooks/index.html"))
+    reference, map_ = (Links((SITE / page).read_text())
+                       for page in ("book/api.html", "notebooks/index.html"))
     named = re.findall(r"`([a-z0-9_/]+\.py)`", (library.parent / "notebooks/index.md").read_text())
     for file in library.rglob("*.py"):
         name = str(file.relative_to(library).with_suffix(""))

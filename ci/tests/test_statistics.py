@@ -1,5 +1,5 @@
-"""Whether a difference is decided: the standard error against simulations and slow formulas, Holm by hand, and what
-must never decide anything."""
+"""Whether a difference is decided: the standard error against simulations and slow formulas, Holm
+by hand, and what must never decide anything."""
 
 import math
 
@@ -53,7 +53,8 @@ def test_the_standard_error_adds_seeds_and_test_set():
 
 
 def test_on_the_same_images_the_test_error_is_that_of_the_differences():
-    """Against a loop over images; and smaller than for independent images where both fail on the same."""
+    """Against a loop over images; and smaller than for independent images where both fail on the
+    same."""
     g = np.random.default_rng(0)
     hard = g.random(500)
     ours, base = (
@@ -94,8 +95,9 @@ def test_equal_differences_and_few_seeds_decide_nothing(gaps):
 
 
 def test_equal_methods_are_rarely_decided():
-    """Methods of equal accuracy, seeds with a standard deviation of 0.15, 2,000 test images that all share: a family of
-    seven is decided wrongly in no more than one case in twenty; a t-test of the seeds alone errs in a third or more."""
+    """Methods of equal accuracy, seeds with a standard deviation of 0.15, 2,000 test images that
+    all share: a family of seven is decided wrongly in no more than one case in twenty; a t-test of
+    the seeds alone errs in a third or more."""
     g, wrong, plain, families = np.random.default_rng(0), 0, 0, 300
     for _ in range(families):
         images = g.normal(0, 0.4, 8)  # what this test set adds to each method's accuracy

@@ -1,4 +1,5 @@
-"""A training step never waits for the host: crop, two passes, blur, search, mix, loss and update, for every method."""
+"""A training step never waits for the host: crop, two passes, blur, search, mix, loss and update,
+for every method."""
 import contextlib
 
 import pytest
@@ -20,25 +21,30 @@ class NothingCopied(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function in (torch.tensor, torch.as_tensor, torch.asarray):
-            assert isinstance(args[0], torch.Tensor) or not (kwargs or {}).get("device"), f"{args[0]} is copied"
+            assert isinstance(
+                args[0], torch.Tensor) or not (kwargs or {}).get("device"), f"{args[0]} is copied"
         return function(*args, **(kwargs or {}))
 
 
 class NothingCrosses(TorchDispatchMode):
-    """An error for every operation that reads one device and another: on a GPU it would wait, or break a graph."""
+    """An error for every operation that reads one device and another: on a GPU it would wait, or
+    break a graph."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
         tensors = [t for t in tree_leaves((args, kwargs, out)) if isinstance(t, torch.Tensor)]
-        assert len({t.device for t in tensors}) <= 1, f"{function} crosses from one device to another"
+        assert len({t.device
+                    for t in tensors}) <= 1, f"{function} crosses from one device to another"
         return out
 
 
 def step(name, net, device, watches=(NothingCopied, NothingCrosses), **options):
     images = torch.zeros(40, 3, 16, 16, dtype=torch.uint8, device=device)
-    data = Dataset(images, torch.zeros(40, dtype=torch.long, device=device), list("abcdefghij"), (.5,) * 3, (.2,) * 3)
+    data = Dataset(images, torch.zeros(40, dtype=torch.long, device=device), list("abcdefghij"),
+                   (.5,) * 3, (.2,) * 3)
     batches = Batches(data, 8, generator=torch.Generator())
-    batches._draw = lambda kind, *args: kind(*args, device=device)  # no generator exists on a device without data
+    # no generator exists on a device without data
+    batches._draw = lambda kind, *args: kind(*args, device=device)
     method = load(methods, name, **options).seed(0)
     method.generator = None
     run = Run(net, batches, method, Recipe(epochs=1))
@@ -58,11 +64,13 @@ SHAPES.impl("_sample_dirichlet", lambda z, generator=None: torch.empty_like(z))
 
 @pytest.mark.parametrize("name", names(methods))
 def test_no_value_of_a_step_leaves_the_device(name, tiny):
-    """On the meta device there are no values at all: what needs one, or copies one from the host, fails."""
+    """On the meta device there are no values at all: what needs one, or copies one from the host,
+    fails."""
     step(name, tiny().to("meta"), "meta")
 
 
-@pytest.mark.parametrize("options", [{}, {"fraction": 1}, {"reuse": 0}, {"guided": False}, {"bn": "eval"}])
+@pytest.mark.parametrize("options",
+                         [{}, {"fraction": 1}, {"reuse": 0}, {"guided": False}, {"bn": "eval"}])
 def test_no_value_of_sages_step_leaves_the_device(options, tiny):
     step("sage", tiny().to("meta"), "meta", **options)
 

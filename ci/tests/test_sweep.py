@@ -1,4 +1,5 @@
-"""Sweeps: plans read into cells, and runs that lose nothing however they are stopped. Real notebooks, real signals."""
+"""Sweeps: plans read into cells, and runs that lose nothing however they are stopped. Real
+notebooks, real signals."""
 import errno
 import fcntl
 import json
@@ -21,32 +22,39 @@ from sagelib.bench.sweep.worker import publish, short
 # plans
 
 def test_a_plan_is_every_combination_with_every_seed(plan):
-    title, cells = plans.read(plan("""
+    title, cells = plans.read(
+        plan("""
 title: T
 notebook: train
 cells:
-  - {dataset: shapes, model: [preactresnet18, wrn16_8], method: sage, options: [{u: 1.0}, {fraction: 0.1}]}
+  - {dataset: shapes, model: [preactresnet18, wrn16_8], method: sage,
+     options: [{u: 1.0}, {fraction: 0.1}]}
   - {dataset: shapes, model: preactresnet18, method: all, lr: 0.1}
   - {dataset: shapes, model: preactresnet18, method: mixup, seed: [5, 7, 9]}
 """), "small")
     assert title == "T" and len(cells) == 2 * (2 * 2 + len(catalog.names(methods))) + 3
     assert [c.parameters["seed"] for c in cells[-3:]] == [5, 7, 9]
-    assert cells[0].parameters == dict(dataset="shapes", model="preactresnet18", method="sage", options={"u": 1.0},
-                                       epochs=1, width=4, train_images=200, seed=0)
+    assert cells[0].parameters == dict(dataset="shapes", model="preactresnet18", method="sage",
+                                       options={"u": 1.0}, epochs=1, width=4, train_images=200,
+                                       seed=0)
     assert {c.parameters["method"] for c in cells} == set(catalog.names(methods))
-    assert len({c.name for c in cells}) == len(cells) and cells[0].name.startswith("shapes-preactresnet18-sage-seed0-")
+    assert len({c.name for c in cells}) == len(cells)
+    assert cells[0].name.startswith("shapes-preactresnet18-sage-seed0-")
 
 
-@pytest.mark.parametrize("name, size, count", [
-    ("table_1", "paper", 96), ("table_1", "laptop", 16), ("table_2", "paper", 21), ("table_3", "laptop", 14),
-    ("table_4", "laptop", 16), ("table_6", "laptop", 2), ("table_7", "paper", 30)])
+@pytest.mark.parametrize("name, size, count", [("table_1", "paper", 96), ("table_1", "laptop", 16),
+                                               ("table_2", "paper", 21), ("table_3", "laptop", 14),
+                                               ("table_4", "laptop", 16), ("table_6", "laptop", 2),
+                                               ("table_7", "paper", 30)])
 def test_the_books_plans_hold_the_tables_runs(name, size, count):
     _, cells = plans.read(PLANS / f"{name}.yml", size)
     assert len(cells) == count
     for cell in cells:
         assert "lr" not in cell.parameters  # it comes with the paper's settings
     if name == "table_1":
-        said = {(row["dataset"], row["model"], m) for row in records.reported(1) for m in list(row)[2:]}
+        said = {(row["dataset"], row["model"], m)
+                for row in records.reported(1)
+                for m in list(row)[2:]}
         asked = {tuple(c.parameters[k] for k in ("dataset", "model", "method")) for c in cells}
         assert asked == (said if size == "paper" else {s for s in said if s[0] == "cifar10"})
 
@@ -62,14 +70,18 @@ def test_every_plan_of_the_book_reads_at_every_size():
     (("title", "titel"), "unknown entry 'titel'; known: cells"),
     (("notebook: train", "notebook: trane"), "no experiment 'trane'; known: few_shot"),
     (("dataset: shapes, ", ""), "the entry 'dataset' is missing"),
-    (("method:", "epoch: 3, method:"), "unknown entry 'epoch'; known: "), (("cells:", "cells: ["), "is not YAML"),
-    (("method: [vanilla, mixup]", "rows: [vanilla]"), "it must map each label to a method and its options"),
+    (("method:", "epoch: 3, method:"), "unknown entry 'epoch'; known: "),
+    (("cells:", "cells: ["), "is not YAML"),
+    (("method: [vanilla, mixup]", "rows: [vanilla]"), "it must map each label to a method and its "
+     "options"),
     (("method: [vanilla, mixup]", "rows: {a: [mixupp, {}]}"), "unknown method 'mixupp'; known: "),
     (("method:", "rows: {a: [sage, {}]}, method:"), "unknown entry 'method'; known: "),
     (("method:", "batch: many, method:"), "batch is 'many'; it must be a whole number"),
-    (("method:", "more_seeds: [[1]], method:"), r"more_seeds is not for a plan: write seed: \[0, 1\]"),
+    (("method:", "more_seeds: [[1]], method:"), r"more_seeds is not for a plan: write seed: \[0, "
+     r"1\]"),
     (("method:", "results: here, method:"), "results is not for a plan: the sweep gives it"),
-    (("cells:", "expect: {table: 1, labels: [sage]}\ncells:"), "expect: the entry 'row' is missing"),
+    (("cells:", "expect: {table: 1, labels: [sage]}\ncells:"),
+     "expect: the entry 'row' is missing"),
     (("cells:", "expect: {labels: sage}\ncells:"), "expect: labels is 'sage'; it must be a list"),
     (("cells:", "expect: {table: 9, row: a, labels: [b]}\ncells:"), "the paper has Tables 1 to 7"),
 ])
@@ -87,8 +99,11 @@ def test_unknown_sizes_and_missing_plans(plan, tmp_path):
 
 
 @pytest.mark.parametrize("only, message", [
-    ("method=sage", "no cell of the plan has method=sage; of its 4 cells, size small, method is mixup or vanilla"),
-    ("sed=0", "no cell of the plan has sed=0; .* sed is None"), ("sage", "--only takes NAME=VALUE, .* not 'sage'")])
+    ("method=sage", "no cell of the plan has method=sage; of its 4 cells, size small, method is "
+     "mixup or vanilla"), ("sed=0", "no cell of the plan has sed=0; .* sed is None"),
+    ("sage", "--only takes "
+     "NAME=VALUE, .* not 'sage'")
+])
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["run", "dry"])
 def test_a_choice_of_cells_that_leaves_none_is_refused(only, message, dry, plan, tmp_path, capsys):
     try:
@@ -105,15 +120,19 @@ def test_a_choice_of_cells_that_leaves_none_is_refused(only, message, dry, plan,
 SIZES = ("paper", "short", "laptop", "tiny")
 BOOKS = sorted(file for file in PLANS.glob("*.yml") if file.stem != "sizes")
 OTHER = {  # for each parameter that decides a result, another value
-    bool: lambda v: not v, int: lambda v: v + 1, float: lambda v: v / 2 + 0.01, str: lambda v: v + "x",
-    list: lambda v: [*v, v[0]], dict: lambda v: {**v, "u": 0.123}}
+    bool: lambda v: not v, int: lambda v: v + 1, float: lambda v: v / 2 + 0.01,
+    str: lambda v: v + "x", list: lambda v: [*v, v[0]], dict: lambda v: {**v, "u": 0.123}
+}
 
 
 def made(cell, **changed):
     """What decides in a record of the cell's run, without the run."""
     given = parameters.checked(**{**plans.defaults(cell.notebook), **cell.parameters, **changed})
     height = 84 if given.get("dataset") == "mini_imagenet" else 32
-    record = {"parameters": parameters.recorded(given), "dataset": {"name": "any", "height": height, "test": 10_000}}
+    record = {
+        "parameters": parameters.recorded(given),
+        "dataset": {"name": "any", "height": height, "test": 10_000}
+    }
     return {**record, "seed": given["seed"]} if cell.notebook in ("train", "few_shot") else record
 
 
@@ -137,12 +156,14 @@ def test_what_zero_stands_for_is_the_same_run():
     def cell(notebook, **given):
         return plans.RunSpec(notebook, {"seed": 0, **given})
 
-    same = [
-        ("train", dict(dataset="cifar10", method="comixup"), dict(lr=0.12, epochs=300)),
-        ("train", dict(dataset="cifar10", method="sage"), dict(lr=0.2)), ("train", {}, dict(epochs=2, width=8)),
-        ("few_shot", dict(dataset="mini_imagenet"), dict(batch=100, padding=5, epochs=100)),
-        ("few_shot", dict(dataset="cifar_fs"), dict(batch=100, padding=2)), ("few_shot", {}, dict(batch=20, width=8)),
-        ("step_time", dict(sides="all"), dict(sides=[[name, {}] for name in catalog.names(methods)]))]
+    same = [("train", dict(dataset="cifar10", method="comixup"), dict(lr=0.12, epochs=300)),
+            ("train", dict(dataset="cifar10", method="sage"), dict(lr=0.2)),
+            ("train", {}, dict(epochs=2, width=8)),
+            ("few_shot", dict(dataset="mini_imagenet"), dict(batch=100, padding=5, epochs=100)),
+            ("few_shot", dict(dataset="cifar_fs"), dict(batch=100, padding=2)),
+            ("few_shot", {}, dict(batch=20, width=8)),
+            ("step_time", dict(sides="all"),
+             dict(sides=[[name, {}] for name in catalog.names(methods)]))]
     for notebook, given, stands_for in same:
         asked, had = cell(notebook, **given), cell(notebook, **{**given, **stands_for})
         assert asked.matches(made(had)) and had.matches(made(asked)), (notebook, given)
@@ -152,10 +173,13 @@ def test_what_zero_stands_for_is_the_same_run():
         made(cell("few_shot", dataset="mini_imagenet", padding=2)))
 
 
-@pytest.mark.parametrize("name, has", [
-    ("table_1", lambda p: True), ("table_2", lambda p: p["method"] in ("vanilla", "sage")),
-    ("table_3", lambda p: p["seed"] == 0), ("table_6", lambda p: True), ("beyond", lambda p: p["method"] == "comixup"),
-    ("table_4", lambda p: p["seed"] == 0 and p["method"] in ("vanilla", "mixup", "cutmix", "sage"))])
+@pytest.mark.parametrize("name, has", [("table_1", lambda p: True),
+                                       ("table_2", lambda p: p["method"] in ("vanilla", "sage")),
+                                       ("table_3", lambda p: p["seed"] == 0),
+                                       ("table_6", lambda p: True),
+                                       ("beyond", lambda p: p["method"] == "comixup"),
+                                       ("table_4", lambda p: p["seed"] == 0 and p["method"] in
+                                        ("vanilla", "mixup", "cutmix", "sage"))])
 def test_the_books_own_records_are_known(name, has, tmp_path):
     """All that were there when this was written; more do no harm."""
     _, cells = plans.read(PLANS / f"{name}.yml", "laptop")
@@ -166,24 +190,31 @@ def test_the_books_own_records_are_known(name, has, tmp_path):
 
 
 def test_an_old_few_shot_record_counts_by_its_episodes():
-    record = next(r for r in records.every(records.RESULTS, "few_shot") if r["method"]["name"] == "vanilla")
+    record = next(r for r in records.every(records.RESULTS, "few_shot")
+                  if r["method"]["name"] == "vanilla")
     assert "shots" not in record["parameters"] and record["parameters"]["batch"] == 100
-    cell = next(c for c in plans.read(PLANS / "table_2.yml", "laptop")[1] if c.parameters["method"] == "vanilla")
+    cell = next(c for c in plans.read(PLANS / "table_2.yml", "laptop")[1]
+                if c.parameters["method"] == "vanilla")
     assert cell.matches(record)
-    for other in (dict(shots=[5]), dict(episodes=600), dict(ways=6), dict(batch=50), dict(padding=3)):
+    for other in (dict(shots=[5]), dict(episodes=600), dict(ways=6), dict(batch=50),
+                  dict(padding=3)):
         assert not plans.RunSpec(cell.notebook, {**cell.parameters, **other}).matches(record), other
 
 
 def test_a_record_without_parameters_is_of_no_other_run():
     cell = plans.read(PLANS / "table_1.yml", "tiny")[1][0]
-    bare = {"parameters": {}, "seed": 0, "dataset": {"name": "shapes", "height": 32}, "recipe": {"epochs": 12},
-            "model": {"name": "preactresnet18", "width": 8}, "method": {"name": "vanilla", "settings": "default"}}
+    bare = {
+        "parameters": {}, "seed": 0, "dataset": {"name": "shapes", "height": 32},
+        "recipe": {"epochs": 12}, "model": {"name": "preactresnet18", "width": 8},
+        "method": {"name": "vanilla", "settings": "default"}
+    }
     assert not cell.matches(bare)
 
 
 @pytest.fixture
 def in_process(monkeypatch):
-    """Attempts without a process and a kernel each: attempt(cell, tmp_path) -> the published file; and what was run."""
+    """Attempts without a process and a kernel each: attempt(cell, tmp_path) -> the published file;
+    and what was run."""
     ran = []
 
     def here(notebook, folder, given):
@@ -198,13 +229,16 @@ def in_process(monkeypatch):
     return attempt, ran
 
 
-CHOSEN = {"beyond": "vanilla", "table_1": "comixup", "table_2": "vanilla", "table_3": "sage", "table_4": "mixup",
-          "table_6": None, "table_7": "sage"}
+CHOSEN = {
+    "beyond": "vanilla", "table_1": "comixup", "table_2": "vanilla", "table_3": "sage",
+    "table_4": "mixup", "table_6": None, "table_7": "sage"
+}
 
 
 @pytest.mark.parametrize("file", BOOKS, ids=lambda file: file.stem)
 def test_every_plan_of_the_book_runs_tiny_and_then_nothing_is_left(file, in_process, tmp_path):
-    """One cell of each, the last of its method, as the sweep runs it; then the sweep itself finds nothing to do."""
+    """One cell of each, the last of its method, as the sweep runs it; then the sweep itself finds
+    nothing to do."""
     attempt, ran = in_process
     method, out = CHOSEN[file.stem], tmp_path / "out"
     _, cells = plans.read(file, "tiny")
@@ -212,7 +246,8 @@ def test_every_plan_of_the_book_runs_tiny_and_then_nothing_is_left(file, in_proc
     place, said = attempt(cell, tmp_path), []
     assert ran == [cell.notebook, *([cell.then] if cell.then else [])] and records.read(place)
     only = [(name, str(value)) for name, value in cell.parameters.items()]
-    assert sweep.run(file, "tiny", results=tmp_path / "results", out=out, only=only, say=said.append) == []
+    assert sweep.run(file, "tiny", results=tmp_path / "results", out=out, only=only,
+                     say=said.append) == []
     assert said[0].endswith("1 cells, 1 done, 0 to run") and len(said) == 1
 
 
@@ -238,7 +273,8 @@ def test_a_sweep_runs_what_is_missing_and_nothing_twice(plan, tmp_path):
     assert "[2/2 done, 0 running, 0 failed" in second.stdout and len(attempts(tmp_path)) == 4
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "results").rglob("*.json")}
     third = swept(plan(), tmp_path)
-    assert third.returncode == 0 and "4 done, 0 to run" in third.stdout and len(attempts(tmp_path)) == 4
+    assert third.returncode == 0 and "4 done, 0 to run" in third.stdout
+    assert len(attempts(tmp_path)) == 4
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "results").rglob("*.json")}
     for record in four_records(tmp_path):
         assert record["parameters"]["epochs"] == 1 and record["dataset"]["train"] == 200
@@ -249,17 +285,21 @@ def test_a_cell_that_fails_leaves_its_notebook_and_a_line_and_the_others_go_on(p
     ended = swept(plan(text), tmp_path, "--only", "seed=0")
     assert ended.returncode == 1 and "[1/4 done" in ended.stdout
     assert "vanilla has no option 'alpha'" in ended.stdout
-    assert "failed (ValueError: Mixup: alpha is -1; it must be a number from 0 to 100; see " in ended.stdout
-    assert {r["method"]["name"] for r in records.every(tmp_path / "results")} == {"vanilla", "mixup"}
+    assert ("failed (ValueError: Mixup: alpha is -1; it must be a number from 0 to 100; see "
+            in ended.stdout)
+    assert {r["method"]["name"]
+            for r in records.every(tmp_path / "results")} == {"vanilla", "mixup"}
     failed = [p for p in attempts(tmp_path) if (p / "error.txt").exists()]
-    assert len(failed) == 2 and all(len((p / "error.txt").read_text().splitlines()) == 1 for p in failed)
+    assert len(failed) == 2
+    assert all(len((p / "error.txt").read_text().splitlines()) == 1 for p in failed)
     assert all("train.ipynb" in [f.name for f in p.iterdir()] for p in failed)
 
 
 @pytest.mark.parametrize("signal_", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
 def test_a_stopped_driver_loses_nothing_and_leaves_nothing_running(signal_, plan, tmp_path):
     file = plan(epochs=6)
-    driver = subprocess.Popen(command(file, tmp_path), cwd=TOP, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    driver = subprocess.Popen(command(file, tmp_path), cwd=TOP, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT)
     wait(lambda: list((tmp_path / "out").glob("checkpoints/*.pt")))
     assert sum("ipykernel" in what for what in alive(tmp_path).values()) >= 1
     driver.send_signal(signal_)
@@ -270,7 +310,8 @@ def test_a_stopped_driver_loses_nothing_and_leaves_nothing_running(signal_, plan
     ended = swept(file, tmp_path)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     found = four_records(tmp_path)
-    assert len(attempts(tmp_path)) >= begun + 1 and saved and not list((tmp_path / "out").glob("checkpoints/*.pt"))
+    assert len(attempts(tmp_path)) >= begun + 1 and saved
+    assert not list((tmp_path / "out").glob("checkpoints/*.pt"))
     assert all(len(r["curve"]) == 6 for r in found) and not alive(tmp_path)
 
 
@@ -279,7 +320,8 @@ def test_a_killed_attempt_is_tried_again(plan, tmp_path):
     asked = command(file, tmp_path, "--only", "seed=0")
     driver = subprocess.Popen(asked, cwd=TOP, stdout=subprocess.PIPE, text=True)
     wait(lambda: list((tmp_path / "out").glob("checkpoints/*.pt")))
-    os.kill(next(p for p, what in alive(tmp_path).items() if "sagelib.bench.sweep.worker" in what), signal.SIGKILL)
+    os.kill(next(p for p, what in alive(tmp_path).items() if "sagelib.bench.sweep.worker" in what),
+            signal.SIGKILL)
     said, _ = driver.communicate(timeout=HANGS)
     assert driver.returncode == 0 and "was killed; it is tried again" in said
     assert len(records.every(tmp_path / "results")) == 2 and len(attempts(tmp_path)) == 3
@@ -289,7 +331,8 @@ def test_a_killed_attempt_is_tried_again(plan, tmp_path):
 def test_two_sweeps_in_one_folder_are_refused(plan, tmp_path):
     with sweep.alone(tmp_path / "out"):
         ended = swept(plan(), tmp_path)
-    assert ended.returncode == 2 and "another sweep works in" in ended.stderr and not attempts(tmp_path)
+    assert ended.returncode == 2 and "another sweep works in" in ended.stderr
+    assert not attempts(tmp_path)
 
 
 def test_of_two_attempts_the_first_to_publish_stands(tmp_path):
@@ -308,7 +351,10 @@ def test_the_executed_notebook_stands_beside_its_record_without_folders_or_pictu
     cells = [c for c in json.loads(text)["cells"] if c["cell_type"] == "code"]
     assert str(tmp_path) not in text and str(TOP) not in text and '"papermill"' not in text
     assert all(c["execution_count"] for c in cells)
-    drawn = ["".join(c["source"]) for c in cells if any("image/png" in o.get("data", {}) for o in c["outputs"])]
+    drawn = [
+        "".join(c["source"]) for c in cells if any("image/png" in o.get("data", {})
+                                                   for o in c["outputs"])
+    ]
     assert len(drawn) == 1 and "live.update" in drawn[0]  # the learning curve
     assert "ATTEMPT/results" in text and json.loads(record.read_text())["run"] in text
 
@@ -325,20 +371,23 @@ sizes:
     ended = swept(plan(text), tmp_path)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     record, = records.timings(tmp_path / "results", "step_time")
-    assert [r["name"] for r in record["rows"]][:3] == ["two vanilla steps", "vanilla", "sage, u 0.5"]
+    assert [r["name"]
+            for r in record["rows"]][:3] == ["two vanilla steps", "vanilla", "sage, u 0.5"]
     assert "1 done, 0 to run" in swept(plan(text), tmp_path).stdout
 
 
 def test_the_time_left_goes_by_what_finished_cells_took():
     def cell(method, seed):
-        return plans.RunSpec("train", dict(dataset="cifar10", model="preactresnet18", method=method, seed=seed))
+        return plans.RunSpec(
+            "train", dict(dataset="cifar10", model="preactresnet18", method=method, seed=seed))
     cells = {(m, s): cell(m, s) for m in ("vanilla", "comixup") for s in (0, 1)}
     view = SweepProgress(cells.values(), lambda line: None)
     view.started(cells["vanilla", 0])
     assert view.left() == ""
     view.since[cells["vanilla", 0].name] -= 600
     view.done(cells["vanilla", 0])
-    expected = 10 + 2 * 10 * (6 * 50 + 10) / (3 * 50 + 10)  # minutes, by units and thousands of images
+    # minutes, by units and thousands of images
+    expected = 10 + 2 * 10 * (6 * 50 + 10) / (3 * 50 + 10)
     assert view.left() == f", {expected:.0f} min left"
     view.started(cells["comixup", 0])
     view.since[cells["comixup", 0].name] -= 1200
@@ -352,7 +401,8 @@ def test_the_time_left_goes_by_what_finished_cells_took():
 
 FOLLOWED = PLAN + """
 then: robustness
-sizes: {small: {then: {images: 50, pgd_steps: 1, pgd_images: 10, corruption_images: 10, severities: [5]}}}
+sizes:
+  small: {then: {images: 50, pgd_steps: 1, pgd_images: 10, corruption_images: 10, severities: [5]}}
 """
 
 
@@ -374,7 +424,8 @@ def test_from_a_fresh_clone_one_command_leads_to_the_evaluation(plan, in_process
     assert sweep.main([*asked, "--dry-run"]) == 0
     assert "(trains again: its weights are not here)" in capsys.readouterr().out
     ended = swept(plan(FOLLOWED), tmp_path, "--only", "seed=1", "method=vanilla")
-    assert ended.returncode == 0 and "1 of them trained again, since their weights" in ended.stdout, ended.stderr
+    assert ended.returncode == 0, ended.stderr
+    assert "1 of them trained again, since their weights" in ended.stdout, ended.stderr
     evaluation, = records.read(first)["evaluations"]
     assert evaluation["parameters"]["images"] == 50 and "perturbed" in evaluation["results"]
     assert "network" not in evaluation  # on the same machine the same network comes out
@@ -382,32 +433,43 @@ def test_from_a_fresh_clone_one_command_leads_to_the_evaluation(plan, in_process
     assert list((tmp_path / "results").rglob("*.json")) == [first]
 
 
-def test_a_network_that_comes_out_otherwise_is_evaluated_beside_the_record_and_says_so(plan, in_process, tmp_path):
-    """The record is of other hardware, and older than one of the method's options: another name, the same run."""
+def test_a_network_that_comes_out_otherwise_is_evaluated_beside_the_record_and_says_so(
+        plan, in_process, tmp_path):
+    """The record is of other hardware, and older than one of the method's options: another name,
+    the same run."""
     attempt, ran = in_process
     cell = plans.read(plan(FOLLOWED), "small")[1][3]
     made = attempt(plans.RunSpec(cell.notebook, cell.parameters), tmp_path)
     elsewhere = json.loads(made.read_text())
     elsewhere["curve"][0]["train_loss"] += 1e-3
-    elsewhere |= {"run": "0123abcd", "method": {k: v for k, v in elsewhere["method"].items() if k != "per_image"}}
+    elsewhere |= {
+        "run": "0123abcd",
+        "method": {k: v
+                   for k, v in elsewhere["method"].items()
+                   if k != "per_image"}
+    }
     made.unlink()
     first = records.write(elsewhere, tmp_path / "results")
     shutil.rmtree(tmp_path / "out")
     ran.clear()
     assert attempt(cell, tmp_path) == first and ran == ["train", "robustness"]
-    for again in (["train", "robustness"], ["robustness"]):  # with the weights here, nothing is trained
+    # with the weights here, nothing is trained
+    for again in (["train", "robustness"], ["robustness"]):
         assert ran == again
         evaluation, = records.read(first)["evaluations"]
         network = evaluation["network"]
         assert network["final"] == {k: elsewhere["final"][k] for k in ("accuracy", "loss")}
-        assert network["finished"] >= elsewhere["finished"] and network["hardware"] == elsewhere["hardware"]
+        assert network["finished"] >= elsewhere["finished"]
+        assert network["hardware"] == elsewhere["hardware"]
         assert without_evaluations(first) == elsewhere
         ran.clear()
         attempt(cell, tmp_path)
     assert list((tmp_path / "results").rglob("*.json")) == [first]
     assert worker.remaining([cell], tmp_path / "results", tmp_path / "out") == []
-    more = plans.RunSpec(cell.notebook, cell.parameters, cell.then, {**cell.then_parameters, "l2": 1.0})
-    assert worker.remaining([more], tmp_path / "results", tmp_path / "out") == [(more, worker.EVALUATE)]
+    more = plans.RunSpec(cell.notebook, cell.parameters, cell.then,
+                         {**cell.then_parameters, "l2": 1.0})
+    assert worker.remaining([more], tmp_path / "results",
+                            tmp_path / "out") == [(more, worker.EVALUATE)]
 
 
 KILL = """
@@ -423,33 +485,40 @@ if "sagelib.bench.sweep.worker" in sys.orig_argv:
 """
 
 
-def test_a_run_whose_attempt_is_killed_just_before_its_publication_is_not_trained_again(plan, tmp_path, capsys):
+def test_a_run_whose_attempt_is_killed_just_before_its_publication_is_not_trained_again(
+        plan, tmp_path, capsys):
     file, only = plan(), ("--only", "seed=0", "method=vanilla")
     (tmp_path / "hook").mkdir()
     (tmp_path / "hook/sitecustomize.py").write_text(KILL)
     path = os.pathsep.join(filter(None, [str(tmp_path / "hook"), os.environ.get("PYTHONPATH")]))
-    killed = subprocess.run(command(file, tmp_path, *only), cwd=TOP, capture_output=True, timeout=HANGS, env={
-        **os.environ, "PYTHONPATH": path, "PUBLISHED": str(tmp_path / "results")})
+    killed = subprocess.run(
+        command(file, tmp_path, *only), cwd=TOP, capture_output=True, timeout=HANGS,
+        env={**os.environ, "PYTHONPATH": path, "PUBLISHED": str(tmp_path / "results")})
     assert killed.returncode == -signal.SIGKILL and not list((tmp_path / "results").rglob("*.json"))
     left, = (tmp_path / "out").glob("attempts/*/*/results/**/*.json")
     before = left.read_text()
     assert sweep.main([*command(file, tmp_path, *only, "--dry-run")[3:]]) == 0
     assert "an earlier attempt finished: it is published" in capsys.readouterr().out
     said = []
-    assert sweep.run(file, "small", results=tmp_path / "results", out=tmp_path / "out", say=said.append,
-                     only=[("seed", "0"), ("method", "vanilla")]) == []
-    assert said[0].startswith("published: 1 ") and said[1].endswith("1 cells, 1 done, 0 to run") and len(said) == 2
+    assert sweep.run(file, "small", results=tmp_path / "results", out=tmp_path / "out",
+                     say=said.append, only=[("seed", "0"), ("method", "vanilla")]) == []
+    assert said[0].startswith("published: 1 ") and said[1].endswith("1 cells, 1 done, 0 to run")
+    assert len(said) == 2
     record, = (tmp_path / "results").rglob("*.json")
-    assert record.read_text() == before and record.with_suffix(".ipynb").exists() and len(attempts(tmp_path)) == 1
+    assert record.read_text() == before and record.with_suffix(".ipynb").exists()
+    assert len(attempts(tmp_path)) == 1
 
 
 def test_only_one_place_counts_cores_and_no_pool_counts_for_itself():
     for file in (TOP / "sagelib").rglob("*.py"):
         text = file.read_text()
-        assert file.stem == "machine" or not re.search(r"cpu_count|PoolExecutor\(\)|Pool\(\)", text), file
+        assert file.stem == "machine" or not re.search(
+            r"cpu_count|PoolExecutor\(\)|Pool\(\)", text
+        ), file
 
 
-@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP], ids=errno.errorcode.get)
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP],
+                         ids=errno.errorcode.get)
 def test_without_locks_a_sweep_says_so_and_goes_on(number, tmp_path, monkeypatch):
     def flock(*_):
         raise OSError(number, os.strerror(number))
@@ -457,7 +526,8 @@ def test_without_locks_a_sweep_says_so_and_goes_on(number, tmp_path, monkeypatch
     monkeypatch.setattr(fcntl, "flock", flock)
     said = []
     with sweep.alone(tmp_path / "out", said.append):
-        assert len(said) == 1 and f"without locks ({os.strerror(number)}): start no other sweep" in said[0]
+        assert len(said) == 1
+        assert f"without locks ({os.strerror(number)}): start no other sweep" in said[0]
 
 
 def test_as_many_cells_at_a_time_as_the_process_has_cores_for(plan, tmp_path, monkeypatch):

@@ -1,4 +1,5 @@
-"""The clock: whose turn it is, what a ratio is, memory and launches counted right, and records of timings."""
+"""The clock: whose turn it is, what a ratio is, memory and launches counted right, and records of
+timings."""
 import json
 import sys
 
@@ -19,7 +20,8 @@ def test_sides_take_turns_and_ratios_are_taken_within_a_round(monkeypatch):
             now[0] += seconds * (2 if len(order) > 6 else 1)  # the machine slows down for both
         return call
 
-    found = timing.interleaved({"a": side("a", 3.0), "b": side("b", 1.0)}, rounds=3, warm=1, least=0)
+    found = timing.interleaved({"a": side("a", 3.0), "b": side("b", 1.0)}, rounds=3, warm=1,
+                               least=0)
     assert order[:2] == ["a", "b"] and order[-6:] == ["a", "b"] * 3
     assert timing.ratio(found["a"], found["b"]) == {"median": 3.0, "low": 3.0, "high": 3.0}
     assert timing.spread([1, 5, 2]) == {"median": 2, "low": 1, "high": 5}
@@ -39,7 +41,8 @@ def test_a_short_side_is_called_often_and_counts_its_mean(monkeypatch):
     assert len(calls) == 1 + 1 + 2 * 4
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone tells the peak of a process")
+@pytest.mark.skipif(not sys.platform.startswith("linux"),
+                    reason="Linux alone tells the peak of a process")
 def test_peak_memory_is_what_a_call_needs_besides_what_was_there():
     kept = torch.ones(10_000_000)
     assert 75e6 < timing.peak_memory(lambda: (torch.ones(10_000_000) + kept).sum()) < 95e6
@@ -53,9 +56,11 @@ def test_launches_count_operations_but_no_views():
 
 
 def test_operations_are_those_of_the_layers_forwards_and_backwards():
-    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4 * 6 * 5, 7))
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(),
+                              torch.nn.Linear(4 * 6 * 5, 7))
     x = torch.randn(2, 3, 8, 7, requires_grad=True)
-    forwards = 2 * 2 * (4 * 6 * 5 * 3 * 9 + 4 * 6 * 5 * 7)  # images, both operations, convolution and linear layer
+    # images, both operations, convolution and linear layer
+    forwards = 2 * 2 * (4 * 6 * 5 * 3 * 9 + 4 * 6 * 5 * 7)
     assert timing.operations(lambda: net(x)) == (forwards, 0)
     assert timing.operations(lambda: torch.autograd.grad(net(x).sum(), x)) == (forwards, forwards)
     assert timing.operations(lambda: net(x).sum().backward()) == (forwards, 2 * forwards)
@@ -70,7 +75,8 @@ def test_a_timing_is_a_record_that_no_run_is_mistaken_for(tmp_path):
     with pytest.raises(FileExistsError, match="never replaced"):
         records.write(record, tmp_path)
     file.write_text(json.dumps(record | {"rows": [{"name": "a"}]}))
-    with pytest.raises(ValueError, match="no valid record: at rows/0: 'seconds' is a required property"):
+    with pytest.raises(ValueError, match="no valid record: at rows/0: 'seconds' is a required "
+                                         "property"):
         records.timings(tmp_path, "search_time")
 
 
@@ -98,9 +104,10 @@ def test_the_newest_timing_of_all_methods_at_full_width_is_found():
 
 
 @pytest.mark.parametrize("model, width, built, full", [
-    ("preactresnet18", 64, 64, True), ("preactresnet18", 16, 16, False), ("preactresnet18", 0, 64, True),
-    ("preactresnet18", None, None, False), ("wrn16_8", 8, 8, True), ("resnet18", 64, None, True),
-    ("resnext29_4_24", 64, 24, True)])  # the experiment did not pass this width on
+    ("preactresnet18", 64, 64, True), ("preactresnet18", 16, 16, False),
+    ("preactresnet18", 0, 64, True), ("preactresnet18", None, None, False), ("wrn16_8", 8, 8, True),
+    ("resnet18", 64, None, True), ("resnext29_4_24", 64, 24, True)
+])  # the experiment did not pass this width on
 def test_a_record_tells_which_network_was_really_timed(model, width, built, full):
     asked = {"model": model} | ({} if width is None else {"width": width})
     assert timing.timed_network(made("vanilla", **asked)) == (model, built)

@@ -35,7 +35,14 @@ def run(shapes, tiny, name="sage", checkpoint=None, epochs=4, on_epoch=None, **r
 
 def test_the_default_recipe_is_the_papers():
     r = Recipe()
-    assert (r.epochs, r.lr, r.momentum, r.nesterov, r.weight_decay, r.decay) == (300, 0.2, 0.9, True, 1e-4, 0.1)
+    assert (r.epochs, r.lr, r.momentum, r.nesterov, r.weight_decay, r.decay) == (
+        300,
+        0.2,
+        0.9,
+        True,
+        1e-4,
+        0.1,
+    )
     rates = [r.rate(e) for e in (0, 99, 100, 199, 200, 299)]
     assert rates == pytest.approx([0.2, 0.2, 0.02, 0.02, 0.002, 0.002])
     assert [Recipe(epochs=3, lr=1).rate(e) for e in range(3)] == pytest.approx([1, 0.1, 0.01])
@@ -55,9 +62,11 @@ def test_one_epoch_by_hand(shapes, tiny):
                 g = p.grad + 1e-4 * p
                 v.mul_(0.9).add_(g)
                 p -= 0.2 * (g + 0.9 * v)
-    assert_close(torch.cat([p.flatten() for p in net.state_dict().values()]), weights, rtol=1e-4, atol=1e-5)
+    assert_close(torch.cat([p.flatten() for p in net.state_dict().values()]), weights, rtol=1e-4,
+                 atol=1e-5)
     assert curve[0]["train_loss"] == pytest.approx(sum(losses) / len(losses))
-    assert curve[0]["test_accuracy"] == pytest.approx(scores(net, Batches(shapes[1], 16))["accuracy"])
+    assert curve[0]["test_accuracy"] == pytest.approx(
+        scores(net, Batches(shapes[1], 16))["accuracy"])
 
 
 def test_scores_count_by_loop(shapes, tiny):
@@ -65,7 +74,9 @@ def test_scores_count_by_loop(shapes, tiny):
     found = scores(net, Batches(shapes[1], 7))
     assert net.training
     net.eval()
-    right = sum(int(net(shapes[1].normalised()[k:k + 1]).argmax() == shapes[1].labels[k]) for k in range(30))
+    right = sum(
+        int(net(shapes[1].normalised()[k:k + 1]).argmax() == shapes[1].labels[k])
+        for k in range(30))
     assert found["accuracy"] == pytest.approx(100 * right / 30)
     assert found["loss"] == pytest.approx(torch.nn.functional.cross_entropy(
         net(shapes[1].normalised()), shapes[1].labels).item(), rel=1e-5)
@@ -93,17 +104,22 @@ USES = {  # of a network in evaluation mode
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("wrap", [lambda net: net, torch.compile], ids=["plain", "compiled"])
 def test_a_frozen_layer_stays_frozen(use, wrap, shapes, tiny):
-    """BatchNorm in evaluation mode inside a network that trains: nothing but the user's own train() may change it."""
+    """BatchNorm in evaluation mode inside a network that trains: nothing but the user's own train()
+    may change it."""
     net = tiny().train()
     net[1].eval()
-    modes, before = [m.training for m in net.modules()], {k: v.clone() for k, v in net[1].named_buffers()}
+    modes, before = [m.training
+                     for m in net.modules()], {k: v.clone()
+                                               for k, v in net[1].named_buffers()}
     with torch.compiler.set_stance("force_eager"):
         USES[use](wrap(net), shapes[1])
-    assert [m.training for m in net.modules()] == modes == [True, True, False, True, True, True, True]
+    assert [m.training
+            for m in net.modules()] == modes == [True, True, False, True, True, True, True]
     assert all(torch.equal(v, before[k]) for k, v in net[1].named_buffers())
 
 
-def test_a_network_in_evaluation_mode_is_trained_and_the_mode_comes_back_after_an_error(shapes, tiny):
+def test_a_network_in_evaluation_mode_is_trained_and_the_mode_comes_back_after_an_error(
+        shapes, tiny):
     net = tiny().eval()
     fit(net, Batches(shapes[0], 16, generator=seeded()), load(methods, "vanilla"), Recipe(epochs=1))
     assert net[1].training and net[1].num_batches_tracked == 3
@@ -139,7 +155,8 @@ train, test = load(datasets, "shapes", train=200, test=100)
 torch.manual_seed(0)
 net = load(models, "preactresnet18", classes=10, width=4)
 batches = Batches(train, 50, generator=torch.Generator().manual_seed(0))
-curve = fit(net, batches, load(methods, "sage").seed(0), Recipe(epochs=5), Batches(test, 100), sys.argv[1])
+curve = fit(net, batches, load(methods, "sage").seed(0), Recipe(epochs=5), Batches(test, 100),
+            sys.argv[1])
 torch.save(net.state_dict(), sys.argv[1] + ".weights")
 print(json.dumps([{k: v for k, v in e.items() if k != "seconds"} for e in curve]))
 """
@@ -161,15 +178,16 @@ def test_killed_with_sigkill_and_started_again_is_the_same_run(tmp_path):
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL and not Path(f"{tmp_path / name}.weights").exists()
         assert json.loads(start(name).communicate()[0]) == json.loads(whole)
-        one, two = (torch.load(f"{tmp_path / n}.weights", weights_only=True) for n in (name, "whole"))
+        one, two = (torch.load(f"{tmp_path / n}.weights", weights_only=True)
+                    for n in (name, "whole"))
         assert all(torch.equal(one[k], two[k]) for k in two)
 
 
 def test_a_checkpoint_holds_everything_and_loads_as_weights_only(shapes, tiny, tmp_path):
     run(shapes, tiny, checkpoint=tmp_path / "c.pt", epochs=1)
     state = torch.load(tmp_path / "c.pt", weights_only=True)
-    assert set(state) >= {"net", "optimizer", "generators", "curve", "torch"} and set(state["generators"]) == {
-        "method", "batches"}
+    assert set(state) >= {"net", "optimizer", "generators", "curve", "torch"} and set(
+        state["generators"]) == {"method", "batches"}
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
@@ -206,24 +224,31 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_step_and_settings(shapes, ti
 
     file = tmp_path / "c.pt"
     with pytest.raises(FloatingPointError, match=r"nan in epoch 1, step 1.*'lr': 0.2"):
-        fit(Spoilt(), Batches(shapes[0], 16, generator=seeded()), load(methods, "vanilla"), Recipe(epochs=3),
-            checkpoint=file)
+        fit(Spoilt(), Batches(shapes[0], 16, generator=seeded()), load(methods, "vanilla"),
+            Recipe(epochs=3), checkpoint=file)
     assert len(torch.load(file, weights_only=True)["curve"]) == 1
 
 
-@pytest.mark.parametrize("options", [dict(precision="bf16"), dict(precision="fp16"), dict(channels_last=True)])
+@pytest.mark.parametrize("options",
+                         [dict(precision="bf16"),
+                          dict(precision="fp16"),
+                          dict(channels_last=True)])
 def test_options_train_to_nearly_the_same(options, shapes, tiny):
     plain, other = run(shapes, tiny, "sage"), run(shapes, tiny, "sage", **options)
     assert other[0][-1]["train_loss"] == pytest.approx(plain[0][-1]["train_loss"], rel=0.05)
 
 
 def test_compile_trains_the_same(shapes, tiny):
-    plain, other = run(shapes, tiny, "vanilla", epochs=1), run(shapes, tiny, "vanilla", epochs=1, compile=True)
+    plain, other = (
+        run(shapes, tiny, "vanilla", epochs=1),
+        run(shapes, tiny, "vanilla", epochs=1, compile=True),
+    )
     assert other[0][-1]["train_loss"] == pytest.approx(plain[0][-1]["train_loss"], rel=1e-3)
 
 
 class Blind(Batches):
-    """Batches whose labels are shuffled: there is nothing to learn but how many classes there are."""
+    """Batches whose labels are shuffled: there is nothing to learn but how many classes there
+    are."""
 
     def take(self, index):
         x, y = super().take(index)
@@ -231,7 +256,8 @@ class Blind(Batches):
 
 
 def learnt(name, batches, tiny):
-    """Whether 40 epochs bring the loss down by 7 %, and whether accuracy on the clean training images is above 25 %.
+    """Whether 40 epochs bring the loss down by 7 %, and whether accuracy on the clean training
+    images is above 25 %.
 
     Chance is 10 %; BatchNorm and six features reach 20 % where the labels say nothing.
     """
@@ -253,8 +279,9 @@ def test_shuffled_labels_are_not_learnt(name, shapes, tiny):
 
 def test_runs_trained_together_come_out_as_if_alone(shapes, tiny, tmp_path):
     def one(seed, name, epochs):
-        return Run(tiny(), Batches(shapes[0], 16, generator=seeded(seed)), load(methods, name).seed(seed),
-                   Recipe(epochs=epochs), tmp_path / f"{name}{seed}.pt")
+        return Run(tiny(), Batches(shapes[0], 16, generator=seeded(seed)),
+                   load(methods, name).seed(seed), Recipe(epochs=epochs),
+                   tmp_path / f"{name}{seed}.pt")
 
     def weights(r):
         return torch.cat([p.flatten() for p in r.net.state_dict().values()])
@@ -273,7 +300,8 @@ def test_runs_trained_together_come_out_as_if_alone(shapes, tiny, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         fit_together([one(*k) for k in kinds[:2]], Batches(shapes[1], 16), stop)
-    together = [one(*k) for k in kinds]  # two take up their checkpoints after one epoch, the third begins
+    # two take up their checkpoints after one epoch, the third begins
+    together = [one(*k) for k in kinds]
     fit_together(together, Batches(shapes[1], 16), stop)
     assert seen == [[1, 1], [1, 1, 1], [2, 2, 2], [3, 3, 2]]
     for a, b in zip(alone, together, strict=True):
@@ -285,8 +313,8 @@ def test_a_network_is_compiled_once_for_all_seeds(shapes, tiny):
     from torch._dynamo.utils import counters
 
     def one(seed):
-        run = Run(tiny(), Batches(shapes[0], 15, generator=seeded(seed)), load(methods, "sage").seed(seed),
-                  Recipe(epochs=1, compile=True))
+        run = Run(tiny(), Batches(shapes[0], 15, generator=seeded(seed)),
+                  load(methods, "sage").seed(seed), Recipe(epochs=1, compile=True))
         fit_together([run])
         return counters["stats"]["unique_graphs"]
 
@@ -296,16 +324,18 @@ def test_a_network_is_compiled_once_for_all_seeds(shapes, tiny):
     assert first > 0 and one(1) == first
 
 
-def test_a_function_as_criterion_and_draws_of_python_go_on_from_a_checkpoint(shapes, tiny, tmp_path):
+def test_a_function_as_criterion_and_draws_of_python_go_on_from_a_checkpoint(
+        shapes, tiny, tmp_path):
     """A loss that cannot be pickled, and a method whose grid Python's own generator draws."""
     def stop(curve):
         if len(curve) == 1:
             raise InterruptedError
 
     def train(file, on_epoch=None):
-        method = load(methods, "puzzlemix", criterion=lambda z, y: -(y * z.log_softmax(1)).sum(1).mean())
-        curve = fit(tiny(), Batches(shapes[0], 20, generator=seeded()), method, Recipe(epochs=3, lr=0.01), None,
-                    tmp_path / file, on_epoch)
+        method = load(methods, "puzzlemix",
+                      criterion=lambda z, y: -(y * z.log_softmax(1)).sum(1).mean())
+        curve = fit(tiny(), Batches(shapes[0], 20, generator=seeded()), method,
+                    Recipe(epochs=3, lr=0.01), None, tmp_path / file, on_epoch)
         return [e["train_loss"] for e in curve]
 
     torch.manual_seed(0)
@@ -321,16 +351,19 @@ def test_a_function_as_criterion_and_draws_of_python_go_on_from_a_checkpoint(sha
 
 def test_a_checkpoint_of_a_seeded_run_is_not_taken_up_without_a_seed(shapes, tiny, tmp_path):
     run(shapes, tiny, "mixup", checkpoint=tmp_path / "c.pt", epochs=1)
-    with pytest.raises(ValueError, match=r"own for \['batches', 'method'\], this run for \['batches'\]: seed the same"):
-        fit(tiny(), Batches(shapes[0], 16, generator=seeded()), load(methods, "mixup"), Recipe(epochs=1),
-            checkpoint=tmp_path / "c.pt")
+    with pytest.raises(ValueError, match=r"own for \['batches', 'method'\], this run for "
+                                         r"\['batches'\]: seed the same"):
+        fit(tiny(), Batches(shapes[0], 16, generator=seeded()), load(methods, "mixup"),
+            Recipe(epochs=1), checkpoint=tmp_path / "c.pt")
 
 
 def test_what_fit_does_not_take_is_one_clear_error(shapes, tiny):
     batches = Batches(shapes[0], 16, generator=seeded())
-    for given, message in (((shapes[0], load(methods, "mixup")), "batches is a Dataset; it must be Batches"),
-                           ((batches, Mixup(10)), "method is a Mixer; it must be a method of the catalogue"),
-                           ((batches, "sage"), "method is a str; it must be")):
+    for given, message in (
+        ((shapes[0], load(methods, "mixup")), "batches is a Dataset; it must be Batches"),
+        ((batches, Mixup(10)), "method is a Mixer; it must be a method of the catalogue"),
+        ((batches, "sage"), "method is a str; it must be"),
+    ):
         with pytest.raises(TypeError, match=message):
             fit(tiny(), *given, Recipe(epochs=1))
     with pytest.raises(ValueError, match="epochs is '3'; it must be a whole number"):

@@ -42,7 +42,16 @@ from IPython.display import display
 
 from sagelib import catalog, datasets, methods, models, show, teaching
 from sagelib.losses import cross_entropy, one_hot
-from sagelib.methods import comixup, cutmix, guidedmixup, manifold_mixup, mixup, puzzlemix, sage, saliencymix
+from sagelib.methods import (
+    comixup,
+    cutmix,
+    guidedmixup,
+    manifold_mixup,
+    mixup,
+    puzzlemix,
+    sage,
+    saliencymix,
+)
 from sagelib.rearrange import offsets
 from sagelib.saliency import saliency, smooth
 from sagelib.solvers.min_cut import energy, min_cut

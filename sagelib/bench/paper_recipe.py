@@ -1,6 +1,8 @@
-"""The recipe of the paper's tables (appendix B and the authors' code), and how another differs from it, in words.
+"""The recipe of the paper's tables (appendix B and the authors' code), and how another differs from
+it, in words.
 
-The numbers of the training itself are the defaults of `train.Recipe`, the widths those of the networks.
+The numbers of the training itself are the defaults of `train.Recipe`, the widths those of the
+networks.
 """
 
 from dataclasses import asdict
@@ -29,10 +31,12 @@ LESS = (
 
 
 def recipe_kind(dataset, model, method, recipe):
-    """The kind of a recipe: "paper" for the paper's on a whole data set at full width, else "shortened: …",
-    "longer: …" or, where neither epochs nor images nor width differ, "changed: …", with every difference in words.
+    """The kind of a recipe: "paper" for the paper's on a whole data set at full width, else
+    "shortened: …", "longer: …" or, where neither epochs nor images nor width differ, "changed: …",
+    with every difference in words.
 
-    The dicts are those of a record. Precision, schedule, milestones, compilation and the method's settings count.
+    The dicts are those of a record. Precision, schedule, milestones, compilation and the method's
+    settings count.
     """
     asked = {
         **PAPER,
@@ -74,6 +78,6 @@ def _text(value):
 
 
 def learning_rate(dataset, method, settings="paper"):
-    """Initial learning rate of a method on a data set (names): with the paper's settings, what its appendix B states;
-    else that of all other methods."""
+    """Initial learning rate of a method on a data set (names): with the paper's settings, what its
+    appendix B states; else that of all other methods."""
     return LR.get((dataset, method), PAPER["lr"]) if settings == "paper" else PAPER["lr"]

@@ -160,7 +160,8 @@ def settled(experiment, given, height=None, test=None):
     if experiment == "few_shot" and given["padding"] < 0 and height:
         found["padding"] = max(1, round(height / 16))
     if experiment == "step_time":
-        if given["model"] in catalog.names(models):  # a record may be of a network that is no longer here
+        # a record may be of a network that is no longer here
+        if given["model"] in catalog.names(models):
             found["width"] = given["width"] or catalog.defaults(models, given["model"]).get("width")
         if given["sides"] == "all":
             found["sides"] = [[name, {}] for name in catalog.names(methods)]

@@ -1,4 +1,5 @@
-"""Where the repository keeps what the benchmark reads and writes; in an installed library the folders are not there."""
+"""Where the repository keeps what the benchmark reads and writes; in an installed library the
+folders are not there."""
 from pathlib import Path
 
 TOP = Path(__file__).parents[2]

@@ -18,8 +18,8 @@ CATALOGUES = {"dataset": datasets, "model": models, "method": methods}
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run: the notebook (its name), the parameters that it is given, and the notebook that evaluates its network,
-    or None, with its parameters."""
+    """One run: the notebook (its name), the parameters that it is given, and the notebook that
+    evaluates its network, or None, with its parameters."""
 
     notebook: str
     parameters: dict
@@ -28,24 +28,32 @@ class RunSpec:
 
     @property
     def name(self):
-        """What it is, in a name for files: the main parameters, and eight digits for all of them."""
+        """What it is, in a name for files: the main parameters, and eight digits for all of
+        them."""
         p = self.parameters
-        digits = hashlib.sha256(json.dumps([self.notebook, p], sort_keys=True).encode()).hexdigest()[:8]
-        main = [p[k] for k in CATALOGUES if k in p] if "method" in p else [self.notebook, p["model"]]
+        digits = hashlib.sha256(json.dumps([self.notebook, p],
+                                           sort_keys=True).encode()).hexdigest()[:8]
+        main = [p[k]
+                for k in CATALOGUES
+                if k in p] if "method" in p else [self.notebook, p["model"]]
         return "-".join([*main, f"seed{p['seed']}", digits])
 
     def matches(self, record):
-        """Whether a record is of this very run: what was asked of both comes to the same, where it decides a result."""
+        """Whether a record is of this very run: what was asked of both comes to the same, where it
+        decides a result."""
         usual, facts = defaults(self.notebook), {"height": record.get("dataset", {}).get("height")}
-        seed = {"seed": record["seed"]} if "seed" in record else {}  # one of several trained side by side
+        # one of several trained side by side
+        seed = {"seed": record["seed"]} if "seed" in record else {}
         asked = parameters.deciding(self.notebook, {**usual, **self.parameters}, **facts)
         built = {"width": timed_network(record)[1]} if record.get("what") == "step_time" else {}
-        had = parameters.deciding(self.notebook, {**usual, **_told(record), **record["parameters"], **seed, **built},
-                                  **facts)
+        had = parameters.deciding(self.notebook, {
+            **usual, **_told(record), **record["parameters"], **seed, **built
+        }, **facts)
         return all(had[name] == value for name, value in asked.items())
 
     def evaluated(self, record):
-        """Whether a record of this run holds the evaluation that the cell asks for; True where it asks for none."""
+        """Whether a record of this run holds the evaluation that the cell asks for; True where it
+        asks for none."""
         if not self.then:
             return True
         usual, facts = defaults(self.then), {"test": record["dataset"]["test"]}
@@ -56,12 +64,18 @@ class RunSpec:
 
 
 def _told(record):
-    """Parameters as the other parts of a record tell them: not every record has all of them among its parameters."""
+    """Parameters as the other parts of a record tell them: not every record has all of them among
+    its parameters."""
     recipe, tried = record.get("recipe", {}), record.get("episodes", [])
     found = {name: record[name]["name"] for name in CATALOGUES if name in record}
-    found |= {"width": record["model"]["width"], "settings": record["method"]["settings"]} if "method" in record else {}
-    found |= {name: recipe[name] for name in ("epochs", "batch", "lr", "momentum", "nesterov", "weight_decay",
-                                              "padding", "flip", "precision", "channels_last") if name in recipe}
+    found |= {"width": record["model"]["width"], "settings": record["method"]["settings"]
+              } if "method" in record else {}
+    found |= {
+        name: recipe[name]
+        for name in ("epochs", "batch", "lr", "momentum", "nesterov", "weight_decay", "padding",
+                     "flip", "precision", "channels_last")
+        if name in recipe
+    }
     if tried:
         found |= {**{name: tried[0][name] for name in ("ways", "queries", "episodes")},
                   "shots": list(dict.fromkeys(e["shots"] for e in tried)),
@@ -71,18 +85,23 @@ def _told(record):
 
 @functools.cache
 def defaults(notebook):
-    """The parameters of an experiment notebook and their default values, from its cell of parameters."""
+    """The parameters of an experiment notebook and their default values, from its cell of
+    parameters."""
     file = EXPERIMENTS / f"{notebook}.ipynb"
     if not file.exists():
         known = ", ".join(sorted(p.stem for p in EXPERIMENTS.glob("*.ipynb")))
-        raise ValueError(f"there is no experiment {notebook!r}; known: {known or 'none outside a checkout'}")
+        raise ValueError(f"there is no experiment {notebook!r}; known: "
+                         f"{known or 'none outside a checkout'}")
     cells = json.loads(file.read_text())["cells"]
-    source = next("".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", []))
+    source = next("".join(c["source"])
+                  for c in cells
+                  if "parameters" in c["metadata"].get("tags", []))
     return {line.targets[0].id: ast.literal_eval(line.value) for line in ast.parse(source).body}
 
 
 def read(file, size):
-    """The plan in a YAML file: its title and its cells at a size. ValueError says what is wrong and where.
+    """The plan in a YAML file: its title and its cells at a size. ValueError says what is wrong and
+    where.
 
     Each cell runs with every seed of the size, one that names a `seed` with that one.
     """
@@ -93,13 +112,17 @@ def read(file, size):
     if size not in sizes(file):
         raise ValueError(f"unknown size {size!r}; known: {', '.join(sizes(file))}")
     how = {**sizes(file)[size], **plan.get("sizes", {}).get(size, {})}
-    _known(how, {"seeds", "parameters", "only", "instead", "then"}, {"seeds", "parameters"}, f"size {size}")
+    _known(how, {"seeds", "parameters", "only", "instead", "then"}, {"seeds", "parameters"},
+           f"size {size}")
     _known(how["parameters"], set(defaults(plan["notebook"])), set(), f"size {size}")
     then, asked = plan.get("then"), how.get("then", {}) if "then" in plan else {}
     if then:
         _known(asked, set(defaults(then)), set(), f"size {size}, then")
-    cells = [RunSpec(plan["notebook"], {**row, **how["parameters"], "seed": seed}, then, asked)
-             for row in _rows(plan, how, file) for seed in ([row["seed"]] if "seed" in row else how["seeds"])]
+    cells = [
+        RunSpec(plan["notebook"], {**row, **how["parameters"], "seed": seed}, then, asked)
+        for row in _rows(plan, how, file)
+        for seed in ([row["seed"]] if "seed" in row else how["seeds"])
+    ]
     for cell in cells:
         _checked(cell, file)
     return plan["title"], list({cell.name: cell for cell in cells}.values())
@@ -132,21 +155,29 @@ def _checked_expect(expect, file):
 
 
 def _checked(cell, file):
-    """ValueError where a cell has a parameter of the wrong type, or one that the sweep itself gives."""
+    """ValueError where a cell has a parameter of the wrong type, or one that the sweep itself
+    gives."""
     asked = {**cell.parameters, **cell.then_parameters}
     own = next((name for name in asked if name in parameters.ASIDE), None)
     if own:
-        raise ValueError(f"{file}: {own} is not for a plan: " + (
-            "write seed: [0, 1], so that each seed is a cell" if own == "more_seeds" else "the sweep gives it"))
+        raise ValueError(f"{file}: {own} is not for a plan: " +
+                         ("write seed: [0, 1], so that each seed is a cell" if own ==
+                          "more_seeds" else "the sweep gives it"))
     try:
-        parameters.checked(**{name: value for name, value in asked.items() if name in parameters.KINDS})
+        parameters.checked(
+            **{name: value
+               for name, value in asked.items()
+               if name in parameters.KINDS})
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
 
 
 def table_rows(file):
-    """The rows of a table, from its plan: (label, data set) -> the parameters of the run that measures it."""
-    return {(label, row["dataset"]): row for label, row in _combinations(_yaml(file), file) if label}
+    """The rows of a table, from its plan: (label, data set) -> the parameters of the run that
+    measures it."""
+    return {(label, row["dataset"]): row
+            for label, row in _combinations(_yaml(file), file)
+            if label}
 
 
 def _rows(plan, how, file):
@@ -164,14 +195,18 @@ def _combinations(plan, file):
         rows = block.pop("rows", None) if isinstance(block, dict) and "options" in allowed else None
         given = {"method", "options"} if rows else set()  # by the rows
         _known(block, {*allowed, "rows"} - given, (CATALOGUES.keys() & allowed) - given, file)
-        choices = {k: names(CATALOGUES[k]) if v == "all" and k in CATALOGUES else v if isinstance(v, list) else [v]
-                   for k, v in block.items()}
+        choices = {
+            k: names(CATALOGUES[k])
+            if v == "all" and k in CATALOGUES else v if isinstance(v, list) else [v]
+            for k, v in block.items()
+        }
         for values in itertools.product(*choices.values()):
             row = dict(zip(choices, values, strict=True))
             for label, found in _labelled(row, rows, file) if rows else [("", row)]:
                 for k, package in CATALOGUES.items():
                     if k in found and found[k] not in names(package):
-                        raise ValueError(f"{file}: unknown {k} {found[k]!r}; known: {', '.join(names(package))}")
+                        raise ValueError(f"{file}: unknown {k} {found[k]!r}; known: "
+                                         f"{', '.join(names(package))}")
                 yield label, found
 
 
@@ -179,7 +214,8 @@ def _labelled(row, rows, file):
     """A row of parameters with the method and options of each label; an option that is tuned so for
     this data set and network is left out."""
     if not isinstance(rows, dict) or not parameters.KINDS["sides"].fits([*rows.values()]):
-        raise ValueError(f"{file}: rows is {rows!r}; it must map each label to a method and its options")
+        raise ValueError(f"{file}: rows is {rows!r}; it must map each label to a method and its "
+                         "options")
     for label, (method, options) in rows.items():
         known = method in names(methods)
         place = (row.get("settings", "paper"), row["dataset"], row["model"])
@@ -193,7 +229,8 @@ def _known(found, allowed, needed, where):
         raise ValueError(f"{where}: a mapping of names and values is expected, not {found!r}")
     wrong, missing = sorted(set(found) - allowed), sorted(needed - set(found))
     if wrong:
-        raise ValueError(f"{where}: unknown entry {wrong[0]!r}; known: {', '.join(sorted(allowed))}")
+        raise ValueError(
+            f"{where}: unknown entry {wrong[0]!r}; known: {', '.join(sorted(allowed))}")
     if missing:
         raise ValueError(f"{where}: the entry {missing[0]!r} is missing")
 

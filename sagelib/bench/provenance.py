@@ -24,17 +24,25 @@ def versions():
             return metadata.version(name)
         except metadata.PackageNotFoundError:
             return None
-    return {"python": platform.python_version(), "torch": torch.__version__, "cuda": torch.version.cuda,
-            **{name: installed(name) for name in ("torchvision", "numpy", "sagelib")}}
+
+    return {
+        "python": platform.python_version(), "torch": torch.__version__, "cuda": torch.version.cuda,
+        **{name: installed(name)
+           for name in ("torchvision", "numpy", "sagelib")}
+    }
 
 
 def commit():
-    """The commit this library was run from, and whether files differed from it; None outside a checkout."""
+    """The commit this library was run from, and whether files differed from it; None outside a
+    checkout."""
     def git(*words):
-        return subprocess.run(["git", "-C", str(Path(__file__).parent), *words], capture_output=True, text=True,
-                              check=True).stdout.strip()
+        return subprocess.run(["git", "-C", str(Path(__file__).parent), *words],
+                              capture_output=True, text=True, check=True).stdout.strip()
     try:
-        return {"id": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+        return {
+            "id": git("rev-parse", "HEAD"),
+            "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))
+        }
     except (OSError, subprocess.CalledProcessError):
         return None
 
@@ -44,4 +52,5 @@ def _cpu_name():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")),
+                platform.machine())

@@ -1,4 +1,5 @@
-"""The numbers that records are compared by, each with the error that the finite test set gives it."""
+"""The numbers that records are compared by, each with the error that the finite test set gives
+it."""
 
 from ..evaluate.robustness import L2, LINF, PERTURBATIONS, VARIANCE
 from . import records
@@ -20,8 +21,9 @@ ACCURACY = Quantity(
 
 
 def perturbed(name, convention, images=10_000):
-    """Accuracy on perturbed test images: `name` is gaussian, fgsm or fgm, or "mean" for the mean of the three, under a
-    convention for the budget, such as "pixels, clamped". Its value is None without that evaluation in the record."""
+    """Accuracy on perturbed test images: `name` is gaussian, fgsm or fgm, or "mean" for the mean of
+    the three, under a convention for the budget, such as "pixels, clamped". Its value is None
+    without that evaluation in the record."""
 
     def values(record):
         found = records.evaluation(record, "robustness", **BUDGET, images=images)
@@ -42,7 +44,8 @@ def perturbed(name, convention, images=10_000):
 
 
 def few_shot(ways=5, shots=5, distance="cosine"):
-    """Accuracy on episodes of new classes; its error is that of the draw of episodes. None for other records."""
+    """Accuracy on episodes of new classes; its error is that of the draw of episodes. None for
+    other records."""
 
     def entry(record):
         return next(

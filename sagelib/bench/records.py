@@ -1,7 +1,8 @@
 """One run, one JSON record: what was run, what came out, on what.
 
-A record is written whole or not at all, and one that is there is never replaced. `record.schema.json` beside this file
-says what a record holds. JSON has no NaN: a test loss that is not finite is null, any other such number is refused.
+A record is written whole or not at all, and one that is there is never replaced.
+`record.schema.json` beside this file says what a record holds. JSON has no NaN: a test loss that is
+not finite is null, any other such number is refused.
 """
 import base64
 import csv
@@ -24,54 +25,68 @@ from .schema import as_json, validate
 from .schema import correct_images as correct_images
 
 
-def make(*, dataset, model, method, recipe, seed, curve, parameters, device="cpu", together=1, correct=None):
-    """The record of a finished run from its parts (dicts) and its curve; checked against the schema.
+def make(*, dataset, model, method, recipe, seed, curve, parameters, device="cpu", together=1,
+         correct=None):
+    """The record of a finished run from its parts (dicts) and its curve; checked against the
+    schema.
 
-    `together`: how many runs shared the machine, and so the seconds. `correct`: which test images the final network
-    classifies right, bool (N,); ValueError if their share is not the final accuracy.
+    `together`: how many runs shared the machine, and so the seconds. `correct`: which test images
+    the final network classifies right, bool (N,); ValueError if their share is not the final
+    accuracy.
     """
-    curve = [{**e, "test_loss": e["test_loss"] if math.isfinite(e["test_loss"]) else None} for e in curve]
+    curve = [{**e, "test_loss": e["test_loss"] if math.isfinite(e["test_loss"]) else None}
+             for e in curve]
     asked = {"dataset": dataset, "model": model, "method": method, "recipe": recipe, "seed": seed}
     record = {
-        "schema": 1, "run": run_id(**asked), **asked, "kind": recipe_kind(dataset, model, method, recipe),
-        "curve": curve, **summary(curve, correct),
-        "seconds": {"training": sum(e["seconds"] for e in curve), "epoch": steady_epoch(curve),
-                    "together": together},
-        **_stamp(parameters, device),
+        "schema": 1, "run": run_id(**asked),
+        **asked, "kind": recipe_kind(dataset, model, method, recipe), "curve": curve,
+        **summary(curve, correct), "seconds": {
+            "training": sum(e["seconds"] for e in curve), "epoch": steady_epoch(curve),
+            "together": together
+        }, **_stamp(parameters, device),
     }
     validate(record)
     return record
 
 
-def make_few_shot(*, dataset, model, method, recipe, seed, exam, curve, episodes, parameters, device="cpu"):
+def make_few_shot(*, dataset, model, method, recipe, seed, exam, curve, episodes, parameters,
+                  device="cpu"):
     """The record of a network trained on base classes and tried on episodes of new ones; checked.
 
-    `curve`: a dict an epoch, with val_accuracy (percent, on the `exam`: episodes of the validation classes); the
-    network of the best epoch there is the one tried. `episodes`: a list of results on the test classes.
+    `curve`: a dict an epoch, with val_accuracy (percent, on the `exam`: episodes of the validation
+    classes); the network of the best epoch there is the one tried. `episodes`: a list of results on
+    the test classes.
     """
     asked = {"dataset": dataset, "model": model, "method": method, "recipe": recipe, "seed": seed}
     best = max(curve, key=lambda entry: entry["val_accuracy"])
     chosen = {"epoch": best["epoch"], "val_accuracy": best["val_accuracy"], "exam": exam}
-    record = {"schema": 1, "run": run_id(**asked, exam=exam), "kind": "few_shot", **asked, "curve": curve,
-              "chosen": chosen, "episodes": episodes,
-              "seconds": {"training": sum(e["seconds"] for e in curve), "epoch": steady_epoch(curve)},
-              **_stamp(parameters, device)}
+    record = {
+        "schema": 1, "run": run_id(**asked, exam=exam), "kind": "few_shot", **asked, "curve": curve,
+        "chosen": chosen, "episodes": episodes,
+        "seconds": {"training": sum(e["seconds"] for e in curve),
+                    "epoch": steady_epoch(curve)}, **_stamp(parameters, device)
+    }
     validate(record)
     return record
 
 
 def make_timing(*, what, rows, parameters, device="cpu"):
-    """The record of a benchmark: `what` was timed, a list of measured rows (dicts), and where; checked."""
+    """The record of a benchmark: `what` was timed, a list of measured rows (dicts), and where;
+    checked."""
     stamp = _stamp(parameters, device)
-    record = {"schema": 1, "run": run_id(what=what, parameters=parameters, finished=stamp["finished"]),
-              "kind": "timing", "what": what, "rows": rows, **stamp}
+    record = {
+        "schema": 1, "run": run_id(what=what, parameters=parameters, finished=stamp["finished"]),
+        "kind": "timing", "what": what, "rows": rows, **stamp
+    }
     validate(record)
     return record
 
 
 def _stamp(parameters, device):
-    return {"hardware": hardware(device), "versions": versions(), "commit": commit(), "parameters": parameters,
-            "finished": datetime.now(UTC).isoformat(timespec="seconds")}
+    return {
+        "hardware": hardware(device), "versions": versions(), "commit": commit(),
+        "parameters": parameters, "finished": datetime.now(UTC).isoformat(timespec="seconds")
+    }
 
 
 def run_id(**asked):
@@ -83,7 +98,9 @@ def summary(curve, correct=None):
     """Final accuracy, median of the last ten epochs, and the best on the test set, kept apart."""
     accuracy = [e["test_accuracy"] for e in curve]
     best = max(range(len(accuracy)), key=accuracy.__getitem__)
-    packed = {} if correct is None else {"correct": base64.b64encode(np.packbits(np.asarray(correct, bool))).decode()}
+    packed = {} if correct is None else {
+        "correct": base64.b64encode(np.packbits(np.asarray(correct, bool))).decode()
+    }
     return {"final": {"accuracy": accuracy[-1], "loss": curve[-1]["test_loss"], **packed},
             "median_last10": statistics.median(accuracy[-10:]),
             "best_on_test": {"accuracy": accuracy[best], "epoch": curve[best]["epoch"]}}
@@ -95,8 +112,8 @@ def steady_epoch(curve):
 
 
 def path(record, root):
-    """Where a record belongs: ROOT/<dataset>/<model>/<method>-seed<seed>-<run>.json; timings in ROOT/timings, few-shot
-    records under ROOT/few_shot."""
+    """Where a record belongs: ROOT/<dataset>/<model>/<method>-seed<seed>-<run>.json; timings in
+    ROOT/timings, few-shot records under ROOT/few_shot."""
     if record.get("kind") == "timing":
         return Path(root) / "timings" / f"{record['what']}-{record['run']}.json"
     name = f"{record['method']['name']}-seed{record['seed']}-{record['run']}.json"
@@ -105,36 +122,45 @@ def path(record, root):
 
 
 def write(record, root):
-    """Validate and write a record, returns its path. FileExistsError if there is one: results are not replaced."""
+    """Validate and write a record, returns its path. FileExistsError if there is one: results are
+    not replaced."""
     text, target = as_json(record), path(record, root)
     try:
         files.create(target, text)
     except FileExistsError:
-        raise FileExistsError(f"{target} is there already; a result is never replaced: move it away, or write to "
-                              "another folder") from None
+        raise FileExistsError(f"{target} is there already; a result is never replaced: move it "
+                              "away, or write to another folder") from None
     return target
 
 
 def add_evaluation(file, *, what, results, parameters, device="cpu", network=None):
-    """Add an evaluation of the trained network, a dict of results, to its record in `file`; returns the record.
+    """Add an evaluation of the trained network, a dict of results, to its record in `file`; returns
+    the record.
 
-    `network`: what `weights.retrained` says of a network that the same run gave elsewhere. ValueError if there is an
-    evaluation of that name with these parameters: a result is not replaced. Two processes may add at once.
+    `network`: what `weights.retrained` says of a network that the same run gave elsewhere.
+    ValueError if there is an evaluation of that name with these parameters: a result is not
+    replaced. Two processes may add at once.
     """
     file = Path(file)
     with files.locked(file.parent):
         record = _parsed(file)
         done = record.get("evaluations", [])
         if any(e["what"] == what and e["parameters"] == parameters for e in done):
-            raise ValueError(f"{file} has the evaluation {what!r} with these parameters; a result is never replaced")
-        record["evaluations"] = [*done, {"what": what, "results": results, **_stamp(parameters, device),
-                                         **({"network": network} if network else {})}]
+            raise ValueError(f"{file} has the evaluation {what!r} with these parameters; a result "
+                             "is never replaced")
+        record["evaluations"] = [
+            *done, {
+                "what": what, "results": results, **_stamp(parameters, device),
+                **({"network": network} if network else {})
+            }
+        ]
         files.replace(file, as_json(record))
     return record
 
 
 def evaluation(record, what, **parameters):
-    """The results of the newest evaluation of that name, with these parameters, in a record; None without one."""
+    """The results of the newest evaluation of that name, with these parameters, in a record; None
+    without one."""
     found = [e["results"] for e in record.get("evaluations", [])
              if e["what"] == what and parameters.items() <= e["parameters"].items()]
     return found[-1] if found else None
@@ -143,7 +169,8 @@ def evaluation(record, what, **parameters):
 def read(file):
     """One record, checked. ValueError names the file that does not parse or is no record.
 
-    The kind of a training run's recipe is derived anew, so that all records are told apart by one rule.
+    The kind of a training run's recipe is derived anew, so that all records are told apart by one
+    rule.
     """
     record = _parsed(file)
     if record["kind"] not in ("timing", "few_shot"):
@@ -161,10 +188,16 @@ def _parsed(file):
 
 
 def every(root, kind="record"):
-    """All records of runs (or of kind "few_shot") under a folder, by path; a damaged one is an error, not a gap."""
+    """All records of runs (or of kind "few_shot") under a folder, by path; a damaged one is an
+    error, not a gap."""
     root = Path(root)
-    own = {"record": lambda top: top not in ("timings", "few_shot"), "few_shot": lambda top: top == "few_shot"}[kind]
-    return [read(file) for file in sorted(root.rglob("*.json")) if own(file.relative_to(root).parts[0])]
+    own = {
+        "record": lambda top: top not in ("timings", "few_shot"),
+        "few_shot": lambda top: top == "few_shot"
+    }[kind]
+    return [
+        read(file) for file in sorted(root.rglob("*.json")) if own(file.relative_to(root).parts[0])
+    ]
 
 
 def timings(root, what):

@@ -1,10 +1,11 @@
 """Is a difference decided? One error model and one rule for every comparison in the book.
 
-Two methods are compared seed by seed. The mean difference varies for two reasons: another seed trains another network,
-and another test set would hold other images. The first error is measured by the standard deviation over seeds; the
-second is binomial. Where both records say which test images they get right, it is computed from the differences image
-by image, since both networks see the same images; elsewhere the two errors are added as if they were independent,
-which is too large for networks that fail on the same images, and so never decides too early.
+Two methods are compared seed by seed. The mean difference varies for two reasons: another seed
+trains another network, and another test set would hold other images. The first error is measured by
+the standard deviation over seeds; the second is binomial. Where both records say which test images
+they get right, it is computed from the differences image by image, since both networks see the same
+images; elsewhere the two errors are added as if they were independent, which is too large for
+networks that fail on the same images, and so never decides too early.
 """
 
 import math
@@ -21,8 +22,9 @@ LEVEL = 0.05  # the chance that a whole family of comparisons holds one false de
 class Quantity:
     """A number that records are compared by.
 
-    value: record -> the number in percent, or None where the record lacks it. error: record -> the standard error that
-    the finite test set gives it. correct: record -> bool array (N,), which test images it gets right, or None.
+    value: record -> the number in percent, or None where the record lacks it. error: record -> the
+    standard error that the finite test set gives it. correct: record -> bool array (N,), which test
+    images it gets right, or None.
     """
 
     value: Callable
@@ -32,8 +34,9 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean difference over `n` seeds: its sample standard deviation over seeds (None for one seed), and the standard
-    error that the finite test set adds to the mean. As text "+1.20 ± 0.31 (3)", the standard deviation after ±."""
+    """A mean difference over `n` seeds: its sample standard deviation over seeds (None for one
+    seed), and the standard error that the finite test set adds to the mean. As text "+1.20 ± 0.31
+    (3)", the standard deviation after ±."""
 
     mean: float
     std: float | None
@@ -47,7 +50,8 @@ class Difference:
 
     @property
     def can_decide(self):
-        """Whether there are enough seeds, and they differ: a standard deviation of zero says nothing of the next."""
+        """Whether there are enough seeds, and they differ: a standard deviation of zero says
+        nothing of the next."""
         return self.n >= LEAST_SEEDS and self.std > 1e-6
 
     def half_width(self, level):
@@ -57,7 +61,8 @@ class Difference:
         freedom, the test set, whose error is known, by the normal distribution. Their squares are
         added (Zou and Donner, 2008). Degrees of freedom by Welch and Satterthwaite would not do.
         Three seeds at times give far too small a standard deviation by chance, which that formula
-        trusts most; a family of seven equal methods then holds a false decision in up to 18 % of cases.
+        trusts most; a family of seven equal methods then holds a false decision in up to 18 % of
+        cases.
         """
         t, normal = _quantiles()
         seeds = t(self.n - 1, level / 2) * self.std / self.n**0.5
@@ -65,7 +70,8 @@ class Difference:
 
     @property
     def interval(self):
-        """Half-width of the 95 % interval of the mean difference, on its own; None where nothing can be decided."""
+        """Half-width of the 95 % interval of the mean difference, on its own; None where nothing
+        can be decided."""
         return self.half_width(0.05) if self.can_decide else None
 
     @property
@@ -93,10 +99,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Family:
-    """Differences that are decided together: at most one family in twenty holds a false decision (Holm's procedure).
+    """Differences that are decided together: at most one family in twenty holds a false decision
+    (Holm's procedure).
 
-    name: what the family is, for readers, such as "the seven methods against vanilla, CIFAR-10". differences: label ->
-    Difference. Those that cannot be decided count too.
+    name: what the family is, for readers, such as "the seven methods against vanilla, CIFAR-10".
+    differences: label -> Difference. Those that cannot be decided count too.
     """
 
     name: str
@@ -104,7 +111,8 @@ class Family:
 
     @property
     def signs(self):
-        """label -> 1 where the difference is decided to be above 0, -1 below, 0 where it is not decided."""
+        """label -> 1 where the difference is decided to be above 0, -1 below, 0 where it is not
+        decided."""
         decided = holm([d.p for d in self.differences.values()])
         return {
             label: yes * (1 if d.mean > 0 else -1)
@@ -120,8 +128,8 @@ class Family:
         """The rule in a sentence, for a caption."""
         return (
             f"Decided together: {self.name} ({len(self.differences)} "
-            f"{'difference' if len(self.differences) == 1 else 'differences'}, Holm, {LEVEL:.0%} in all, "
-            f"at least {LEAST_SEEDS} seeds each)."
+            f"{'difference' if len(self.differences) == 1 else 'differences'}, Holm, {LEVEL:.0%} "
+            f"in all, at least {LEAST_SEEDS} seeds each)."
         )
 
     @property
@@ -137,7 +145,8 @@ class Family:
 
 
 def difference(ours, theirs, quantity):
-    """The Difference `ours` - `theirs` of two lists of records over the seeds that both have; None without one.
+    """The Difference `ours` - `theirs` of two lists of records over the seeds that both have; None
+    without one.
 
     ValueError for two records of one seed on one side: they are of different recipes, and no pair.
     """
@@ -152,8 +161,9 @@ def difference(ours, theirs, quantity):
 
 
 def to_reported(records, reported, quantity, papers=3):
-    """The Difference of our mean and a reported mean of `papers` runs, as if those varied as ours do; None without
-    records. Its standard deviation is scaled so that its standard error covers both means."""
+    """The Difference of our mean and a reported mean of `papers` runs, as if those varied as ours
+    do; None without records. Its standard deviation is scaled so that its standard error covers
+    both means."""
     if not records:
         return None
     values = [quantity.value(r) for r in records]
@@ -164,13 +174,15 @@ def to_reported(records, reported, quantity, papers=3):
 
 
 def binomial_error(accuracy, images):
-    """Standard error of an accuracy in percent on so many test images, in percent; above 0 at 0 % and 100 % too."""
+    """Standard error of an accuracy in percent on so many test images, in percent; above 0 at 0 %
+    and 100 % too."""
     p = (accuracy / 100 * images + 1) / (images + 2)
     return 100 * (p * (1 - p) / images) ** 0.5
 
 
 def holm(values, level=LEVEL):
-    """Holm's procedure: which p-values are decided if all together may err at most at `level`; 0 or 1 each."""
+    """Holm's procedure: which p-values are decided if all together may err at most at `level`; 0 or
+    1 each."""
     decided = [0] * len(values)
     for rank, k in enumerate(sorted(range(len(values)), key=values.__getitem__)):
         if values[k] >= level / (len(values) - rank):
@@ -184,16 +196,16 @@ def _by_seed(records):
     for record in records:
         if record["seed"] in found:
             raise ValueError(
-                f"two records of {record['method']['name']} with seed {record['seed']}: they are of "
-                "different recipes, and no pair"
+                f"two records of {record['method']['name']} with seed {record['seed']}: they are "
+                "of different recipes, and no pair"
             )
         found[record["seed"]] = record
     return found
 
 
 def _test_error(pairs, quantity):
-    """The test set's standard error of the mean difference over pairs of records: image by image where all know which
-    images they get right, else as if the two sides saw different images."""
+    """The test set's standard error of the mean difference over pairs of records: image by image
+    where all know which images they get right, else as if the two sides saw different images."""
     right = [[quantity.correct(r) for r in pair] for pair in pairs]
     if (
         all(known is not None for pair in right for known in pair)

@@ -1,5 +1,5 @@
-"""Many records -> the numbers of a table: which runs belong together, mean and standard deviation over their seeds,
-what was measured beside what was reported, and the table as CSV or LaTeX.
+"""Many records -> the numbers of a table: which runs belong together, mean and standard deviation
+over their seeds, what was measured beside what was reported, and the table as CSV or LaTeX.
 
 Whether a difference is decided is a matter of `sagelib.statistics`.
 """
@@ -15,7 +15,8 @@ from .statistics import LEAST_SEEDS, Family, difference
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean, sample standard deviation (None for a single value) and number of values; as text "83.25 ± 0.31 (3)"."""
+    """Mean, sample standard deviation (None for a single value) and number of values; as text
+    "83.25 ± 0.31 (3)"."""
 
     mean: float
     std: float | None
@@ -49,36 +50,51 @@ def spread(values):
     values = list(values)
     if not values:
         raise ValueError("there is nothing to average: no record has this number")
-    return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+    return Spread(statistics.fmean(values),
+                  statistics.stdev(values) if len(values) > 1 else None, len(values))
 
 
 final = ACCURACY.value  # test accuracy after the last epoch, percent: what the tables compare
 
 
 def runs_by_row(records, dataset, model, rows):
-    """What was measured for the rows of a table, by recipe: kind -> label -> the row's records by seed.
+    """What was measured for the rows of a table, by recipe: kind -> label -> the row's records by
+    seed.
 
-    rows: label -> (method, options), as in a plan. The paper's recipe comes first, then that with most records. Of two
-    records of one seed, which differ in memory layout alone, the one that finished first counts.
+    rows: label -> (method, options), as in a plan. The paper's recipe comes first, then that with
+    most records. Of two records of one seed, which differ in memory layout alone, the one that
+    finished first counts.
     """
     def run(r):
-        return r["dataset"]["name"], r["model"]["name"], r["method"]["name"], r["parameters"].get("options") or {}
+        return r["dataset"]["name"], r["model"]["name"], r["method"]["name"], r["parameters"].get(
+            "options") or {}
 
     here = [r for r in records if tuned(r)]
     here.sort(key=lambda r: (r["seed"], r.get("finished", "")))
-    found = {label: [r for r in here if run(r) == (dataset, model, *row)] for label, row in rows.items()}
+    found = {
+        label: [r
+                for r in here
+                if run(r) == (dataset, model, *row)]
+        for label, row in rows.items()
+    }
     tables = {kind: {} for kind in by_kind(r for rs in found.values() for r in rs)}
     for label, rs in found.items():
         for r in rs:
             tables[kind_of(r)].setdefault(label, {}).setdefault(r["seed"], r)
-    return {kind: {label: list(seeds.values()) for label, seeds in table.items()} for kind, table in tables.items()}
+    return {
+        kind: {label: list(seeds.values())
+               for label, seeds in table.items()}
+        for kind, table in tables.items()
+    }
 
 
 def compare(said, ours, baseline="vanilla", quantity=ACCURACY):
-    """Rows of a table: label, reported, measured, their difference, and the paired difference to the baseline.
+    """Rows of a table: label, reported, measured, their difference, and the paired difference to
+    the baseline.
 
-    said: label -> the paper's number; ours: label -> records of one recipe, as `runs_by_row` gives them. A row without
-    records says "not run". A recipe that is not the paper's is not subtracted from the paper's number.
+    said: label -> the paper's number; ours: label -> records of one recipe, as `runs_by_row` gives
+    them. A row without records says "not run". A recipe that is not the paper's is not subtracted
+    from the paper's number.
     """
     rows = []
     for label, number in said.items():
@@ -86,7 +102,8 @@ def compare(said, ours, baseline="vanilla", quantity=ACCURACY):
             rows.append([label, number, "not run", "", ""])
             continue
         here = spread(map(quantity.value, ours[label]))
-        pairs = difference(ours[label], ours.get(baseline, []), quantity) if label != baseline else None
+        pairs = difference(ours[label], ours.get(baseline, []),
+                           quantity) if label != baseline else None
         gap = f"{here.mean - number:+.2f}" if ours[label][0]["kind"] == "paper" else ""
         rows.append([label, number, here, gap, str(pairs) if pairs else ""])
     return rows
@@ -107,8 +124,8 @@ def against(ours, baseline, what, where, quantity=ACCURACY):
 
 
 def evidence(family, label):
-    """Three cells for a row of a table: the standard error of its mean difference by the seeds, that
-    by the test set, and whether the difference is decided; empty where there is none."""
+    """Three cells for a row of a table: the standard error of its mean difference by the seeds,
+    that by the test set, and whether the difference is decided; empty where there is none."""
     gap = family.differences.get(label)
     if gap is None:
         return ["", "", ""]
@@ -160,7 +177,8 @@ def no_difference(ours, baseline, left_out=()):
         return "it has not been run"
     if len(ours) == 1:
         verb = "is" if len(left_out) == 1 else "are"
-        except_for = f" except {' and '.join(left_out)}, which {verb} not in this family" if left_out else ""
+        names = " and ".join(left_out)
+        except_for = f" except {names}, which {verb} not in this family" if left_out else ""
         return f"no other row has been run{except_for}"
     return f"no other row{' of this family' if left_out else ''} has a seed in common with it"
 
@@ -184,17 +202,22 @@ def as_latex(header, rows):
     """A table as LaTeX, for the package booktabs; a Spread reads $83.25 \\pm 0.31$."""
     def cell(value):
         if isinstance(value, Spread):
-            return f"${value.mean:.2f}$" if value.std is None else f"${value.mean:.2f} \\pm {value.std:.2f}$"
+            spread = "" if value.std is None else f" \\pm {value.std:.2f}"
+            return f"${value.mean:.2f}{spread}$"
         text = f"{value:.2f}" if isinstance(value, float) else str(value)
-        return "".join({"\\": r"\textbackslash{}"}.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
+        return "".join({"\\": r"\textbackslash{}"}.get(c, f"\\{c}" if c in "&%$#_{}" else c)
+                       for c in text)
 
     lines = [" & ".join(map(cell, row)) + r" \\" for row in (header, *rows)]
-    return "\n".join([rf"\begin{{tabular}}{{{'l' * len(header)}}}", r"\toprule", lines[0], r"\midrule", *lines[1:],
-                      r"\bottomrule", r"\end{tabular}"]) + "\n"
+    return "\n".join([
+        rf"\begin{{tabular}}{{{'l' * len(header)}}}", r"\toprule", lines[0], r"\midrule",
+        *lines[1:], r"\bottomrule", r"\end{tabular}"
+    ]) + "\n"
 
 
 def as_tuned(records):
-    """The records whose method ran with the paper's settings and no option changed: what the tables compare."""
+    """The records whose method ran with the paper's settings and no option changed: what the tables
+    compare."""
     return [r for r in records if tuned(r) and not r["parameters"].get("options")]
 
 
@@ -204,37 +227,41 @@ def tuned(record):
 
 
 def by_kind(records):
-    """kind -> the records of that recipe; the paper's own first, then the one with most records, then the longest."""
+    """kind -> the records of that recipe; the paper's own first, then the one with most records,
+    then the longest."""
     found = {}
     for record in records:
         found.setdefault(kind_of(record), []).append(record)
 
     def place(item):
         kind, runs = item
-        return kind != "paper", -len(runs), -max(r.get("recipe", {}).get("epochs", 0) for r in runs), kind
+        return kind != "paper", -len(runs), -max(
+            r.get("recipe", {}).get("epochs", 0) for r in runs), kind
 
     return dict(sorted(found.items(), key=place))
 
 
 def kind_of(record):
-    """The recipe of a record in words: its kind, and for few-shot, whose recipe the paper does not state, all that its
-    setup is told apart by."""
+    """The recipe of a record in words: its kind, and for few-shot, whose recipe the paper does not
+    state, all that its setup is told apart by."""
     if record["kind"] != "few_shot":
         return record["kind"]
     recipe = {"width": record["model"]["width"], **record["recipe"]}
-    return "few_shot: " + ", ".join(f"{k} {v}" for k, v in recipe.items() if k not in ("milestones", "decay"))
+    return "few_shot: " + ", ".join(
+        f"{k} {v}" for k, v in recipe.items() if k not in ("milestones", "decay"))
 
 
 def by_setup(records):
-    """Lists of few-shot records alike in data set, network, recipe and choice of the epoch, so that they differ in
-    method and seed; the longest first.
+    """Lists of few-shot records alike in data set, network, recipe and choice of the epoch, so that
+    they differ in method and seed; the longest first.
 
     Of two records of one method and seed, the one that finished first counts.
     """
     found = {}
     for record in sorted(records, key=lambda r: r.get("finished", "")):
         exam = {k: v for k, v in record.get("chosen", {}).get("exam", {}).items() if k != "seed"}
-        setup = json.dumps([exam, *(record[k] for k in ("dataset", "model", "recipe"))], sort_keys=True)
+        setup = json.dumps([exam, *(record[k] for k in ("dataset", "model", "recipe"))],
+                           sort_keys=True)
         found.setdefault(setup, {}).setdefault((record["method"]["name"], record["seed"]), record)
     return sorted((list(runs.values()) for runs in found.values()), key=len, reverse=True)
 

@@ -1,4 +1,5 @@
-"""What every data set gives: images as bytes, labels, class names, and the constants that normalise them."""
+"""What every data set gives: images as bytes, labels, class names, and the constants that normalise
+them."""
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -9,14 +10,16 @@ from ..pixels import per_channel_tensor
 
 @dataclass
 class Dataset:
-    """images uint8 (N, 3, H, W), labels int64 (N,), class names; mean and std of each channel in [0, 1]."""
+    """images uint8 (N, 3, H, W), labels int64 (N,), class names; mean and std of each channel in
+    [0, 1]."""
 
     images: torch.Tensor
     labels: torch.Tensor
     classes: Sequence[str]
     mean: Sequence[float]
     std: Sequence[float]
-    masks: torch.Tensor | None = None  # bool (N, 1, H, W): where the object is, for data sets that know
+    # bool (N, 1, H, W): where the object is, for data sets that know
+    masks: torch.Tensor | None = None
 
     def __post_init__(self):
         self._here = self._constants(self.images.device)
@@ -26,13 +29,20 @@ class Dataset:
 
     def to(self, device):
         """The same data set with its tensors on another device."""
-        moved = {k: getattr(self, k).to(device) for k in ("images", "labels", "masks") if getattr(self, k) is not None}
+        moved = {
+            k: getattr(self, k).to(device)
+            for k in ("images", "labels", "masks")
+            if getattr(self, k) is not None
+        }
         return replace(self, **moved)
 
     def normalised(self, images=None):
-        """Images uint8 (B, 3, H, W) as floats with mean 0 and standard deviation 1 over the training set."""
+        """Images uint8 (B, 3, H, W) as floats with mean 0 and standard deviation 1 over the
+        training set."""
         images = self.images if images is None else images
-        mean, std = self._here if images.device == self.images.device else self._constants(images.device)
+        mean, std = (
+            self._here if images.device == self.images.device else self._constants(images.device)
+        )
         return images.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)
 
     def pixels(self, x):
@@ -44,13 +54,16 @@ class Dataset:
         """n images, the same number of each class to within one, chosen by `seed`."""
         counts = self.labels.bincount(minlength=len(self.classes))
         if not len(self.classes) <= n <= len(self):
-            raise ValueError(f"a subset has {len(self.classes)} (one a class) to {len(self)} images, not {n}")
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).to(self.labels.device)
+            raise ValueError(f"a subset has {len(self.classes)} (one a class) to {len(self)} "
+                             f"images, not {n}")
+        order = torch.randperm(len(self),
+                               generator=torch.Generator().manual_seed(seed)).to(self.labels.device)
         rank = torch.empty_like(order)
         for k in range(len(counts)):  # rank of each image among those of its class, in random order
             mine = order[self.labels[order] == k]
             rank[mine] = torch.arange(len(mine), device=rank.device)
-        keep = order[(rank[order] * len(counts) + self.labels[order]).argsort(stable=True)][:n].sort().values
+        keep = order[(rank[order] * len(counts) +
+                      self.labels[order]).argsort(stable=True)][:n].sort().values
         return self[keep]
 
     def __getitem__(self, keep):
@@ -63,7 +76,8 @@ class Dataset:
 
 
 def channel_mean_std(images):
-    """Mean and standard deviation of each channel of uint8 (N, 3, H, W), in [0, 1]; 1/255 where it is flat."""
+    """Mean and standard deviation of each channel of uint8 (N, 3, H, W), in [0, 1]; 1/255 where it
+    is flat."""
     total, squares = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
     for part in images.split(1000):
         part = part.double() / 255

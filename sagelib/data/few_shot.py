@@ -7,7 +7,8 @@ from .dataset import Dataset, channel_mean_std
 
 
 class FewShot(NamedTuple):
-    """Base classes to train on, other classes to choose the epoch by, and new ones to be tried on."""
+    """Base classes to train on, other classes to choose the epoch by, and new ones to be tried
+    on."""
 
     train: Dataset
     val: Dataset
@@ -15,14 +16,17 @@ class FewShot(NamedTuple):
 
     @classmethod
     def of(cls, parts):
-        """From (images uint8 (N, 3, H, W), labels (N,), class names) of each; the first gives mean and std."""
+        """From (images uint8 (N, 3, H, W), labels (N,), class names) of each; the first gives mean
+        and std."""
         parts = list(parts)
         scale = channel_mean_std(parts[0][0])
-        found = cls(*(Dataset(images, labels, tuple(names), *scale) for images, labels, names in parts))
+        found = cls(*(Dataset(images, labels, tuple(names), *scale)
+                      for images, labels, names in parts))
         names = [name for part in found for name in part.classes]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"the class {twice[0]!r} is in two of train, val and test; they must share none")
+            raise ValueError(f"the class {twice[0]!r} is in two of train, val and test; they must "
+                             "share none")
         return found
 
 

@@ -1,4 +1,5 @@
-"""Images in class folders, PATH/CLASS/*.png: their classes, all of them in memory, or one at a time."""
+"""Images in class folders, PATH/CLASS/*.png: their classes, all of them in memory, or one at a
+time."""
 import unicodedata
 import warnings
 from itertools import chain
@@ -39,10 +40,10 @@ def read(path, classes, size=None, background="white"):
 class ImageFiles:
     """The images of the class folders under `path`, of any size, for a DataLoader.
 
-    Item k is (view(image), class index), the image a Pillow image as `read_image` gives it. classes:
-    those of the training set, for a test set; None: the folders' names. As in torchvision's
-    ImageFolder, `classes`, `samples` and `targets` hold the names of the classes, the (file, class
-    index) of each image, and the class indices.
+    Item k is (view(image), class index), the image a Pillow image as `read_image` gives it.
+    classes: those of the training set, for a test set; None: the folders' names. As in
+    torchvision's ImageFolder, `classes`, `samples` and `targets` hold the names of the classes, the
+    (file, class index) of each image, and the class indices.
     """
 
     def __init__(self, path, view, classes=None, background="white"):

@@ -69,7 +69,8 @@ def _with_decoder(known):
     from PIL import Image, ImageFile
 
     stubs = {name for name in known if isinstance(Image.OPEN[name][0], type)
-             and issubclass(Image.OPEN[name][0], ImageFile.StubImageFile)}  # known by its header only
+             # known by its header only
+             and issubclass(Image.OPEN[name][0], ImageFile.StubImageFile)}
     return (*FIRST, *(name for name in known if name not in {*FIRST, *EXCLUDED, *stubs}))
 
 

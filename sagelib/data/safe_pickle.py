@@ -1,7 +1,9 @@
-"""Pickles of plain numpy arrays, dicts, lists, text and numbers, opened without executing what else they may hold.
+"""Pickles of plain numpy arrays, dicts, lists, text and numbers, opened without executing what else
+they may hold.
 
-No name in the file is imported. The few that arrays need stand for functions here, which build arrays of numbers or
-text from bytes: a forged type, with objects or fields in it, could otherwise hold addresses of its author's choice.
+No name in the file is imported. The few that arrays need stand for functions here, which build
+arrays of numbers or text from bytes: a forged type, with objects or fields in it, could otherwise
+hold addresses of its author's choice.
 """
 import collections
 import pickle
@@ -55,11 +57,15 @@ def _encode(text, encoding):  # how Python 2's protocols write bytes
 
 _CORES = ("core", "_core")  # numpy's old and new addresses
 ALLOWED = {
-    ("numpy", "ndarray"): lambda *_: None, ("numpy", "dtype"): _dtype, ("_codecs", "encode"): _encode,
+    ("numpy", "ndarray"): lambda *_: None,
+    ("numpy", "dtype"): _dtype,
+    ("_codecs", "encode"): _encode,
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _array for core in _CORES},
     **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in _CORES},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in _CORES},
-    **{("collections", kind): getattr(collections, kind) for kind in ("OrderedDict", "defaultdict")},
+    **{
+        ("collections", kind): getattr(collections, kind) for kind in ("OrderedDict", "defaultdict")
+    },
     **{(builtin, "list"): list for builtin in ("builtins", "__builtin__")},
 }
 
@@ -72,13 +78,16 @@ class _Unpickler(pickle.Unpickler):
 
 
 def load_arrays(file):
-    """The dict in a pickle file. ValueError if it is damaged, or asks for anything but plain data."""
+    """The dict in a pickle file. ValueError if it is damaged, or asks for anything but plain
+    data."""
     try:
         with open(file, "rb") as opened:
             found = _Unpickler(opened, encoding="latin1").load()
     except Exception as error:  # a damaged pickle fails in many ways
-        raise ValueError(f"the pickle {file} is not opened ({str(error) or type(error).__name__}): get the file again "
-                         "from where you trust it") from error
+        raise ValueError(f"the pickle {file} is not opened "
+                         f"({str(error) or type(error).__name__}): get the file again from where "
+                         "you trust it") from error
     if not isinstance(found, dict):
-        raise ValueError(f"the pickle {file} holds a {type(found).__name__}, not a dict of images and classes")
+        raise ValueError(f"the pickle {file} holds a {type(found).__name__}, not a dict of images "
+                         "and classes")
     return found

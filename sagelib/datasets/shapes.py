@@ -1,7 +1,7 @@
 """Shapes: a built-in, procedural data set. Five shapes, striped or dotted, on textured backgrounds.
 
-It is there to be looked at and to learn on: no download, exact object masks, ten classes in which neither the shape nor
-the fill alone decides. It is synthetic, and no evidence about photographs.
+It is there to be looked at and to learn on: no download, exact object masks, ten classes in which
+neither the shape nor the fill alone decides. It is synthetic, and no evidence about photographs.
 """
 import math
 
@@ -17,7 +17,8 @@ SHAPES = {  # which points (u, v), at distance r of the centre, lie in a shape o
     "square": lambda u, v, r: torch.maximum(u.abs(), v.abs()) < 0.85,
     "triangle": lambda u, v, r: (v < 0.75) & (v > 1.9 * u.abs() - 1.1),
     "ring": lambda u, v, r: (r < 1.05) & (r > 0.5),
-    "cross": lambda u, v, r: (torch.minimum(u.abs(), v.abs()) < 0.36) & (torch.maximum(u.abs(), v.abs()) < 1.05),
+    "cross": lambda u, v, r: ((torch.minimum(u.abs(), v.abs()) < 0.36)
+                              & (torch.maximum(u.abs(), v.abs()) < 1.05)),
 }
 
 
@@ -38,11 +39,14 @@ def load(root=None, train=1000, test=1000, difficulty=0.2, height=32, width=32, 
     if not 0 <= difficulty <= 1:
         raise ValueError(f"difficulty is {difficulty}; it must be a number from 0 to 1")
     if min(train, test) < len(CLASSES) or min(height, width) < 8:
-        raise ValueError(f"shapes needs at least {len(CLASSES)} images in each set, of at least 8 x 8 pixels; "
-                         f"not {train} and {test} of {height} x {width}")
-    drawn = [make(n, difficulty, height, width, seed=2 * seed + k) for k, n in enumerate((train, test))]
+        raise ValueError(f"shapes needs at least {len(CLASSES)} images in each set, of at least 8 "
+                         f"x 8 pixels; not {train} and {test} of {height} x {width}")
+    drawn = [
+        make(n, difficulty, height, width, seed=2 * seed + k) for k, n in enumerate((train, test))
+    ]
     mean, std = channel_mean_std(drawn[0][0])
-    return tuple(Dataset(images, labels, CLASSES, mean, std, masks) for images, labels, masks in drawn)
+    return tuple(
+        Dataset(images, labels, CLASSES, mean, std, masks) for images, labels, masks in drawn)
 
 
 def make(n, difficulty, height, width, seed, shapes=SHAPES):
@@ -59,7 +63,9 @@ def make(n, difficulty, height, width, seed, shapes=SHAPES):
         fill = _fill(u, v, torch.randint(len(FILLS), (n,), generator=g), g, n, 1 - 0.4 * difficulty)
         scene = torch.where(patch & (torch.rand(n, 1, 1, 1, generator=g) < difficulty), fill, scene)
     u, v = _place(n, height, width, g, (0.2, 0.31), (0.3, 0.7))
-    masks = torch.stack([inside(u, v, _radius(u, v)) for inside in shapes.values()])[labels // len(FILLS), range(n)]
+    masks = torch.stack([inside(u, v, _radius(u, v)) for inside in shapes.values()])[
+        labels // len(FILLS), range(n)
+    ]
     scene = torch.where(masks, _fill(u, v, labels % len(FILLS), g, n, 1 - 0.7 * difficulty), scene)
     scene = scene + 0.2 * difficulty * torch.randn(scene.shape, generator=g)
     return (scene.clamp(0, 1) * 255).round().to(torch.uint8), labels, masks
@@ -67,13 +73,15 @@ def make(n, difficulty, height, width, seed, shapes=SHAPES):
 
 def _background(n, h, w, g):
     """Soft clouds of two colours, with a fine grain, in [0, 1]: (n, 3, h, w)."""
-    clouds = F.interpolate(torch.rand(n, 1, 4, 4, generator=g), (h, w), mode="bicubic", align_corners=True)
+    clouds = F.interpolate(torch.rand(n, 1, 4, 4, generator=g), (h, w), mode="bicubic",
+                           align_corners=True)
     one, two = (0.15 + 0.6 * torch.rand(n, 3, 1, 1, generator=g) for _ in range(2))
     return one + (two - one) * clouds.clamp(0, 1) + 0.04 * torch.randn(n, 3, h, w, generator=g)
 
 
 def _place(n, h, w, g, radius, centre):
-    """A random place for n objects: coordinates u, v (n, 1, h, w) in which the object has radius 1."""
+    """A random place for n objects: coordinates u, v (n, 1, h, w) in which the object has radius
+    1."""
     def draw(low, high):
         return low + (high - low) * torch.rand(n, 1, 1, 1, generator=g)
 

@@ -1,7 +1,8 @@
-"""Shapes, few-shot: the built-in set with more outlines, eight to train on, three to choose by, three to be tried on.
+"""Shapes, few-shot: the built-in set with more outlines, eight to train on, three to choose by,
+three to be tried on.
 
-Each outline comes in both fills, so an episode of five ways has to tell outlines apart that were never trained. Like
-`shapes` it is synthetic, and no evidence about photographs.
+Each outline comes in both fills, so an episode of five ways has to tell outlines apart that were
+never trained. Like `shapes` it is synthetic, and no evidence about photographs.
 """
 import torch
 
@@ -25,20 +26,25 @@ MORE = {  # as in SHAPES: which points (u, v), at distance r of the centre, lie 
     "star": lambda u, v, r: r < 0.62 + 0.42 * torch.cos(5 * torch.atan2(u, -v)),
 }
 ALL = SHAPES | MORE
-IMAGES = dict(train=16 * 60, held_out=6 * 60, height=32, width=32)  # held out: the validation classes
+# held out: the validation classes
+IMAGES = dict(train=16 * 60, held_out=6 * 60, height=32, width=32)
 PARTS = {"train": tuple(ALL)[:8], "val": tuple(ALL)[8:11], "test": tuple(ALL)[11:]}
 
 
 def load(root=None, each=60, difficulty=0.2, height=32, width=32, seed=0):
-    """16 training, 6 validation and 6 test classes, `each` images of every one. `root` is not needed.
+    """16 training, 6 validation and 6 test classes, `each` images of every one. `root` is not
+    needed.
 
     `difficulty` and `seed` as for the data set shapes; images RGB.
     """
     if each < 1 or min(height, width) < 8 or not 0 <= difficulty <= 1:
-        raise ValueError("shapes_fs needs at least 1 image a class, 8 x 8 pixels and a difficulty from 0 to 1, not "
+        raise ValueError("shapes_fs needs at least 1 image a class, 8 x 8 pixels and a difficulty "
+                         "from 0 to 1, not "
                          f"{each}, {height} x {width} and {difficulty}")
-    return FewShot.of(_part({name: ALL[name] for name in names}, each, difficulty, height, width, 3 * seed + k)
-                      for k, names in enumerate(PARTS.values()))
+    return FewShot.of(
+        _part({name: ALL[name]
+               for name in names}, each, difficulty, height, width, 3 * seed + k)
+        for k, names in enumerate(PARTS.values()))
 
 
 def _part(shapes, each, difficulty, height, width, seed):

@@ -1,4 +1,5 @@
-"""Evaluation of a trained network: accuracy, attacks, corruptions, calibration, few-shot classification."""
+"""Evaluation of a trained network: accuracy, attacks, corruptions, calibration, few-shot
+classification."""
 from .accuracy import correct, scores
 
 __all__ = ["correct", "scores"]

@@ -7,7 +7,8 @@ from ..modes import evaluation_mode
 
 @torch.no_grad()
 def scores(net, batches):
-    """Top-1 accuracy in percent and mean cross-entropy (nats) of `net`, in evaluation mode, over all batches.
+    """Top-1 accuracy in percent and mean cross-entropy (nats) of `net`, in evaluation mode, over
+    all batches.
 
     `batches` gives (images, one-hot labels). Each module gets its own mode back. The two numbers
     are read from the device once, at the end.
@@ -26,7 +27,8 @@ def scores(net, batches):
 
 @torch.no_grad()
 def correct(net, batches):
-    """Which images `net`, in evaluation mode, classifies right: bool (N,) on the CPU, in the order of the batches.
+    """Which images `net`, in evaluation mode, classifies right: bool (N,) on the CPU, in the order
+    of the batches.
 
     `batches` gives (images, one-hot labels). Each module gets its own mode back.
     """

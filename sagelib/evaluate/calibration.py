@@ -1,4 +1,5 @@
-"""Whether a network is right as often as it says: expected calibration error, likelihood, reliability diagram.
+"""Whether a network is right as often as it says: expected calibration error, likelihood,
+reliability diagram.
 
 C. Guo, G. Pleiss, Y. Sun, K. Weinberger, "On Calibration of Modern Neural Networks", ICML 2017,
 https://arxiv.org/abs/1706.04599.
@@ -10,15 +11,15 @@ BINS = 15
 
 
 def reliability(logits, labels, bins=BINS):
-    """How many images, how right and how sure in each of `bins` equal bins of confidence: three tensors (bins,),
-    float64, on the CPU.
+    """How many images, how right and how sure in each of `bins` equal bins of confidence: three
+    tensors (bins,), float64, on the CPU.
 
-    logits (N, K), labels (N,). Confidence is the largest probability; a value on an edge belongs to the bin above,
-    1 to the last. Accuracy and confidence are fractions, 0 in an empty bin.
+    logits (N, K), labels (N,). Confidence is the largest probability; a value on an edge belongs to
+    the bin above, 1 to the last. Accuracy and confidence are fractions, 0 in an empty bin.
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels) or bins < 1:
-        raise ValueError(f"calibration needs logits (N, K) and labels (N,), N and bins at least 1; not "
-                         f"{tuple(logits.shape)}, {tuple(labels.shape)} and {bins} bins")
+        raise ValueError("calibration needs logits (N, K) and labels (N,), N and bins at least "
+                         f"1; not {tuple(logits.shape)}, {tuple(labels.shape)} and {bins} bins")
     logits, labels = logits.cpu(), labels.cpu()  # float64, which a Mac's GPU does not have
     sure, guess = logits.double().softmax(1).max(1)
     edges = torch.arange(bins + 1, dtype=torch.float64) / bins
@@ -30,7 +31,8 @@ def reliability(logits, labels, bins=BINS):
 
 
 def expected_calibration_error(logits, labels, bins=BINS):
-    """ECE in [0, 1]: the gap between accuracy and confidence, averaged over the bins by their images."""
+    """ECE in [0, 1]: the gap between accuracy and confidence, averaged over the bins by their
+    images."""
     count, right, sure = reliability(logits, labels, bins)
     return float((count * (right - sure).abs()).sum() / count.sum())
 
@@ -43,8 +45,13 @@ def negative_log_likelihood(logits, labels):
 def scores(logits, labels, bins=BINS):
     """ECE, NLL, and the reliability diagram as lists: what a record keeps."""
     count, right, sure = reliability(logits, labels, bins)
-    return {"ece": expected_calibration_error(logits, labels, bins), "nll": negative_log_likelihood(logits, labels),
-            "bins": {"count": [int(c) for c in count], "accuracy": right.tolist(), "confidence": sure.tolist()}}
+    return {
+        "ece": expected_calibration_error(logits, labels, bins),
+        "nll": negative_log_likelihood(logits, labels), "bins": {
+            "count": [int(c) for c in count], "accuracy": right.tolist(),
+            "confidence": sure.tolist()
+        }
+    }
 
 
 @torch.no_grad()

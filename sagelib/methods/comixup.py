@@ -1,14 +1,16 @@
-"""Co-Mixup: J.-H. Kim, W. Choo, H. Jeong, H. O. Song, "Co-Mixup: Saliency Guided Joint Mixup with Supermodular
-Diversity", ICLR 2021. https://arxiv.org/abs/2102.03065, with the settings of the SAGE paper's comparison.
+"""Co-Mixup: J.-H. Kim, W. Choo, H. Jeong, H. O. Song, "Co-Mixup: Saliency Guided Joint Mixup with
+Supermodular Diversity", ICLR 2021. https://arxiv.org/abs/2102.03065, with the settings of the SAGE
+paper's comparison.
 
-A partition of up to 20 images is mixed at once: each output takes an input for each of 4 x 4 cells, so that much
-saliency shows, neighbours agree, and outputs differ. What stands here follows the authors' code, with these
-differences:
+A partition of up to 20 images is mixed at once: each output takes an input for each of 4 x 4 cells,
+so that much saliency shows, neighbours agree, and outputs differ. What stands here follows the
+authors' code, with these differences:
 - each labelling is solved exactly; theirs by swap moves, which stop at local optima;
 - a partition of one image, which stops their code, comes back as it is;
-- images of any size. The cells of a side that 4 does not divide are rounded up, the last is cut. Code and paper
-  differ too: above the threshold of the diversity penalty the code keeps columns of the matrix A, not entries of A
-  times the counts (`_penalty`), lambda is a Dirichlet(2) draw in the prior, and the label counts area alone.
+- images of any size. The cells of a side that 4 does not divide are rounded up, the last is cut.
+  Code and paper differ too: above the threshold of the diversity penalty the code keeps columns of
+  the matrix A, not entries of A times the counts (`_penalty`), lambda is a Dirichlet(2) draw in the
+  prior, and the label counts area alone.
 """
 from dataclasses import dataclass
 
@@ -24,22 +26,25 @@ from ..solvers.assignment import assign
 CELLS = 4
 
 
-def mix(x, y, s, prior, start, distance, *, beta=0.32, gamma=1.0, eta=0.05, omega=0.001, threshold=0.83, sweeps=4):
+def mix(x, y, s, prior, start, distance, *, beta=0.32, gamma=1.0, eta=0.05, omega=0.001,
+        threshold=0.83, sweeps=4):
     """Mix one partition: n images in, n out, each made of the inputs' cells.
 
-    x (n, C, H, W), y (n, K), s (n, 1, H, W) or (n, H, W) saliency; prior (n,) a Dirichlet draw, start (n, 4, 4)
-    integers: the first input of each output's cells; distance (n, n) of the salient regions. beta: smoothness, gamma:
-    diversity, eta: weight of the prior, omega: of the distances, threshold: share of an output above which inputs
-    repel. With prior (P, n), start (P, n, 4, 4) and distance (P, n, n), x holds P partitions one after the other.
-    Returns Mixed with x and y; labels are the shares of the area.
+    x (n, C, H, W), y (n, K), s (n, 1, H, W) or (n, H, W) saliency; prior (n,) a Dirichlet draw,
+    start (n, 4, 4) integers: the first input of each output's cells; distance (n, n) of the salient
+    regions. beta: smoothness, gamma:
+    diversity, eta: weight of the prior, omega: of the distances, threshold: share of an output
+    above which inputs repel. With prior (P, n), start (P, n, 4, 4) and distance (P, n, n), x holds
+    P partitions one after the other. Returns Mixed with x and y; labels are the shares of the area.
     """
     check_pairs(x, y, torch.arange(len(x)))
     b, _, h, w = x.shape
     p, n = prior.shape if prior.ndim == 2 else (1, len(prior))
-    if s.numel() != b * h * w or p * n != b or distance.numel() != b * n or start.numel() != b * CELLS**2:
+    if s.numel() != b * h * w or p * n != b or distance.numel() != b * n or start.numel(
+    ) != b * CELLS**2:
         found = [tuple(t.shape) for t in (s, prior, start, distance)]
-        raise ValueError(f"for {b} images of {h} x {w}: saliency {(b, 1, h, w)}, prior {(b,)}, start "
-                         f"{(b, CELLS, CELLS)}, distance {(b, b)}; not {found}")
+        raise ValueError(f"for {b} images of {h} x {w}: saliency {(b, 1, h, w)}, prior {(b,)}, "
+                         f"start {(b, CELLS, CELLS)}, distance {(b, b)}; not {found}")
     with without_autocast(x.device):  # pictures and labels are no place for half precision
         return _mix(x, y, s.float(), prior.float().reshape(p, n), start.reshape(p, n, CELLS, CELLS),
                     distance.float().reshape(p, n, n), beta, gamma, eta, omega, threshold, sweeps)
@@ -49,22 +54,25 @@ def _mix(x, y, s, prior, start, distance, beta, gamma, eta, omega, threshold, sw
     (b, _, h, w), (p, n) = x.shape, prior.shape
     side = [-(-size // CELLS) for size in (h, w)]
     cut = (0, side[1] * CELLS - w, 0, side[0] * CELLS - h)
-    shown = normalise(F.avg_pool2d(F.pad(s.reshape(b, 1, h, w), cut), side)).reshape(p, n, CELLS, CELLS)
+    shown = normalise(F.avg_pool2d(F.pad(s.reshape(b, 1, h, w), cut),
+                                   side)).reshape(p, n, CELLS, CELLS)
     cost = -shown - eta / CELLS**2 * (prior + 1e-8).log()[:, :, None, None]
     near = distance / distance.sum((1, 2), keepdim=True).clamp(min=1e-12)
     alike = (1 - omega) * torch.eye(n, device=x.device) + omega * n * near
     z = assign(cost, alike, start, beta, gamma, threshold, sweeps)
     cells = F.pad(x, cut).reshape(p, n, -1, CELLS, side[0], CELLS, side[1])
-    picture = torch.einsum("poijk,pkciajb->pociajb", z.to(x.dtype), cells).reshape(b, -1, *(k * CELLS for k in side))
+    picture = torch.einsum("poijk,pkciajb->pociajb", z.to(x.dtype),
+                           cells).reshape(b, -1, *(k * CELLS for k in side))
     area = F.avg_pool2d(F.pad(x.new_ones(1, 1, h, w, dtype=torch.float32), cut), side)[0, 0]
     share = torch.einsum("poijk,ij->pok", z, area / area.sum())  # the border cuts some cells
     label = (share.to(y.dtype) @ y.reshape(p, n, -1)).flatten(0, 1)
-    return Mixed(picture[:, :, :h, :w], label.clamp(max=1))  # sums of shares can end a rounding above 1
+    # sums of shares can end a rounding above 1
+    return Mixed(picture[:, :, :h, :w], label.clamp(max=1))
 
 
 def distances(s):
-    """How far apart the most salient regions (of 8 x 8 pixels) of images s (B, 1, H, W) are: (B, B), rows plus
-    columns."""
+    """How far apart the most salient regions (of 8 x 8 pixels) of images s (B, 1, H, W) are:
+    (B, B), rows plus columns."""
     window = [min(8, size) for size in s.shape[2:]]
     z = F.avg_pool2d(s.float(), window, 1)
     peak = z.flatten(1).argmax(1)
@@ -74,12 +82,11 @@ def distances(s):
 
 @dataclass(kw_only=True)
 class CoMixup(SaliencyGuided):
-    """Partitions of up to `partition` consecutive images; the clean pass of the saliency also trains, as a
-    regulariser.
+    """Partitions of up to `partition` consecutive images; the clean pass of the saliency also
+    trains, as a regulariser.
 
-    clean: weight of the clean loss, 2 * cross-entropy / classes (the size of "bce"), or of plain cross-entropy. bn:
-    BatchNorm in the clean pass, as in SAGE.
-    The other fields are those of `mix`.
+    clean: weight of the clean loss, 2 * cross-entropy / classes (the size of "bce"), or of plain
+    cross-entropy. bn: BatchNorm in the clean pass, as in SAGE. The other fields are those of `mix`.
     """
 
     NEEDS, LABEL = "gradient, sweeps of labellings", "area"
@@ -114,9 +121,15 @@ class CoMixup(SaliencyGuided):
         check_saliency(s, x)
         whole_parts = len(x) // self.partition * self.partition
         far = distances(s)
-        settings = {k: getattr(self, k) for k in ("beta", "gamma", "eta", "omega", "threshold", "sweeps")}
+        settings = {
+            k: getattr(self, k)
+            for k in ("beta", "gamma", "eta", "omega", "threshold", "sweeps")
+        }
         parts = []
-        for part, n in ((slice(0, whole_parts), self.partition), (slice(whole_parts, len(x)), len(x) - whole_parts)):
+        for part, n in (
+            (slice(0, whole_parts), self.partition),
+            (slice(whole_parts, len(x)), len(x) - whole_parts),
+        ):
             p = len(x[part]) // max(n, 1)
             if not p:
                 continue

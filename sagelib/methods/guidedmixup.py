@@ -1,11 +1,13 @@
-"""GuidedMixup: M. Kang, S. Kim, "GuidedMixup: An Efficient Mixup Strategy Guided by Saliency Maps", AAAI 2023.
+"""GuidedMixup: M. Kang, S. Kim, "GuidedMixup: An Efficient Mixup Strategy Guided by Saliency Maps",
+AAAI 2023.
 
-https://arxiv.org/abs/2306.16612. SAGE's closest relative since: partners are chosen so that their salient regions
-conflict least, nothing is moved, and each pixel is shared in proportion to the two saliencies: Equation 2 of SAGE.
+https://arxiv.org/abs/2306.16612. SAGE's closest relative since: partners are chosen so that their
+salient regions conflict least, nothing is moved, and each pixel is shared in proportion to the two
+saliencies: Equation 2 of SAGE.
 
-As in the authors' code (https://github.com/3neutronstar/GuidedMixup): maps blurred with 7 x 7, sigma 3, scaled to sum
-to 1, compared by l2 distance, paired along one greedy cycle; the label is the mean of the mask. It differs in where
-the pairing runs: on the device.
+As in the authors' code (https://github.com/3neutronstar/GuidedMixup): maps blurred with 7 x 7,
+sigma 3, scaled to sum to 1, compared by l2 distance, paired along one greedy cycle; the label is
+the mean of the mask. It differs in where the pairing runs: on the device.
 """
 from dataclasses import dataclass, replace
 
@@ -21,9 +23,11 @@ LARGEST = 128  # pixels: larger images are shrunk before their spectrum is taken
 
 
 def mix(x, y, s, pair):
-    """Share each pixel with the partner in proportion to saliency, the label by the mean of the mask.
+    """Share each pixel with the partner in proportion to saliency, the label by the mean of the
+    mask.
 
-    x (B, C, H, W), y (B, K), s (B, 1, H, W) saliency, smoothed, pair (B,) integers: `pairing(s)` is the method's.
+    x (B, C, H, W), y (B, K), s (B, 1, H, W) saliency, smoothed, pair (B,) integers: `pairing(s)` is
+    the method's.
     """
     check_pairs(x, y, pair)
     check_saliency(s, x)
@@ -37,8 +41,8 @@ def mix(x, y, s, pair):
 def pairing(s):
     """A partner for each image whose saliency lies elsewhere, (B,): one cycle through the batch.
 
-    s (B, 1, H, W). It starts with the two images that are farthest apart (l2 distance of the normalised maps) and
-    goes on to the farthest image not yet in the cycle; the last one closes it.
+    s (B, 1, H, W). It starts with the two images that are farthest apart (l2 distance of the
+    normalised maps) and goes on to the farthest image not yet in the cycle; the last one closes it.
     """
     flat = normalise(s).flatten(1)
     n = len(flat)
@@ -57,27 +61,30 @@ def pairing(s):
 
 
 def spectral_residual(x):
-    """Saliency of images (B, C, H, W) without a network, (B, 1, H, W): what stands out of a smooth log spectrum.
+    """Saliency of images (B, C, H, W) without a network, (B, 1, H, W): what stands out of a smooth
+    log spectrum.
 
     Hou & Zhang, "Saliency Detection: A Spectral Residual Approach", CVPR 2007.
     """
     x = x.detach().float()
-    grey = sum(w * x[:, c:c + 1] for c, w in enumerate(GREY)) if x.shape[1] == 3 else x.mean(1, keepdim=True)
+    grey = sum(w * x[:, c:c + 1]
+               for c, w in enumerate(GREY)) if x.shape[1] == 3 else x.mean(1, keepdim=True)
     size = grey.shape[2:]
     small = [min(n, LARGEST) for n in size]
     if small != list(size):
         grey = F.interpolate(grey, small, mode="area")
     spectrum = torch.fft.fft2(grey)
     size_of = (spectrum.real.square() + spectrum.imag.square() + 1e-10).sqrt()
-    residual = size_of.log() - F.avg_pool2d(F.pad(size_of.log(), (1, 1, 1, 1), mode="replicate"), 3, 1)
+    residual = size_of.log() - F.avg_pool2d(F.pad(size_of.log(),
+                                                  (1, 1, 1, 1), mode="replicate"), 3, 1)
     s = torch.fft.ifft2(spectrum / size_of * residual.exp()).abs()
     return F.interpolate(s, size, mode="bilinear") if small != list(size) else s
 
 
 @dataclass(kw_only=True)
 class GuidedMixup(SaliencyGuided):
-    """Every batch mixed. source: "spectral" is the paper's Guided-SR, which needs no network; "gradient" its
-    Guided-AP, which takes the gradient of a pass of its own in evaluation mode."""
+    """Every batch mixed. source: "spectral" is the paper's Guided-SR, which needs no network;
+    "gradient" its Guided-AP, which takes the gradient of a pass of its own in evaluation mode."""
 
     NEEDS, LABEL = "a spectrum, a pairing", "mean of the mask"
 

@@ -1,7 +1,9 @@
-"""Mixup: H. Zhang, M. Cisse, Y. Dauphin, D. Lopez-Paz, "mixup: Beyond Empirical Risk Minimization", ICLR 2018.
+"""Mixup: H. Zhang, M. Cisse, Y. Dauphin, D. Lopez-Paz, "mixup: Beyond Empirical Risk Minimization",
+ICLR 2018.
 
-https://arxiv.org/abs/1710.09412. The settings are those of the SAGE paper's comparison: alpha 1, one lambda and one
-pairing per batch, every batch mixed. No difference from the authors' code in the arithmetic.
+https://arxiv.org/abs/1710.09412. The settings are those of the SAGE paper's comparison: alpha 1,
+one lambda and one pairing per batch, every batch mixed. No difference from the authors' code in the
+arithmetic.
 """
 from dataclasses import dataclass
 
@@ -22,7 +24,8 @@ def mix(x, y, pair, lam):
 
 @dataclass(kw_only=True)
 class Mixup(Method):
-    """One lambda from Beta(alpha, alpha) and one pairing for the whole batch; per_image: a lambda for each image."""
+    """One lambda from Beta(alpha, alpha) and one pairing for the whole batch; per_image: a lambda
+    for each image."""
 
     LABEL = "the weight lambda"
 

@@ -1,13 +1,16 @@
-"""Puzzle Mix: J.-H. Kim, W. Choo, H. O. Song, "Puzzle Mix: Exploiting Saliency and Local Statistics for Optimal
-Mixup", ICML 2020. https://arxiv.org/abs/2009.06962, with the settings of the SAGE paper's comparison.
+"""Puzzle Mix: J.-H. Kim, W. Choo, H. O. Song, "Puzzle Mix: Exploiting Saliency and Local Statistics
+for Optimal Mixup", ICML 2020. https://arxiv.org/abs/2009.06962, with the settings of the SAGE
+paper's comparison.
 
-Two steps: which image shows in each block of a grid (labels 0, 1/2, 1 against smoothness and a prior), and then where
-the patches of each image go so that its salient ones are shown (a transport plan). Where this differs from the
-authors' code:
-- the labels are the exact optimum, by one minimum cut for the batch; theirs (swap moves of gco, integer costs) misses
-  it on up to a third of the images and overflows on very peaked maps;
-- patches move by gather and scatter instead of by products with a dense plan; the plans are the same;
-- images of any size: those that the grid does not divide are extended at the bottom and the right, and cut again.
+Two steps: which image shows in each block of a grid (labels 0, 1/2, 1 against smoothness and a
+prior), and then where the patches of each image go so that its salient ones are shown (a transport
+plan). Where this differs from the authors' code:
+- the labels are the exact optimum, by one minimum cut for the batch; theirs (swap moves of gco,
+  integer costs) misses it on up to a third of the images and overflows on very peaked maps;
+- patches move by gather and scatter instead of by products with a dense plan; the plans are the
+  same;
+- images of any size: those that the grid does not divide are extended at the bottom and the right,
+  and cut again.
 """
 from dataclasses import dataclass, replace
 
@@ -32,14 +35,17 @@ from ..solvers.transport import move, transport_plan
 GRIDS = (2, 4, 8, 16)
 
 
-def mix(x, y, s, pair, lam, blocks, transport=True, mean=0.0, std=1.0, *, beta=1.2, gamma=0.5, eta=0.2,
-        t_eps=0.8, t_size=4, neigh_size=4):
-    """Label each of blocks x blocks blocks, move each image's patches, and mix: section 3 of the paper.
+def mix(x, y, s, pair, lam, blocks, transport=True, mean=0.0, std=1.0, *, beta=1.2, gamma=0.5,
+        eta=0.2, t_eps=0.8, t_size=4, neigh_size=4):
+    """Label each of blocks x blocks blocks, move each image's patches, and mix: section 3 of the
+    paper.
 
-    x (B, C, H, W), y (B, K), s (B, 1, H, W) or (B, H, W) saliency, pair (B,) integers, lam in [0, 1] a number or (B,);
-    mean, std: of the normalised images, to get back to [0, 1]. beta: smoothness of the labels, gamma: of the picture;
-    eta: weight of the prior; t_eps: price of distance; t_size, neigh_size: pixels of a patch and of a cell that is
-    compared, at most. The label's share is the mean of the mask.
+    x (B, C, H, W), y (B, K), s (B, 1, H, W) or (B, H, W) saliency, pair (B,) integers, lam in [0,
+    1] a number or (B,);
+    mean, std: of the normalised images, to get back to [0, 1]. beta: smoothness of the labels,
+    gamma: of the picture;
+    eta: weight of the prior; t_eps: price of distance; t_size, neigh_size: pixels of a patch and of
+    a cell that is compared, at most. The label's share is the mean of the mask.
     """
     check_pairs(x, y, pair)
     s = s[:, None] if s.ndim == 3 else s
@@ -49,7 +55,8 @@ def mix(x, y, s, pair, lam, blocks, transport=True, mean=0.0, std=1.0, *, beta=1
     h, w = x.shape[2:]
     size = [blocks * _side(n, blocks, max(t_size, neigh_size)) for n in (h, w)]
     large, s = _extend(x, size), F.pad(s.float(), (0, size[1] - w, 0, size[0] - h))
-    terms = energy_terms(to_pixels(large, mean, std), s, pair, lam, blocks, beta, gamma, eta, neigh_size)
+    terms = energy_terms(to_pixels(large, mean, std), s, pair, lam, blocks, beta, gamma, eta,
+                         neigh_size)
     shown = 1 - min_cut(*terms).to(x.dtype) / 2  # 1: the image itself, 0: its partner
     m = _enlarge(shown[:, None], size)
     one, two = large, large[pair]
@@ -64,20 +71,26 @@ def mix(x, y, s, pair, lam, blocks, transport=True, mean=0.0, std=1.0, *, beta=1
 
 
 def energy_terms(pixels, s, pair, lam, blocks, beta=1.2, gamma=0.5, eta=0.2, neigh_size=4):
-    """What the labels 0, 1/2, 1 (share of the partner) cost: (unary (B, 3, n, n), down (B, n - 1, n), right (B, n, n
+    """What the labels 0, 1/2, 1 (share of the partner) cost: (unary (B, 3, n, n), down (B, n - 1,
+    n), right (B, n, n
     - 1)).
 
-    pixels (B, C, H, W) in [0, 1] and s (B, 1, H, W), both of sides that `blocks` divides. Two neighbours pay
-    their weight times the square of the difference of their labels.
+    pixels (B, C, H, W) in [0, 1] and s (B, 1, H, W), both of sides that `blocks` divides. Two
+    neighbours pay their weight times the square of the difference of their labels.
     """
     own = normalise(_pool(s, blocks))[:, 0]
-    lose_own, lose_partner = own, own[pair]  # what choosing the partner, or the image itself, gives up
+    # what choosing the partner, or the image itself, gives up
+    lose_own, lose_partner = own, own[pair]
     weights, b = [], beta / blocks / 16
     for axis in (1, 2):
-        p = [[b * gamma * d for d in row] for row in _seams(pixels, pixels[pair], blocks, axis, neigh_size)]
+        p = [[b * gamma * d
+              for d in row]
+             for row in _seams(pixels, pixels[pair], blocks, axis, neigh_size)]
         first, second = ((0, 0, 0, 1), (0, 0, 1, 0)) if axis == 1 else ((0, 1), (1, 0))
-        lose_own = lose_own + F.pad((p[1][0] + p[1][1]) / 2, first) + F.pad((p[0][1] + p[1][1]) / 2, second)
-        lose_partner = lose_partner + F.pad((p[0][1] + p[0][0]) / 2, first) + F.pad((p[1][0] + p[0][0]) / 2, second)
+        lose_own = lose_own + F.pad((p[1][0] + p[1][1]) / 2, first) + F.pad(
+            (p[0][1] + p[1][1]) / 2, second)
+        lose_partner = lose_partner + F.pad((p[0][1] + p[0][0]) / 2, first) + F.pad(
+            (p[1][0] + p[0][0]) / 2, second)
         weights.append((p[0][1] + p[1][0] - p[0][0] - p[1][1]) / 2 + b)
     lam = scalar(lam, s.device, s.dtype)
     binomial = torch.stack([lam**2, 2 * lam * (1 - lam), (1 - lam)**2], -1)
@@ -87,7 +100,8 @@ def energy_terms(pixels, s, pair, lam, blocks, beta=1.2, gamma=0.5, eta=0.2, nei
 
 
 def _seams(one, two, blocks, axis, neigh_size):
-    """How unlike the pixels on both sides of a seam are: [[11, 12], [21, 22]] of (B, n - 1, n) or (B, n, n - 1).
+    """How unlike the pixels on both sides of a seam are: [[11, 12], [21, 22]] of (B, n - 1, n) or
+    (B, n, n - 1).
 
     The first number says which image lies above (or left), the second which below (or right).
     """
@@ -111,7 +125,8 @@ def _pool(s, blocks):
 
 
 def _side(n, blocks, cell):
-    """Pixels of a block so that `blocks` of them cover n: a power of two up to `cell`, then a multiple of it."""
+    """Pixels of a block so that `blocks` of them cover n: a power of two up to `cell`, then a
+    multiple of it."""
     side = -(-n // blocks)
     return 1 << (side - 1).bit_length() if side <= cell else -(-side // cell) * cell
 
@@ -130,11 +145,13 @@ def _enlarge(m, size):
 
 @dataclass(kw_only=True)
 class PuzzleMix(SaliencyGuided):
-    """One lambda from Beta(alpha, alpha), one pairing and one grid of 2, 4, 8 or 16 blocks a side for the batch.
+    """One lambda from Beta(alpha, alpha), one pairing and one grid of 2, 4, 8 or 16 blocks a side
+    for the batch.
 
-    The saliency comes from a pass of its own in evaluation mode, with cross-entropy, and leaves no gradient. mean,
-    std: of the normalised images. per_image: a lambda for each image; the grid is the batch's in any case. The other
-    fields are those of `mix`; on images above 64 pixels patches grow with the image.
+    The saliency comes from a pass of its own in evaluation mode, with cross-entropy, and leaves no
+    gradient. mean, std: of the normalised images. per_image: a lambda for each image; the grid is
+    the batch's in any case. The other fields are those of `mix`; on images above 64 pixels patches
+    grow with the image.
     """
 
     NEEDS, LABEL = "gradient, minimum cut, transport", "area"
@@ -152,9 +169,11 @@ class PuzzleMix(SaliencyGuided):
     def mix_with_saliency(self, x, y, s):
         blocks = self.draw_choice(n for n in GRIDS if n <= max(2, min(x.shape[2:]) // 2))
         many = self._many(x)
-        pair, lam = self.draw_permutation(len(x), x.device), self.draw_beta(self.alpha, x.device, *many)
+        pair, lam = self.draw_permutation(len(x),
+                                          x.device), self.draw_beta(self.alpha, x.device, *many)
         mixed = mix(x, y, s, pair, lam, blocks, self.transport, self.mean, self.std, beta=self.beta,
-                    gamma=self.gamma, eta=self.eta, t_eps=self.t_eps, t_size=4 * -(-max(x.shape[2:]) // 64))
+                    gamma=self.gamma, eta=self.eta, t_eps=self.t_eps,
+                    t_size=4 * -(-max(x.shape[2:]) // 64))
         return replace(mixed, saliency=s)
 
 

@@ -1,8 +1,9 @@
-"""RandAugment: E. D. Cubuk, B. Zoph, J. Shlens, Q. V. Le, "RandAugment: Practical Automated Data Augmentation with a
-Reduced Search Space", NeurIPS 2020. https://arxiv.org/abs/1909.13719
+"""RandAugment: E. D. Cubuk, B. Zoph, J. Shlens, Q. V. Le, "RandAugment: Practical Automated Data
+Augmentation with a Reduced Search Space", NeurIPS 2020. https://arxiv.org/abs/1909.13719
 
-torchvision's, applied to each image's pixels; the label stays. The difference: torchvision draws from torch's global
-generator, which is lent a seed of the method's own here and gets its state back.
+torchvision's, applied to each image's pixels; the label stays. The difference: torchvision draws
+from torch's global generator, which is lent a seed of the method's own here and gets its state
+back.
 """
 from dataclasses import dataclass
 
@@ -14,7 +15,8 @@ from ..pixels import from_pixels, to_pixels
 
 @torch.library.custom_op("sagelib::rand_augment", mutates_args=())
 def augment(images: torch.Tensor, ops: int, magnitude: int, seed: int) -> torch.Tensor:
-    """Bytes (B, 1 or 3, H, W), each image with `ops` random operations of that magnitude, 0 to 30."""
+    """Bytes (B, 1 or 3, H, W), each image with `ops` random operations of that magnitude, 0 to
+    30."""
     try:
         from torchvision.transforms import RandAugment
     except ImportError as error:
@@ -31,21 +33,25 @@ def _(images, ops, magnitude, seed):
 
 
 def mix(x, y, seed, ops=2, magnitude=9, mean=0.0, std=1.0):
-    """Images (B, C, H, W), normalised by mean and std, each with random operations on its pixels; labels as they are.
+    """Images (B, C, H, W), normalised by mean and std, each with random operations on its pixels;
+    labels as they are.
 
-    `seed` settles them. Where C is neither 1 nor 3, the operations see the first three channels and leave the rest.
+    `seed` settles them. Where C is neither 1 nor 3, the operations see the first three channels and
+    leave the rest.
     """
     check_pairs(x, y, torch.arange(len(x), device=x.device))
     colours = x.shape[1] if x.shape[1] in (1, 3) else 3 if x.shape[1] > 3 else 1
     pixels = to_pixels(x.detach(), mean, std)
     levels = (pixels[:, :colours] * 255).round().clamp(0, 255).byte()
-    changed = torch.cat([augment(levels, ops, magnitude, seed).float() / 255, pixels[:, colours:]], 1)
+    changed = torch.cat([augment(levels, ops, magnitude, seed).float() / 255, pixels[:, colours:]],
+                        1)
     return Mixed(from_pixels(changed, mean, std).to(x.dtype), y.clone())
 
 
 @dataclass(kw_only=True)
 class RandAugment(Method):
-    """ops operations of torchvision's magnitude (0 to 30) for each image; mean, std: of the normalised images."""
+    """ops operations of torchvision's magnitude (0 to 30) for each image; mean, std: of the
+    normalised images."""
 
     ops: int = whole(2, 0, 20)
     magnitude: int = whole(9, 0, 30)

@@ -1,11 +1,14 @@
-"""SAGE: A. Ma, N. Dvornik, R. Zhang, L. Pishdad, K. G. Derpanis, A. Fazly, "SAGE: Saliency-Guided Mixup with Optimal
-Rearrangements", BMVC 2022. https://arxiv.org/abs/2211.00113, Algorithm 1.
+"""SAGE: A. Ma, N. Dvornik, R. Zhang, L. Pishdad, K. G. Derpanis, A. Fazly, "SAGE: Saliency-Guided
+Mixup with Optimal Rearrangements", BMVC 2022. https://arxiv.org/abs/2211.00113, Algorithm 1.
 
 Where paper and authors' code (https://github.com/SamsungLabs/SAGE) differ, and what stands here:
-- saliency: the paper's l2 norm over the channels (`norm="l2"`); the code's mean of absolute values is `norm="l1"`;
-- gradient reuse: g = reuse * clean + (1 - reuse) * mixed. The paper's formula gives its eta to the clean gradient, its
-  code to the mixed one; only the code's reading fits Table 7, so the tables' eta = 0.7 is `reuse=0.3` here;
-- each map is smoothed, then scaled to sum to 1, then multiplied by lambda or 1 - lambda, as in the code;
+- saliency: the paper's l2 norm over the channels (`norm="l2"`); the code's mean of absolute values
+  is `norm="l1"`;
+- gradient reuse: g = reuse * clean + (1 - reuse) * mixed. The paper's formula gives its eta to the
+  clean gradient, its code to the mixed one; only the code's reading fits Table 7, so the tables'
+  eta = 0.7 is `reuse=0.3` here;
+- each map is smoothed, then scaled to sum to 1, then multiplied by lambda or 1 - lambda, as in the
+  code;
 - a map with nothing in it counts as uniform, where the code makes NaN;
 - "without saliency-guided mixup" has no published code: see `Sage.guided`.
 """
@@ -39,21 +42,24 @@ SETTINGS = {  # the paper's appendix B; WRN16-8 is in the authors' README alone
 
 
 def mix(x, y, s, pair, lam, tau, guided=True):
-    """Move each partner image to where most saliency survives, then mix by saliency: Algorithm 1, lines 2 to 7.
+    """Move each partner image to where most saliency survives, then mix by saliency: Algorithm 1,
+    lines 2 to 7.
 
-    x (B, C, H, W), y (B, K); s (B, 1, H, W) saliency, smoothed but not normalised; pair (B,) integers: the partner of
-    each image; lam in [0, 1], a number or (B,): weight of the image's own saliency; tau (N, 2) candidate shifts of the
-    partner, or (B, N, 2), some for each. `guided=False` pastes the shifted partner whole instead of using Equation 2.
-    The label's share is the mean of the mask, so pixels that no image covers (zeros: the mean colour) count as the
+    x (B, C, H, W), y (B, K); s (B, 1, H, W) saliency, smoothed but not normalised; pair (B,)
+    integers: the partner of each image; lam in [0, 1], a number or (B,): weight of the image's own
+    saliency; tau (N, 2) candidate shifts of the partner, or (B, N, 2), some for each.
+    `guided=False` pastes the shifted partner whole instead of using Equation 2. The label's share
+    is the mean of the mask, so pixels that no image covers (zeros: the mean colour) count as the
     partner's.
     """
-    a, b = weighted(x, y, s, pair, lam)              # line 2: saliency of the image and of its partner  (B, 1, H, W)
-    best = best_offset(a, b, tau)                    # line 3: Equation 4                                (B, 2)
-    return mix_at(x, y, a, b, pair, best, guided)    # lines 4 to 7
+    a, b = weighted(x, y, s, pair, lam)            # line 2, of smoothed s    (B, 1, H, W) each
+    best = best_offset(a, b, tau)                  # line 3: Equation 4       (B, 2)
+    return mix_at(x, y, a, b, pair, best, guided)  # lines 4 to 7
 
 
 def weighted(x, y, s, pair, lam):
-    """Maps of the images and of their partners, (B, 1, H, W) each, that sum to lam and to 1 - lam; as in `mix`."""
+    """Maps of the images and of their partners, (B, 1, H, W) each, that sum to lam and to 1 - lam;
+    as in `mix`."""
     check_pairs(x, y, pair)
     check_saliency(s, x)
     lam, s = as_column(lam, x), normalise(s)
@@ -62,26 +68,32 @@ def weighted(x, y, s, pair, lam):
 
 
 def mix_at(x, y, a, b, pair, best, guided=True):
-    """`mix` without the search: weighted maps a and b (B, 1, H, W), and how far each partner is moved, best (B, 2)."""
-    m = mask(a, shift(b, best)) if guided else 1 - shift(torch.ones_like(b), best)  # line 4: Equation 2  (B, 1, H, W)
-    gamma = m.mean((1, 2, 3))                                                       # line 5              (B,)
-    mixed = torch.lerp(shift(x, best, pair), x, m.to(x.dtype))  # line 6: m x + (1 - m) partner           (B, C, H, W)
-    label = blend_labels(y, pair, gamma)                        # line 7                                  (B, K)
+    """`mix` without the search: weighted maps a and b (B, 1, H, W), and how far each partner is
+    moved, best (B, 2)."""
+    moved = shift(b if guided else torch.ones_like(b), best)  # Equation 3          (B, 1, H, W)
+    m = mask(a, moved) if guided else 1 - moved      # line 4: Equation 2           (B, 1, H, W)
+    gamma = m.mean((1, 2, 3))                        # line 5                       (B,)
+    partner = shift(x, best, pair)                   # Equation 3                   (B, C, H, W)
+    mixed = torch.lerp(partner, x, m.to(x.dtype))    # line 6: m x + (1 - m) partner
+    label = blend_labels(y, pair, gamma)             # line 7                       (B, K)
     return Mixed(mixed, label, mask=m, tau=best, share=gamma, pair=pair)
 
 
 @dataclass(kw_only=True)
 class Sage(SaliencyGuided):
-    """Algorithm 1: one lambda, one batch permutation and one set of candidate shifts per batch; two passes per step.
+    """Algorithm 1: one lambda, one batch permutation and one set of candidate shifts per batch; two
+    passes per step.
 
-    u: lambda is uniform on (0, u). reuse: share of the clean gradient in the step, 0 drops it (and does
-    not compute it). fraction: part of all shifts that is searched, at random. sigma: Gaussian, pixels.
-    norm: of Equation 1. bn: BatchNorm in the saliency pass of a step; "train" updates its statistics twice a step, as
-    the authors' code does, "batch" normalises with the batch's statistics and updates nothing, "eval" with the running
-    statistics. (`mix` alone updates nothing: with "train" it is as with "batch".)
-    per_image: a lambda and candidates for each image instead of for the batch. guided=False is the ablation without
-    saliency-guided mixup: the shifted partner is pasted over the image (our reading; no code exists).
-    rearranged=False never shifts: without rearrangement. Controls that are not in the paper: `sage_controls.py`.
+    u: lambda is uniform on (0, u). reuse: share of the clean gradient in the step, 0 drops it (and
+    does not compute it). fraction: part of all shifts that is searched, at random. sigma: Gaussian,
+    pixels.
+    norm: of Equation 1. bn: BatchNorm in the saliency pass of a step; "train" updates its
+    statistics twice a step, as the authors' code does, "batch" normalises with the batch's
+    statistics and updates nothing, "eval" with the running statistics. (`mix` alone updates
+    nothing: with "train" it is as with "batch".) per_image: a lambda and candidates for each image
+    instead of for the batch. guided=False is the ablation without saliency-guided mixup: the
+    shifted partner is pasted over the image (our reading; no code exists). rearranged=False never
+    shifts: without rearrangement. Controls that are not in the paper: `sage_controls.py`.
     """
 
     NEEDS, LABEL = "gradient, a search", "mean of the mask"
@@ -97,7 +109,7 @@ class Sage(SaliencyGuided):
     rearranged: bool = True
 
     def loss(self, net, x, y, scaler=None):
-        """The loss of one step, a scalar, with the gradient reuse * clean + (1 - reuse) * mixed: Section 3.4."""
+        """The loss of one step, a scalar: reuse * clean + (1 - reuse) * mixed, Section 3.4."""
         clean, s = self.clean_pass(net, x, y, self.reuse, scaler)              # line 1
         mixed = self.last = self.mix_with_saliency(x, y, s)                    # lines 2 to 7
         return clean + (1 - self.reuse) * self.loss_of(net(mixed.x), mixed.y)  # Section 3.4
@@ -119,7 +131,7 @@ class Sage(SaliencyGuided):
         return 6 if self.reuse > 0 else 5
 
     def candidates(self, h, w, device, images=None):
-        """The shifts to search this time, (N, 2): int(fraction * all), at least one; the same for the batch.
+        """The shifts to search this time, (N, 2): int(fraction * all) of them, at least one.
 
         With `images`, a number, a set for each image: (images, N, 2), unless there is but one set.
         """
@@ -131,7 +143,8 @@ class Sage(SaliencyGuided):
         n = max(1, int(self.fraction * len(every)))
         if images is None:
             return every[self.draw_permutation(len(every), device)[:n]]
-        keys = torch.rand(images, len(every), generator=self.generator, device=self._place(device)).to(device)
+        keys = torch.rand(images, len(every), generator=self.generator,
+                          device=self._place(device)).to(device)
         return every[keys.topk(n).indices]
 
     def mix_with_saliency(self, x, y, s):
@@ -139,7 +152,7 @@ class Sage(SaliencyGuided):
         return replace(mix(x, y, smooth(s, self.sigma), pair, lam, tau, self.guided), saliency=s)
 
     def draws(self, x):
-        """Batch permutation (B,), lambda and candidate shifts for images x (B, C, H, W): what `mix` is given."""
+        """What `mix` is given: batch permutation (B,), lambda and candidate shifts for images x."""
         many = self._many(x)
         pair = self.draw_permutation(len(x), x.device)
         lam = self.draw_uniform(0, self.u, x.device, *many)

@@ -1,8 +1,9 @@
-"""Controls for SAGE (https://arxiv.org/abs/2211.00113) that are not in the paper: what is saliency worth?
+"""Controls for SAGE (https://arxiv.org/abs/2211.00113) that are not in the paper: what is saliency
+worth?
 
-Each differs from SAGE in one component. maps="uniform" takes every pixel for equally salient, maps="other" gives each
-image the map of another image of the batch, searched=False shifts each partner by one of the candidates, at random. The
-clean gradient is reused all the same.
+Each differs from SAGE in one component. maps="uniform" takes every pixel for equally salient,
+maps="other" gives each image the map of another image of the batch, searched=False shifts each
+partner by one of the candidates, at random. The clean gradient is reused all the same.
 """
 from dataclasses import dataclass, replace
 
@@ -33,7 +34,8 @@ class SageControls(sage.Sage):
         if not self.searched:  # one of the candidates is left for each image
             place = dict(generator=self.generator, device=self._place(x.device))
             which = torch.randint(tau.shape[-2], (len(x),), **place).to(x.device)
-            tau = tau.expand(len(x), -1, -1)[torch.arange(len(x), device=x.device), which][:, None]  # (B, 1, 2)
+            # (B, 1, 2)
+            tau = tau.expand(len(x), -1, -1)[torch.arange(len(x), device=x.device), which][:, None]
         return pair, lam, tau
 
 

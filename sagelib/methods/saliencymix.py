@@ -1,12 +1,14 @@
-"""SaliencyMix: A. F. M. S. Uddin, M. S. Monira, W. Shin, T. Chung, S.-H. Bae, "SaliencyMix: A Saliency Guided Data
-Augmentation Strategy for Better Regularization", ICLR 2021. https://arxiv.org/abs/2006.01791
+"""SaliencyMix: A. F. M. S. Uddin, M. S. Monira, W. Shin, T. Chung, S.-H. Bae, "SaliencyMix: A
+Saliency Guided Data Augmentation Strategy for Better Regularization", ICLR 2021.
+https://arxiv.org/abs/2006.01791
 
-A box around the most salient point of the partner is pasted at the same place. The saliency is OpenCV's "fine grained"
-detector (Montabone & Soto, 2010), written again here, equal to OpenCV's byte for byte. Half of the batches are mixed.
+A box around the most salient point of the partner is pasted at the same place. The saliency is
+OpenCV's "fine grained" detector (Montabone & Soto, 2010), written again here, equal to OpenCV's
+byte for byte. Half of the batches are mixed.
 
-The published code differs from the paper in two ways, which `published=True` repeats: one box, from the first
-image's partner, serves the whole batch; and the detector is fed with normalised floats, of which it reads single bytes
-as the centre pixels, so that its peak is nearly noise.
+The published code differs from the paper in two ways, which `published=True` repeats: one box, from
+the first image's partner, serves the whole batch; and the detector is fed with normalised floats,
+of which it reads single bytes as the centre pixels, so that its peak is nearly noise.
 """
 import math
 import numbers
@@ -21,21 +23,24 @@ from ..saliency import at_least_float32, mirrored
 from . import cutmix
 
 RADII = (12, 24, 48, 28, 56, 112)  # pixels: half sides of the six surrounds
-GREY = (3735, 19235, 9798)  # OpenCV's blue, green, red in 1/32768, for channels 0, 1, 2 as they come
+# OpenCV's blue, green, red in 1/32768, for channels 0, 1, 2 as they come
+GREY = (3735, 19235, 9798)
 
 
 def mix(x, y, pair, box):
-    """The partner's box pasted over each image, the label by area: as `cutmix.mix`; box (4,) or one for each, (B,
-    4)."""
+    """The partner's box pasted over each image, the label by area: as `cutmix.mix`; box (4,) or one
+    for each, (B, 4)."""
     return cutmix.mix(x, y, pair, box)
 
 
 def box(saliency_map, lam):
-    """Top, left, bottom, right around the peak of a map (H, W), or of each map (B, H, W): (4,) or (B, 4).
+    """Top, left, bottom, right around the peak of a map (H, W), or of each map (B, H, W): (4,) or
+    (B, 4).
 
-    The sides are int(sqrt(1 - lam) * H) and W, made even, and clipped at the border. The first of equal
-    peaks counts. lam: a number, then in float64, or a tensor, () or (B,), in its own precision, at least float32: a
-    side can then differ by a pixel where sqrt(1 - lam) is within 2e-7 of a whole number of pixels over H.
+    The sides are int(sqrt(1 - lam) * H) and W, made even, and clipped at the border. The first of
+    equal peaks counts. lam: a number, then in float64, or a tensor, () or (B,), in its own
+    precision, at least float32: a side can then differ by a pixel where sqrt(1 - lam) is within
+    2e-7 of a whole number of pixels over H.
     """
     h, w = saliency_map.shape[-2:]
     flat = saliency_map.flatten(-2)
@@ -46,14 +51,15 @@ def box(saliency_map, lam):
     else:
         side = (1 - at_least_float32(torch.as_tensor(lam, device=flat.device))).clamp(0, 1).sqrt()
         half = [(side * n).long() // 2 for n in (h, w)]
-    low, high = ([(at + sign * reach).clamp(0, size) for at, reach, size in ((peak // w, half[0], h),
-                                                                             (peak % w, half[1], w))]
+    low, high = ([(at + sign * reach).clamp(0, size)
+                  for at, reach, size in ((peak // w, half[0], h), (peak % w, half[1], w))]
                  for sign in (-1, 1))
     return torch.stack(low + high, -1)
 
 
 def fine_grained(images):
-    """Saliency of bytes (B, 3, H, W) -> (B, H, W) in 0..255: how much each pixel differs from its surrounds.
+    """Saliency of bytes (B, 3, H, W) -> (B, H, W) in 0..255: how much each pixel differs from its
+    surrounds.
 
     Equal to cv2.saliency.StaticSaliencyFineGrained on the same bytes, byte for byte.
     """
@@ -67,10 +73,11 @@ def fine_grained(images):
 
 
 def fine_grained_of_floats(x):
-    """What the same detector makes of float images (B, 3, H, W), as published: its centre "pixels" are bytes.
+    """What the same detector makes of float images (B, 3, H, W), as published: its centre "pixels"
+    are bytes.
 
-    The surrounds are those of the floats; the centre at row i, column j is byte j of row i's memory, so that
-    a row is judged by the bytes of its first quarter alone.
+    The surrounds are those of the floats; the centre at row i, column j is byte j of row i's
+    memory, so that a row is judged by the bytes of its first quarter alone.
     """
     grey = x[:, 1].float() * 0.587
     grey = multiply_add(x[:, 0].float(), 0.114, grey)  # OpenCV rounds once for both operations
@@ -84,7 +91,8 @@ def fine_grained_of_floats(x):
 
 @torch.library.custom_op("sagelib::opencv_saliency", mutates_args=())
 def opencv(images: torch.Tensor) -> torch.Tensor:
-    """OpenCV's own detector on bytes or floats (B, 3, H, W) -> (B, H, W), as the authors' code calls it.
+    """OpenCV's own detector on bytes or floats (B, 3, H, W) -> (B, H, W), as the authors' code
+    calls it.
 
     It runs on the CPU: on another device the step waits for it, which `fine_grained` does not.
     """
@@ -95,7 +103,8 @@ def opencv(images: torch.Tensor) -> torch.Tensor:
         raise ImportError("detector='opencv' needs OpenCV with its contrib modules: pip install "
                           "'sagelib[saliencymix]'; detector='builtin' computes the same") from error
     maps = [detect(image.permute(1, 2, 0).contiguous().numpy())[1] for image in images.cpu()]
-    return torch.stack([torch.from_numpy((m * 255).astype("uint8")) for m in maps]).long().to(images.device)
+    return torch.stack([torch.from_numpy((m * 255).astype("uint8"))
+                        for m in maps]).long().to(images.device)
 
 
 @opencv.register_fake
@@ -109,14 +118,16 @@ def _three(x):
 
 
 def _neighbours(z, axis):
-    """z (B, H, W) moved by one either way along an axis, the border mirrored: before, itself, after."""
+    """z (B, H, W) moved by one either way along an axis, the border mirrored: before, itself,
+    after."""
     n = z.shape[axis]
     wide = z.index_select(axis, mirrored(n, 1, z.device))
     return wide.narrow(axis, 0, n), z, wide.narrow(axis, 2, n)
 
 
 def _centre_surround(centre, grey):
-    """How far each centre lies above, and below, the mean of its six surrounds: both summed and scaled to 0..255."""
+    """How far each centre lies above, and below, the mean of its six surrounds: both summed and
+    scaled to 0..255."""
     h, w = grey.shape[1:]
     table = F.pad(grey.cumsum(1).cumsum(2), (1, 0, 1, 0))
     rows, columns = (torch.arange(n, device=grey.device) for n in (h, w))
@@ -140,11 +151,13 @@ def _to_bytes(z, top):
 
 @dataclass(kw_only=True)
 class SaliencyMix(Method):
-    """With probability `prob` a batch is mixed: area from Beta(alpha, alpha), each partner's box at its own peak.
+    """With probability `prob` a batch is mixed: area from Beta(alpha, alpha), each partner's box at
+    its own peak.
 
-    mean, std: of the normalised images, to get back to pixels. published=True is the published behaviour: a
-    detector fed with floats, and one box for the whole batch, from the first image's partner. detector: our own
-    or OpenCV's, which runs on the CPU; they agree. per_image: an area, and a decision to mix, for each image.
+    mean, std: of the normalised images, to get back to pixels. published=True is the published
+    behaviour: a detector fed with floats, and one box for the whole batch, from the first image's
+    partner. detector: our own or OpenCV's, which runs on the CPU; they agree. per_image: an area,
+    and a decision to mix, for each image.
     """
 
     NEEDS, LABEL = "a detector on pixels", "area"
@@ -161,7 +174,8 @@ class SaliencyMix(Method):
 
     def check_options(self):
         if self.published and self.per_image:
-            raise ValueError("SaliencyMix: published=True is one box for the whole batch; per_image=True needs its own")
+            raise ValueError("SaliencyMix: published=True is one box for the whole batch; "
+                             "per_image=True needs its own")
 
     def mix(self, x, y, net=None):
         if self.saliency_fn is not None:
@@ -184,7 +198,8 @@ class SaliencyMix(Method):
 
     def _draw(self, x):
         many = self._many(x)
-        pair, lam = self.draw_permutation(len(x), x.device), self.draw_beta(self.alpha, x.device, *many)
+        pair, lam = self.draw_permutation(len(x),
+                                          x.device), self.draw_beta(self.alpha, x.device, *many)
         return pair, lam, (self.draw_uniform(0, 1, x.device, *many) < self.prob)[..., None]
 
 

@@ -1,1 +1,2 @@
-"""The networks, one file each: `build(classes, width)`, and `.stages` for those who hook into the middle."""
+"""The networks, one file each: `build(classes, width)`, and `.stages` for those who hook into the
+middle."""

@@ -1,14 +1,17 @@
-"""PreActResNet18: K. He, X. Zhang, S. Ren, J. Sun, "Identity Mappings in Deep Residual Networks", ECCV 2016.
+"""PreActResNet18: K. He, X. Zhang, S. Ren, J. Sun, "Identity Mappings in Deep Residual Networks",
+ECCV 2016.
 
-https://arxiv.org/abs/1603.05027. Layer for layer the network of the SAGE authors' code: no BatchNorm or ReLU before
-the pooling, a bare 1x1 convolution of the activated input as shortcut; 11,171,146 parameters for 10 classes.
+https://arxiv.org/abs/1603.05027. Layer for layer the network of the SAGE authors' code: no
+BatchNorm or ReLU before the pooling, a bare 1x1 convolution of the activated input as shortcut;
+11,171,146 parameters for 10 classes.
 """
 import torch.nn.functional as F
 from torch import nn
 
 
 class Block(nn.Module):
-    """BatchNorm, ReLU, 3x3 convolution, twice, plus the input: (B, C, H, W) -> (B, width, H/stride, W/stride)."""
+    """BatchNorm, ReLU, 3x3 convolution, twice, plus the input: (B, C, H, W) -> (B, width, H/stride,
+    W/stride)."""
 
     def __init__(self, channels, width, stride):
         super().__init__()
@@ -17,7 +20,8 @@ class Block(nn.Module):
         self.bn2 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
         same = stride == 1 and channels == width
-        self.shortcut = None if same else nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False))
+        self.shortcut = None if same else nn.Sequential(
+            nn.Conv2d(channels, width, 1, stride, bias=False))
 
     def forward(self, x):
         h = F.relu(self.bn1(x))
@@ -26,7 +30,8 @@ class Block(nn.Module):
 
 
 class PreActResNet(nn.Module):
-    """Images (B, 3, H, W), at least 8 x 8 -> logits (B, classes). `stages` are its four groups of blocks."""
+    """Images (B, 3, H, W), at least 8 x 8 -> logits (B, classes). `stages` are its four groups of
+    blocks."""
 
     def __init__(self, blocks, classes, width):
         super().__init__()
@@ -54,7 +59,9 @@ def _stage(channels, width, blocks, stride):
 
 
 def build(classes, width=64):
-    """The paper's network for `classes` classes; `width` (64 in the paper) is the channels of the first stage."""
+    """The paper's network for `classes` classes; `width` (64 in the paper) is the channels of the
+    first stage."""
     if classes < 2 or width < 1:
-        raise ValueError(f"a network needs at least 2 classes and 1 channel, not {classes} and {width}")
+        raise ValueError(f"a network needs at least 2 classes and 1 channel, not {classes} and "
+                         f"{width}")
     return PreActResNet((2, 2, 2, 2), classes, width)

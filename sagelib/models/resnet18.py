@@ -1,20 +1,22 @@
-"""ResNet-18: K. He, X. Zhang, S. Ren, J. Sun, "Deep Residual Learning for Image Recognition", CVPR 2016,
-torchvision's.
+"""ResNet-18: K. He, X. Zhang, S. Ren, J. Sun, "Deep Residual Learning for Image Recognition", CVPR
+2016, torchvision's.
 
-https://arxiv.org/abs/1512.03385. Not a network of the paper: the example of a user's own network. All it needs for
-the methods of this library is to return logits, and for Manifold Mixup a property `.stages`.
+https://arxiv.org/abs/1512.03385. Not a network of the paper: the example of a user's own network.
+All it needs for the methods of this library is to return logits, and for Manifold Mixup a property
+`.stages`.
 """
 
 
 def build(classes, width=64):
-    """torchvision's ResNet-18 for images (B, 3, H, W) of any size, with `.stages`; `width` channels in the first
-    stage."""
+    """torchvision's ResNet-18 for images (B, 3, H, W) of any size, with `.stages`; `width` channels
+    in the first stage."""
     try:
         from torchvision.models import resnet
     except ImportError as error:
         raise ImportError("resnet18 is torchvision's: pip install torchvision") from error
     if classes < 2 or width < 1:
-        raise ValueError(f"a network needs at least 2 classes and a width of 1, not {classes} and {width}")
+        raise ValueError(f"a network needs at least 2 classes and a width of 1, not {classes} and "
+                         f"{width}")
 
     class Staged(resnet.ResNet):
         stages = property(lambda net: (net.layer1, net.layer2, net.layer3, net.layer4))
@@ -31,7 +33,8 @@ def _narrowed(net, width):
             if isinstance(layer, nn.Conv2d):
                 inner = 3 if layer.in_channels == 3 else layer.in_channels * width // 64
                 outer = layer.out_channels * width // 64
-                narrow = nn.Conv2d(inner, outer, layer.kernel_size, layer.stride, layer.padding, bias=False)
+                narrow = nn.Conv2d(inner, outer, layer.kernel_size, layer.stride, layer.padding,
+                                   bias=False)
                 setattr(parent, name, narrow)
             elif isinstance(layer, nn.BatchNorm2d):
                 setattr(parent, name, nn.BatchNorm2d(layer.num_features * width // 64))

@@ -1,8 +1,8 @@
-"""ResNeXt29-4-24: S. Xie, R. Girshick, P. Dollar, Z. Tu, K. He, "Aggregated Residual Transformations for Deep Neural
-Networks", CVPR 2017. https://arxiv.org/abs/1611.05431
+"""ResNeXt29-4-24: S. Xie, R. Girshick, P. Dollar, Z. Tu, K. He, "Aggregated Residual
+Transformations for Deep Neural Networks", CVPR 2017. https://arxiv.org/abs/1611.05431
 
-Layer for layer the network of the SAGE authors' code: three stages of three bottlenecks, 4 groups of base width 24;
-4,845,002 parameters for 10 classes.
+Layer for layer the network of the SAGE authors' code: three stages of three bottlenecks, 4 groups
+of base width 24; 4,845,002 parameters for 10 classes.
 """
 import math
 
@@ -26,7 +26,8 @@ class Bottleneck(nn.Module):
         self.bn_expand = nn.BatchNorm2d(planes * EXPANSION)
         same = stride == 1 and channels == planes * EXPANSION
         self.downsample = None if same else nn.Sequential(
-            nn.Conv2d(channels, planes * EXPANSION, 1, stride, bias=False), nn.BatchNorm2d(planes * EXPANSION))
+            nn.Conv2d(channels, planes *
+                      EXPANSION, 1, stride, bias=False), nn.BatchNorm2d(planes * EXPANSION))
 
     def forward(self, x):
         out = F.relu(self.bn_reduce(self.conv_reduce(x)))
@@ -36,7 +37,8 @@ class Bottleneck(nn.Module):
 
 
 class ResNeXt(nn.Module):
-    """Images (B, 3, H, W), at least 4 x 4 -> logits (B, classes). `stages` are its three groups of bottlenecks."""
+    """Images (B, 3, H, W), at least 4 x 4 -> logits (B, classes). `stages` are its three groups of
+    bottlenecks."""
 
     def __init__(self, classes, base, blocks=3):
         super().__init__()
@@ -61,19 +63,24 @@ class ResNeXt(nn.Module):
 
 def _stage(channels, planes, base, blocks, stride):
     first = Bottleneck(channels, planes, base, stride)
-    return nn.Sequential(first, *[Bottleneck(planes * EXPANSION, planes, base, 1) for _ in range(blocks - 1)])
+    return nn.Sequential(
+        first, *[Bottleneck(planes * EXPANSION, planes, base, 1) for _ in range(blocks - 1)])
 
 
 def _initialise(module):
-    if isinstance(module, nn.Conv2d):  # sqrt(2 / outputs of a pixel), groups not counted, as the authors have it
-        nn.init.normal_(module.weight, 0, math.sqrt(2 / (math.prod(module.kernel_size) * module.out_channels)))
+    # sqrt(2 / outputs of a pixel), groups not counted, as the authors have it
+    if isinstance(module, nn.Conv2d):
+        nn.init.normal_(module.weight, 0,
+                        math.sqrt(2 / (math.prod(module.kernel_size) * module.out_channels)))
     elif isinstance(module, nn.Linear):
         nn.init.kaiming_normal_(module.weight)
         nn.init.zeros_(module.bias)
 
 
 def build(classes, width=24):
-    """The paper's network for `classes` classes; `width` is the base width of a group, 24 in the paper."""
+    """The paper's network for `classes` classes; `width` is the base width of a group, 24 in the
+    paper."""
     if classes < 2 or width < 1:
-        raise ValueError(f"a network needs at least 2 classes and a base width of 1, not {classes} and {width}")
+        raise ValueError("a network needs at least 2 classes and a base width of 1, not "
+                         f"{classes} and {width}")
     return ResNeXt(classes, width)

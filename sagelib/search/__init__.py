@@ -1,14 +1,17 @@
-"""Equation 4 for many shifts at once, in the form that suits their number and the device; all exact.
+"""Equation 4 for many shifts at once, in the form that suits their number and the device; all
+exact.
 
 Every form looks only at the overlap, where both images are in the frame:
 
 - slices: one slice of each map for each shift, the whole batch at once. CPU, some of the shifts;
-- table: every row against every row, then sums along diagonals: each pair of pixels is met once. CPU, most of them;
+- table: every row against every row, then sums along diagonals: each pair of pixels is met once.
+  CPU, most of them;
 - triton: one kernel (triton.py). NVIDIA GPUs, float32;
-- gather: shifts as indices, nothing but tensor operations. Every other device, and shifts of its own for each image.
+- gather: shifts as indices, nothing but tensor operations. Every other device, and shifts of its
+  own for each image.
 
-The CPU's two take the mass that stays in the frame from a table of sums in float64. The others add up what they read,
-and need no float64, which a Mac's GPU does not have.
+The CPU's two take the mass that stays in the frame from a table of sums in float64. The others add
+up what they read, and need no float64, which a Mac's GPU does not have.
 """
 import torch
 
@@ -23,8 +26,8 @@ MOST = 0.4       # part of all shifts from which the table is cheaper than slice
 
 @torch.library.custom_op("sagelib::total_saliency", mutates_args=())
 def search(a: torch.Tensor, b: torch.Tensor, tau: torch.Tensor) -> torch.Tensor:
-    """v (B, N) for maps a and b (B, H, W), at least 0, and shifts tau (N, 2) or (B, N, 2) of b. No value leaves the
-    device."""
+    """v (B, N) for maps a and b (B, H, W), at least 0, and shifts tau (N, 2) or (B, N, 2) of b. No
+    value leaves the device."""
     return choose_backend(a, tau)(a, b, tau)
 
 

@@ -1,4 +1,5 @@
-"""Equation 4 on a CPU: slices of both maps for some shifts, or a table of all of them. Both are exact."""
+"""Equation 4 on a CPU: slices of both maps for some shifts, or a table of all of them. Both are
+exact."""
 import functools
 
 import torch
@@ -8,7 +9,8 @@ BLOCK = 1 << 19  # numbers in the working memory: 2 MB of float32
 
 
 def slices(a, b, tau):
-    """v from slices: two maps in, sum of 1 / (1/a + 1/b) out, shift after shift. A zero adds exactly nothing."""
+    """v from slices: two maps in, sum of 1 / (1/a + 1/b) out, shift after shift. A zero adds
+    exactly nothing."""
     h, w = a.shape[1:]
     inverse_a, inverse_b = 1 / a, 1 / b
     overlap = a.new_empty(len(tau), len(a))
@@ -20,7 +22,8 @@ def slices(a, b, tau):
 
 
 def table(a, b, tau):
-    """v for all shifts, of which those of tau are picked: rows against rows, the batch innermost."""
+    """v for all shifts, of which those of tau are picked: rows against rows, the batch
+    innermost."""
     h, w = a.shape[1:]
     several = max(1, BLOCK // (w * w))
     i, j = tau[:, 0] + h - 1, tau[:, 1] + w - 1
@@ -32,19 +35,23 @@ def table(a, b, tau):
 
 
 def _whole_table(a, b):
-    """What b adds to v at every shift, (B, 2h-1, 2w-1): its visible mass less twice the overlap term."""
+    """What b adds to v at every shift, (B, 2h-1, 2w-1): its visible mass less twice the overlap
+    term."""
     n, h, w = a.shape
     inverse_a, inverse_b = ((1 / z).permute(1, 2, 0).contiguous() for z in (a, b.flip(2)))
     mass, by = _integral(b).permute(1, 2, 0).contiguous(), torch.arange(1 - w, w)
     right, left = (w - by).clamp(max=w), (-by).clamp(min=0)
-    # column j of the first meets column w - 1 - k of the second at place (j, k): their shift is j + k - (w - 1);
-    # w zeros after each row, read in rows one shorter, bring places of one shift under each other
+    # column j of the first meets column w - 1 - k of the second at place (j, k): their shift is j +
+    # k - (w - 1); w zeros after each row, read in rows one shorter, bring places of one shift under
+    # each other
     wide = a.new_zeros(w, 2 * w, n)
     diagonals = wide.view(-1, n)[:-w].view(w, 2 * w - 1, n)
-    space = a.new_empty(max(1, BLOCK // (w * w * n)), w, w, n)  # reused: new memory costs as much as the arithmetic
+    # reused: new memory costs as much as the arithmetic
+    space = a.new_empty(max(1, BLOCK // (w * w * n)), w, w, n)
     out = a.new_empty(2 * h - 1, 2 * w - 1, n)
     for i in range(1 - h, h):
-        wide[:, :w] = _meet(inverse_a[max(i, 0):h + min(i, 0)], inverse_b[max(-i, 0):h - max(i, 0)], space)
+        wide[:, :w] = _meet(inverse_a[max(i, 0):h + min(i, 0)], inverse_b[max(-i, 0):h - max(i, 0)],
+                            space)
         seen = mass[h - max(i, 0)] - mass[max(-i, 0)]
         seen = (seen[right] - seen[left]).clamp_(min=0)
         torch.sub(seen, diagonals.sum(0), alpha=2, out=out[i + h - 1])
@@ -52,9 +59,11 @@ def _whole_table(a, b):
 
 
 def _meet(first, second, space):
-    """Sum over the rows of 1 / (first[:, j] + second[:, k]), (w, w, B), as many rows at once as `space` has."""
+    """Sum over the rows of 1 / (first[:, j] + second[:, k]), (w, w, B), as many rows at once as
+    `space` has."""
     parts = zip(first.split(len(space)), second.split(len(space)), strict=True)
-    sums = (torch.add(p[:, :, None], q[:, None], out=space[:len(p)]).reciprocal_().sum(0) for p, q in parts)
+    sums = (torch.add(p[:, :, None], q[:, None], out=space[:len(p)]).reciprocal_().sum(0)
+            for p, q in parts)
     return functools.reduce(torch.Tensor.add_, sums)
 
 
@@ -63,10 +72,16 @@ def _from_overlap(a, b, tau, overlap):
 
 
 def visible(b, tau):
-    """Mass of each map (B, H, W) that stays in the frame after each shift: four look-ups in an integral image."""
+    """Mass of each map (B, H, W) that stays in the frame after each shift: four look-ups in an
+    integral image."""
     h, w = b.shape[1:]
     integral, i, j = _integral(b), tau[..., 0], tau[..., 1]
-    top, bottom, left, right = (-i).clamp(0, h), (h - i).clamp(0, h), (-j).clamp(0, w), (w - j).clamp(0, w)
+    top, bottom, left, right = (
+        (-i).clamp(0, h),
+        (h - i).clamp(0, h),
+        (-j).clamp(0, w),
+        (w - j).clamp(0, w),
+    )
     each = slice(None) if tau.ndim == 2 else torch.arange(len(b), device=b.device)[:, None]
     inside = (integral[each, bottom, right] - integral[each, top, right]
               - integral[each, bottom, left] + integral[each, top, left])
@@ -74,5 +89,6 @@ def visible(b, tau):
 
 
 def _integral(b):
-    """Sums over all rectangles from the top left corner, (B, h + 1, w + 1); float64, since they are subtracted."""
+    """Sums over all rectangles from the top left corner, (B, h + 1, w + 1); float64, since they are
+    subtracted."""
     return F.pad(b.double().cumsum(1).cumsum(2), (1, 0, 1, 0))

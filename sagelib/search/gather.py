@@ -1,4 +1,5 @@
-"""Equation 4 by tensor operations alone, on any device, also with shifts of its own for each image. Exact."""
+"""Equation 4 by tensor operations alone, on any device, also with shifts of its own for each image.
+Exact."""
 import torch
 import torch.nn.functional as F
 
@@ -13,12 +14,15 @@ def gather(a, b, tau):
 
 
 def _gathered(inverse_a, b, tau):
-    """What b adds to v at each shift, (B, N): over the frame, b there less twice the overlap term."""
+    """What b adds to v at each shift, (B, N): over the frame, b there less twice the overlap
+    term."""
     h, w = b.shape[1:]
     padded = F.pad(b, (0, 1, 0, 1)).flatten(1)  # a row and a column of "nothing there"
-    i, j = (torch.arange(n, device=tau.device) - by[..., None] for n, by in ((h, tau[..., 0]), (w, tau[..., 1])))
+    i, j = (torch.arange(n, device=tau.device) - by[..., None]
+            for n, by in ((h, tau[..., 0]), (w, tau[..., 1])))
     i, j = torch.where((i >= 0) & (i < h), i, h), torch.where((j >= 0) & (j < w), j, w)
     where = (i[..., :, None] * (w + 1) + j[..., None, :]).flatten(-2)
-    there = padded[:, where] if tau.ndim == 2 else padded.gather(1, where.flatten(1)).view(where.shape)
+    there = padded[:,
+                   where] if tau.ndim == 2 else padded.gather(1, where.flatten(1)).view(where.shape)
     met = there.reciprocal().add_(inverse_a.flatten(1)[:, None]).reciprocal_()
     return there.sub_(met, alpha=2).sum(-1)

@@ -1,9 +1,10 @@
-"""Equation 4 on an NVIDIA GPU: one kernel, one program for each pair of maps and shift, nothing but the overlap read.
+"""Equation 4 on an NVIDIA GPU: one kernel, one program for each pair of maps and shift, nothing but
+the overlap read.
 
     v(tau)  =  sum of a  +  sum over the overlap of b (1 - 2 M),   M = a / (a + b) of Equation 2,
 
-since a pixel where only one image has saliency is kept whole. Needs Triton (it comes with torch for NVIDIA GPUs);
-TRITON_INTERPRET=1 runs the kernel on a CPU, for tests.
+since a pixel where only one image has saliency is kept whole. Needs Triton (it comes with torch for
+NVIDIA GPUs); TRITON_INTERPRET=1 runs the kernel on a CPU, for tests.
 """
 import triton
 import triton.language as tl

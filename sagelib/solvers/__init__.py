@@ -1,1 +1,2 @@
-"""Exact solvers that the baselines need: minimum cuts, labellings of a grid, transport and assignment."""
+"""Exact solvers that the baselines need: minimum cuts, labellings of a grid, transport and
+assignment."""

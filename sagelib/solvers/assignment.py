@@ -1,7 +1,9 @@
-"""Co-Mixup's search: which input each output shows in each cell, output after output, sweep after sweep.
+"""Co-Mixup's search: which input each output shows in each cell, output after output, sweep after
+sweep.
 
-The steps and their order are those of the authors' code; the difference is that each labelling is solved exactly
-(`grid_labelling.py`). Tensor operations throughout: on an NVIDIA GPU nothing here waits for a value.
+The steps and their order are those of the authors' code; the difference is that each labelling is
+solved exactly (`grid_labelling.py`). Tensor operations throughout: on an NVIDIA GPU nothing here
+waits for a value.
 """
 import torch
 import torch.nn.functional as F
@@ -13,16 +15,19 @@ BONUS = 5e-4  # what a cell shared by two inputs is cheaper than their mean
 
 
 def assign(cost, alike, start, beta, gamma, threshold, sweeps):
-    """Shares (P, n, 4, 4, n) of each input in each output's cells: sweeps over the outputs, each labelled exactly.
+    """Shares (P, n, 4, 4, n) of each input in each output's cells: sweeps over the outputs, each
+    labelled exactly.
 
-    P partitions at once. cost (P, n, 4, 4): of showing an input in a cell; alike (P, n, n): how much two inputs count
-    as the same; start (P, n, 4, 4). A partition that a sweep did not change by a millionth is left as it is.
-    Float64, on the CPU unless the device is an NVIDIA GPU, the one kind that solves the labellings itself.
+    P partitions at once. cost (P, n, 4, 4): of showing an input in a cell; alike (P, n, n): how
+    much two inputs count as the same; start (P, n, 4, 4). A partition that a sweep did not change
+    by a millionth is left as it is. Float64, on the CPU unless the device is an NVIDIA GPU, the one
+    kind that solves the labellings itself.
     """
     home = cost.device
     if home.type not in ("cpu", "cuda", "meta"):
         cost, alike, start = cost.cpu(), alike.cpu(), start.cpu()
-    cost, alike, cells = cost.detach().double(), alike.detach().double(), start.shape[2] * start.shape[3]
+    cost, alike, cells = cost.detach().double(), alike.detach().double(
+    ), start.shape[2] * start.shape[3]
     beta, gamma, repel = beta / cells, gamma / cells, torch.zeros_like(alike, dtype=torch.float64)
     z = (start[..., None] == torch.arange(cost.shape[1], device=start.device)).double()
     last = objective(z, cost, beta, gamma)
@@ -30,7 +35,9 @@ def assign(cost, alike, start, beta, gamma, threshold, sweeps):
     for sweep in range(sweeps):
         for i in range(z.shape[1]):
             counts = z.sum((2, 3))  # (P, n, n): cells of each output that show each input
-            linear = gamma * (2 * penalty(alike, counts.sum(1) - counts[:, i], threshold * cells) + repel[:, i])
+            linear = gamma * (2 * penalty(alike,
+                                          counts.sum(1) - counts[:, i], threshold * cells) +
+                              repel[:, i])
             z[:, i] = relabel(cost + linear[:, :, None, None], z[:, i], beta, sweep > 0, moving)
         if sweep == sweeps - 2:
             repel = torch.where(moving[:, None, None], distinctness_penalty(z), repel)
@@ -41,7 +48,8 @@ def assign(cost, alike, start, beta, gamma, threshold, sweeps):
 
 
 def objective(z, cost, beta, gamma):
-    """What a sweep should lower, (P,): saliency and prior, unlike neighbours, inputs that several outputs use."""
+    """What a sweep should lower, (P,): saliency and prior, unlike neighbours, inputs that several
+    outputs use."""
     counts = z.sum((2, 3))
     unlike = z.diff(dim=2).square().sum((1, 2, 3, 4)) + z.diff(dim=3).square().sum((1, 2, 3, 4))
     return ((z * cost.movedim(1, 3)[:, None]).sum((1, 2, 3, 4)) + beta / 2 * unlike
@@ -49,17 +57,19 @@ def objective(z, cost, beta, gamma):
 
 
 def penalty(alike, others, threshold):
-    """What each input costs for being used elsewhere, (P, n): columns of `alike` whose input is used above the
-    threshold."""
+    """What each input costs for being used elsewhere, (P, n): columns of `alike` whose input is
+    used above the threshold."""
     used = (alike @ others[:, :, None])[:, :, 0] > threshold
     return (alike @ (used * others)[:, :, None])[:, :, 0]
 
 
 def relabel(cost, z, beta, shared, moving):
-    """The best cells (P, 4, 4, n) of one output of each partition; two of its inputs may share a cell if `shared`.
+    """The best cells (P, 4, 4, n) of one output of each partition; two of its inputs may share a
+    cell if `shared`.
 
-    cost (P, n, 4, 4); z (P, 4, 4, n) before, which stays where `moving` (P,) is False. Only inputs that the output
-    uses are shared, at most the three it uses most: three labels beside the n, some of which may not exist.
+    cost (P, n, 4, 4); z (P, 4, 4, n) before, which stays where `moving` (P,) is False. Only inputs
+    that the output uses are shared, at most the three it uses most: three labels beside the n, some
+    of which may not exist.
     """
     p, n = cost.shape[:2]
     shares = torch.eye(n, dtype=cost.dtype, device=cost.device).expand(p, n, n)
@@ -79,11 +89,13 @@ def relabel(cost, z, beta, shared, moving):
 
 
 def _couples(counts):
-    """Shares (P, 3, n), half and half, of the pairs of the three inputs used most, and which of them exist (P, 3)."""
+    """Shares (P, 3, n), half and half, of the pairs of the three inputs used most, and which of
+    them exist (P, 3)."""
     counts, most = counts.sort(descending=True, stable=True)
     n, most, used = counts.shape[1], most[:, :3], counts[:, :3] > 0
     most = torch.where(used, most, n).sort().values  # n: fewer than three are used
-    first, second, third = F.pad(most, (0, 3 - most.shape[1]), value=n).unbind(1)  # a partition may have one input
+    # a partition may have one input
+    first, second, third = F.pad(most, (0, 3 - most.shape[1]), value=n).unbind(1)
     one, two = torch.stack([first, first, second], 1), torch.stack([second, third, third], 1)
     inputs = torch.arange(n, device=counts.device)
     exists = two < n
@@ -92,10 +104,12 @@ def _couples(counts):
 
 
 def distinctness_penalty(z):
-    """Cost (P, n, n) for outputs z (P, n, 4, 4, n) that use the same inputs: one is to avoid the first of them, the
-    other the second."""
+    """Cost (P, n, n) for outputs z (P, n, 4, 4, n) that use the same inputs: one is to avoid the
+    first of them, the other the second."""
     used = z.sum((2, 3)) > 0
     same = (used[:, :, None] == used[:, None]).all(3) & (used.sum(2) > 1)[:, None]
-    before, after = same.tril(-1).any(2), same.triu(1).any(2)  # such an output comes before, after this one
+    # such an output comes before, after this one
+    before, after = same.tril(-1).any(2), same.triu(1).any(2)
     order = used.long().cumsum(2)
-    return ((used & (order == 1) & after[..., None]) | (used & (order == 2) & before[..., None])).to(z.dtype)
+    return ((used & (order == 1) & after[..., None]) |
+            (used & (order == 2) & before[..., None])).to(z.dtype)

@@ -1,7 +1,9 @@
-"""Co-Mixup's labelling on an NVIDIA GPU: one kernel, one program for each problem, nothing read on the host.
+"""Co-Mixup's labelling on an NVIDIA GPU: one kernel, one program for each problem, nothing read on
+the host.
 
-The two steps of `grid_labelling.py`: labels that no optimum can have are ruled out, at all sites at once, until nothing
-changes; then dynamic programming over the sites, in chunks of choices. Needs Triton, as `search/triton.py` does.
+The two steps of `grid_labelling.py`: labels that no optimum can have are ruled out, at all sites at
+once, until nothing changes; then dynamic programming over the sites, in chunks of choices. Needs
+Triton, as `search/triton.py` does.
 """
 import torch
 import triton
@@ -35,13 +37,14 @@ def _possible(cost, worth, keep, count, L, H: tl.constexpr, W: tl.constexpr, SIT
         changed = tl.max(tl.max((new != alive).to(tl.int32), 1), 0)
         alive = new
     place = tl.cumsum(alive, 1) - 1
-    tl.store(keep + site * LABELS + place, label + tl.zeros((SITES, LABELS), tl.int32), mask=alive > 0)
+    tl.store(keep + site * LABELS + place, label + tl.zeros((SITES, LABELS), tl.int32), mask=alive
+             > 0)
     tl.store(count + tl.arange(0, SITES), tl.sum(alive, 1), mask=tl.arange(0, SITES) < H * W)
 
 
 @triton.jit
-def _kernel(cost, apart, worth, wanted, keep, count, table, trail, out, L, CHOICES, H: tl.constexpr, W: tl.constexpr,
-            SITES: tl.constexpr, LABELS: tl.constexpr, CHUNK: tl.constexpr):
+def _kernel(cost, apart, worth, wanted, keep, count, table, trail, out, L, CHOICES, H: tl.constexpr,
+            W: tl.constexpr, SITES: tl.constexpr, LABELS: tl.constexpr, CHUNK: tl.constexpr):
     # one function, since a second kernel would have to read the tables from memory again
     p = tl.program_id(0)
     if tl.load(wanted + p) == 0:
@@ -55,7 +58,8 @@ def _kernel(cost, apart, worth, wanted, keep, count, table, trail, out, L, CHOIC
     trail += p.to(tl.int64) * H * W * CHOICES
     _possible(cost, worth, keep, count, L, H, W, SITES, LABELS)
     tl.debug_barrier()
-    # `table` holds the least cost for each choice of labels at the last W sites, the oldest changing slowest
+    # `table` holds the least cost for each choice of labels at the last W sites, the oldest
+    # changing slowest
     size = 1
     tl.store(table, tl.zeros((), tl.float64))
     tl.debug_barrier()
@@ -76,7 +80,8 @@ def _kernel(cost, apart, worth, wanted, keep, count, table, trail, out, L, CHOIC
                 value += tl.load(apart + up * L + label, mask=inside & below, other=0.0)
                 origin = tl.where(value < best, u, origin)
                 best = tl.minimum(value, best)
-            at = tl.load(keep + tl.maximum(t - 1, 0) * LABELS + r % left, mask=inside & beside, other=0)
+            at = tl.load(keep + tl.maximum(t - 1, 0) * LABELS + r % left, mask=inside & beside,
+                         other=0)
             best += tl.load(apart + at * L + label, mask=inside & beside, other=0.0)
             best += tl.load(cost + t * L + label, mask=inside, other=0.0)
             tl.store(new + n, best, mask=inside)
@@ -107,13 +112,19 @@ def fits(cost):
 
 
 def minimise(cost, apart, weight, wanted):
-    """The labels (P, h, w), int64, of least energy in the problems that are `wanted`, else 0; float64, one device."""
+    """The labels (P, h, w), int64, of least energy in the problems that are `wanted`, else 0;
+    float64, one device."""
     p, h, w, labels = cost.shape
     sites, wide = triton.next_power_of_2(h * w), triton.next_power_of_2(labels)
     new = dict(device=cost.device)
     keep = torch.empty(p, sites, wide, dtype=torch.int32, **new)
-    count, out = torch.empty(p, sites, dtype=torch.int32, **new), torch.zeros(p, h, w, dtype=torch.int64, **new)
-    table, trail = cost.new_empty(p, 2, labels**w), torch.empty(p, h * w, labels**w, dtype=torch.int8, **new)
-    _kernel[(p,)](cost.contiguous(), weight * apart, weight * (1 - apart), wanted.to(torch.int8), keep, count, table,
-                  trail, out, labels, labels**w, H=h, W=w, SITES=sites, LABELS=wide, CHUNK=CHUNK)
+    count, out = torch.empty(p, sites, dtype=torch.int32,
+                             **new), torch.zeros(p, h, w, dtype=torch.int64, **new)
+    table, trail = (
+        cost.new_empty(p, 2, labels**w),
+        torch.empty(p, h * w, labels**w, dtype=torch.int8, **new),
+    )
+    _kernel[(p,)](cost.contiguous(), weight * apart, weight * (1 - apart), wanted.to(torch.int8),
+                  keep, count, table, trail, out, labels, labels**w, H=h, W=w, SITES=sites,
+                  LABELS=wide, CHUNK=CHUNK)
     return out

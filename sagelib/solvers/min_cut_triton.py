@@ -1,8 +1,10 @@
-"""Puzzle Mix's minimum cut on an NVIDIA GPU: one kernel, one program for each picture, nothing read on the host.
+"""Puzzle Mix's minimum cut on an NVIDIA GPU: one kernel, one program for each picture, nothing read
+on the host.
 
-Push-relabel (A. Goldberg, R. Tarjan, "A New Approach to the Maximum-Flow Problem", JACM 1988), all nodes at once, on
-the graph of `min_cut.py` with every edge turned round: what the sink's edges let in is pushed towards the source. In
-the end the nodes that still reach the source are the smallest optimum. Needs Triton, as `search/triton.py` does.
+Push-relabel (A. Goldberg, R. Tarjan, "A New Approach to the Maximum-Flow Problem", JACM 1988), all
+nodes at once, on the graph of `min_cut.py` with every edge turned round: what the sink's edges let
+in is pushed towards the source. In the end the nodes that still reach the source are the smallest
+optimum. Needs Triton, as `search/triton.py` does.
 """
 import torch.nn.functional as F
 import triton
@@ -13,12 +15,14 @@ PULSES = 8        # between two exact measurements of the heights
 
 
 @triton.jit
-def _kernel(slope, down, right, out, H, W, PULSES: tl.constexpr, NODES: tl.constexpr, BIG: tl.constexpr):
+def _kernel(slope, down, right, out, H, W, PULSES: tl.constexpr, NODES: tl.constexpr,
+            BIG: tl.constexpr):
     # one function, since flows and heights stay in registers from pulse to pulse
     SITES, FAR = H * W, 2 * H * W + 1
     node, way = tl.arange(0, NODES)[None, :], tl.arange(0, 16)[:, None]
     level, i, j = node // SITES, node % SITES // W, node % W
-    # ways 0 to 3: up, down, left, right on the same level; 4 to 7: on the other one; 8: the site's other node
+    # ways 0 to 3: up, down, left, right on the same level; 4 to 7: on the other one; 8: the site's
+    # other node
     step = tl.where(way < 8, way % 4, 4)
     to_i, to_j = i + (step == 1) - (step == 0), j + (step == 3) - (step == 2)
     real = node < 2 * SITES
@@ -27,8 +31,9 @@ def _kernel(slope, down, right, out, H, W, PULSES: tl.constexpr, NODES: tl.const
     image = tl.program_id(0)
     down += image * (H - 1) * W
     right += image * H * (W - 1)
-    weight = (tl.load(down + tl.minimum(i, to_i) * W + j, mask=there & (step < 2), other=0)
-              + tl.load(right + i * (W - 1) + tl.minimum(j, to_j), mask=there & (step // 2 == 1), other=0))
+    weight = (tl.load(down + tl.minimum(i, to_i) * W + j, mask=there & (step < 2), other=0) +
+              tl.load(right + i * (W - 1) + tl.minimum(j, to_j), mask=there &
+                      (step // 2 == 1), other=0))
     left = tl.where(way < 4, weight, tl.where(level == 0, 2 * weight, 0))
     left = tl.where(there & (way == 8) & (level == 0), BIG, left)  # a label above 1 is above 0
     terminal = tl.load(slope + image * 2 * SITES + node, mask=real, other=0)
@@ -66,11 +71,12 @@ def fits(unary):
 
 
 def min_cut(unary, down, right):
-    """The labels (B, h, w), int64, of least energy, on one device; exact for costs rounded to about 2e-8 of the
-    image's largest."""
+    """The labels (B, h, w), int64, of least energy, on one device; exact for costs rounded to about
+    2e-8 of the image's largest."""
     b, _, h, w = unary.shape
     slope, weights = unary.double().diff(dim=1), [down.double() / 4, right.double() / 4]
-    most = slope.abs().amax((1, 2, 3)) + sum(16 * F.pad(t.flatten(1), (0, 1)).amax(1) for t in weights)
+    most = slope.abs().amax(
+        (1, 2, 3)) + sum(16 * F.pad(t.flatten(1), (0, 1)).amax(1) for t in weights)
     scale = (ENOUGH / most.clamp(min=1e-30))[:, None]
     slope, down, right = ((t.flatten(1) * scale).round().int() for t in (slope, *weights))
     above, nodes = slope.new_empty(b, 2, h, w), max(32, triton.next_power_of_2(2 * h * w))

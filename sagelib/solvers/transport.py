@@ -1,8 +1,9 @@
-"""Puzzle Mix's transport: which patch of an image goes where, so that its salient patches come where its mask shows
-it.
+"""Puzzle Mix's transport: which patch of an image goes where, so that its salient patches come
+where its mask shows it.
 
-The rules are those of the authors' code; the difference is in the sums: winners are found by scatter, and patches
-move by gather, where the original multiplies with dense (source, place) matrices. Plans and pictures are the same.
+The rules are those of the authors' code; the difference is in the sums: winners are found by
+scatter, and patches move by gather, where the original multiplies with dense (source, place)
+matrices. Plans and pictures are the same.
 """
 import torch
 import torch.nn.functional as F
@@ -13,9 +14,10 @@ from ..saliency import normalise
 def transport_plan(s, m, patch, t_eps=0.8):
     """For every patch of the frame, which patch of the image comes there: (B, T), -1 for none.
 
-    s and m (B, 1, H, W): saliency, and the mask that says where the image shows; patch = its height and width
-    in pixels. In each round every source asks for its cheapest place, and each place takes the cheapest of those
-    who ask; whoever is refused pays 1 more there. A price that is not negative loses to those who do not ask.
+    s and m (B, 1, H, W): saliency, and the mask that says where the image shows; patch = its height
+    and width in pixels. In each round every source asks for its cheapest place, and each place
+    takes the cheapest of those who ask; whoever is refused pays 1 more there. A price that is not
+    negative loses to those who do not ask.
     """
     rows, columns = s.shape[2] // patch[0], s.shape[3] // patch[1]
     worth = normalise(F.avg_pool2d(s, patch)).flatten(1)
@@ -30,13 +32,17 @@ def move(x, plan, patch):
     rows, columns = h // patch[0], w // patch[1]
     patches = x.reshape(b, c, rows, patch[0], columns, patch[1]).permute(0, 2, 4, 1, 3, 5)
     patches = patches.reshape(b, rows * columns, -1)
-    moved = patches.gather(1, plan.clamp(min=0)[:, :, None].expand_as(patches)) * (plan >= 0)[:, :, None]
+    moved = (
+        patches.gather(1, plan.clamp(min=0)[:, :, None].expand_as(patches))
+        * (plan >= 0)[:, :, None]
+    )
     return moved.reshape(b, rows, columns, c, *patch).permute(0, 3, 1, 4, 2, 5).reshape(b, c, h, w)
 
 
 @torch.library.custom_op("sagelib::bargain", mutates_args=())
 def _assign_patches(cost: torch.Tensor, rounds: int) -> torch.Tensor:
-    """The sources (B, T) that hold each place after so many rounds, -1 for none; cost (B, source, place)."""
+    """The sources (B, T) that hold each place after so many rounds, -1 for none; cost
+    (B, source, place)."""
     cost = cost.clone()
     rows = cost.flatten(0, 1)
     source = torch.arange(cost.shape[1], device=cost.device).expand(cost.shape[:2])
@@ -46,7 +52,8 @@ def _assign_patches(cost: torch.Tensor, rounds: int) -> torch.Tensor:
         refused = winner.gather(1, place) != source
         if left == 0:
             break
-        if cost.device.type == "cpu":  # only those refused who can still win ask anew; a GPU would wait to hear who
+        # only those refused who can still win ask anew; a GPU would wait to hear who
+        if cost.device.type == "cpu":
             who = (refused & (price <= 0)).flatten().nonzero()[:, 0]
             rows.view(-1)[who * cost.shape[2] + place.flatten()[who]] += 1
             price.view(-1)[who], place.view(-1)[who] = rows.index_select(0, who).min(1)
@@ -63,18 +70,24 @@ def _(cost, rounds):
 
 
 def _winners(price, place, source):
-    """Who gets each place, (B, T): the first of the lowest price, where those who do not ask count as price 0."""
+    """Who gets each place, (B, T): the first of the lowest price, where those who do not ask count
+    as price 0."""
     count = source.shape[1]
-    together = (place == place[:, :1]).long().cumprod(1).sum(1, keepdim=True)  # sources 0.. that ask what 0 asks
-    idle = torch.where(source == place[:, :1], together, 0)  # the first source that does not ask for each place
+    # sources 0.. that ask what 0 asks
+    together = (place == place[:, :1]).long().cumprod(1).sum(1, keepdim=True)
+    # the first source that does not ask for each place
+    idle = torch.where(source == place[:, :1], together, 0)
     lowest = torch.where(idle == count, torch.inf, torch.zeros_like(price))
     lowest = lowest.scatter_reduce(1, place, price, "amin")
     nobody = torch.where(lowest == 0, idle, count)
-    return nobody.scatter_reduce(1, place, torch.where(price == lowest.gather(1, place), source, count), "amin")
+    return nobody.scatter_reduce(1, place,
+                                 torch.where(price == lowest.gather(1, place), source, count),
+                                 "amin")
 
 
 def _distances(rows, columns, like):
     """Squared distance of every two patches in units of the frame's longer side, (T, T)."""
-    at = torch.cartesian_prod(torch.arange(rows, device=like.device), torch.arange(columns, device=like.device))
+    at = torch.cartesian_prod(torch.arange(rows, device=like.device),
+                              torch.arange(columns, device=like.device))
     squares = (at[:, None] - at[None]).square().sum(2).to(like.dtype)
     return squares / max(max(rows, columns) - 1, 1) ** 2

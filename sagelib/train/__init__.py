@@ -1,4 +1,5 @@
-"""Training: the paper's recipe, one visible loop, a step that can be a CUDA graph, and checkpoints."""
+"""Training: the paper's recipe, one visible loop, a step that can be a CUDA graph, and
+checkpoints."""
 from .loop import fit, fit_together
 from .recipe import PRECISIONS, Recipe
 from .step import Run

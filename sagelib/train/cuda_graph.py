@@ -1,20 +1,23 @@
-"""A training step as a CUDA graph: recorded once, replayed with one launch, so that the GPU never waits for Python.
+"""A training step as a CUDA graph: recorded once, replayed with one launch, so that the GPU never
+waits for Python.
 
-The first steps run op by op, as they are. The last of these is watched: an operation that made the host wait for the
-GPU would break the recording, and the steps then stay as they are, with a warning that says why.
+The first steps run op by op, as they are. The last of these is watched: an operation that made the
+host wait for the GPU would break the recording, and the steps then stay as they are, with a warning
+that says why.
 """
 import warnings
 
 import torch
 
-WARM = 3  # steps before the recording: they compile, choose algorithms and fill the optimiser's state
+# steps before the recording: they compile, choose algorithms and fill the optimiser's state
+WARM = 3
 
 
 class CudaGraphStep:
     """step(index) -> loss, recorded for batches of `size` and replayed; other sizes run op by op.
 
-    `generators` are those that the step draws from, `host` a random.Random that it must not use: a draw on the host
-    would be the same in every replay.
+    `generators` are those that the step draws from, `host` a random.Random that it must not use: a
+    draw on the host would be the same in every replay.
     """
 
     def __init__(self, step, size, generators, host=None):

@@ -8,26 +8,31 @@ from .recipe import Recipe
 from .step import Run
 
 
-def fit(net, batches, method, recipe=None, test=None, checkpoint=None, on_epoch=None, progress=False, graph=True):
+def fit(net, batches, method, recipe=None, test=None, checkpoint=None, on_epoch=None,
+        progress=False, graph=True):
     """Train `net` in place on `batches` with `method`; returns the curve, one dict an epoch.
 
-    `test` is scored after every epoch: batches, or a function of the network that returns a dict for the curve. With
-    `checkpoint`, a path, everything is saved there after each epoch, and a run that was killed goes on from there: to
-    the same weights and curve, on the same machine and thread count. `on_epoch(curve)` is called after each epoch. A
-    loss that is not finite raises FloatingPointError; the checkpoint then still holds the last good epoch.
+    `test` is scored after every epoch: batches, or a function of the network that returns a dict
+    for the curve. With `checkpoint`, a path, everything is saved there after each epoch, and a run
+    that was killed goes on from there: to the same weights and curve, on the same machine and
+    thread count. `on_epoch(curve)` is called after each epoch. A loss that is not finite raises
+    FloatingPointError; the checkpoint then still holds the last good epoch.
 
-    On a GPU no step waits for the host, and with `graph` the whole step, from the crop of the images to the update
-    of the weights, is recorded as one CUDA graph; where that cannot be, a warning says why.
+    On a GPU no step waits for the host, and with `graph` the whole step, from the crop of the
+    images to the update of the weights, is recorded as one CUDA graph; where that cannot be, a
+    warning says why.
     """
     runs = [Run(net, batches, method, recipe or Recipe(), checkpoint, graph)]
     return fit_together(runs, test, on_epoch and (lambda curves: on_epoch(curves[0])), progress)[0]
 
 
 def fit_together(runs, test=None, on_epoch=None, progress=False):
-    """Train several runs (`Run`), such as seeds, step by step in turn: each comes out as if it were alone.
+    """Train several runs (`Run`), such as seeds, step by step in turn: each comes out as if it were
+    alone.
 
-    On a GPU each has its own stream, so that one fills the gaps of another: for accuracy, not for timing, since
-    seconds are shared. Returns the curves; `on_epoch(curves)` is called after each epoch.
+    On a GPU each has its own stream, so that one fills the gaps of another: for accuracy, not for
+    timing, since seconds are shared. Returns the curves; `on_epoch(curves)` is called after each
+    epoch.
     """
     for run in runs:
         restore(run)
@@ -43,7 +48,8 @@ def fit_together(runs, test=None, on_epoch=None, progress=False):
 
 
 def _epoch(runs, epoch, test, bar):
-    """One epoch of these runs, a step of each in turn; then each is scored and saved, when no clock runs any more."""
+    """One epoch of these runs, a step of each in turn; then each is scored and saved, when no clock
+    runs any more."""
     for run in runs:
         with run.place():
             run.begin(epoch)
@@ -62,14 +68,20 @@ def _epoch(runs, epoch, test, bar):
                         f"test_{k}": v for k, v in scores(run.forward, test).items()}
         run.record_epoch(entry)
         save(run)
-        bar.set_postfix({k: f"{v:.4g}" for k, v in entry.items() if k == "train_loss" or k.endswith("accuracy")})
+        bar.set_postfix({
+            k: f"{v:.4g}"
+            for k, v in entry.items()
+            if k == "train_loss" or k.endswith("accuracy")
+        })
 
 
 def _bar(progress, total, done):
     if not progress:
-        return contextlib.nullcontext(SimpleNamespace(update=lambda: None, set_postfix=lambda _: None))
+        return contextlib.nullcontext(
+            SimpleNamespace(update=lambda: None, set_postfix=lambda _: None))
     try:
         from tqdm import tqdm
     except ImportError as error:
-        raise ImportError("the progress bar needs tqdm: pip install 'sagelib[book]', or progress=False") from error
+        raise ImportError("the progress bar needs tqdm: pip install 'sagelib[book]', or "
+                          "progress=False") from error
     return tqdm(total=total, initial=done, unit="step", mininterval=1, dynamic_ncols=True)

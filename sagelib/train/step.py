@@ -11,20 +11,24 @@ from .recipe import PRECISIONS
 
 
 class Run:
-    """A network, its batches, a method, a recipe, and the curve so far; on a GPU, a stream of its own.
+    """A network, its batches, a method, a recipe, and the curve so far; on a GPU, a stream of its
+    own.
 
-    `checkpoint`: a path, where the run is saved after each epoch and taken up again if the file is there. `graph`:
-    on a GPU the step is recorded as a CUDA graph where that can be. `select`: a key of the curve; the weights of the
-    first epoch with its highest value are kept in `best`.
+    `checkpoint`: a path, where the run is saved after each epoch and taken up again if the file is
+    there. `graph`: on a GPU the step is recorded as a CUDA graph where that can be. `select`: a key
+    of the curve; the weights of the first epoch with its highest value are kept in `best`.
     """
 
     def __init__(self, net, batches, method, recipe, checkpoint=None, graph=True, select=None):
         if not (hasattr(batches, "order") and hasattr(batches, "take")):
-            raise TypeError(f"batches is a {type(batches).__name__}; it must be Batches of sagelib.data.batches")
+            raise TypeError(f"batches is a {type(batches).__name__}; it must be Batches of "
+                            "sagelib.data.batches")
         if not (hasattr(method, "units") and hasattr(method, "options")):
-            raise TypeError(f"method is a {type(method).__name__}; it must be a method of the catalogue, such as "
-                            "catalog.load(methods, 'sage'); a Mixer is for loops of one's own")
-        self.net, self.batches, self.method, self.recipe, self.curve = net, batches, method, recipe, []
+            raise TypeError(f"method is a {type(method).__name__}; it must be a method of the "
+                            "catalogue, such as catalog.load(methods, 'sage'); a Mixer is for "
+                            "loops of one's own")
+        self.net, self.batches, self.method, self.recipe = net, batches, method, recipe
+        self.curve = []
         self.select, self.best = select, None
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.device = next(net.parameters()).device
@@ -34,13 +38,15 @@ class Run:
         self.forward = torch.compile(net) if recipe.compile else net
         # on a GPU the learning rate is a tensor there, so that a recorded step sees it change
         self.lr = torch.full((), float(recipe.lr), device=self.device) if gpu else recipe.lr
-        self.optimizer = torch.optim.SGD(net.parameters(), self.lr, recipe.momentum, nesterov=recipe.nesterov,
-                                         weight_decay=recipe.weight_decay, fused=gpu or None)
+        self.optimizer = torch.optim.SGD(net.parameters(), self.lr, recipe.momentum,
+                                         nesterov=recipe.nesterov, weight_decay=recipe.weight_decay,
+                                         fused=gpu or None)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "fp16")
         self.stream = torch.cuda.Stream(self.device) if gpu else None
         self.step = self._step
         if gpu and graph:
-            self.step = CudaGraphStep(self._step, batches.size, list(self.generators().values()), method.cpu_rng)
+            self.step = CudaGraphStep(self._step, batches.size, list(self.generators().values()),
+                                      method.cpu_rng)
 
     def place(self):
         """The run's own stream, for what it does between `begin` and `end`."""
@@ -52,7 +58,8 @@ class Run:
         return torch.autocast(self.device.type, kind) if kind else contextlib.nullcontext()
 
     def begin(self, epoch):
-        """Set the epoch's learning rate and draw its order. The stream begins after all that was asked for so far."""
+        """Set the epoch's learning rate and draw its order. The stream begins after all that was
+        asked for so far."""
         if self.stream:
             self.stream.wait_stream(torch.cuda.default_stream(self.device))
         rate = self.recipe.rate(epoch)
@@ -60,7 +67,8 @@ class Run:
             self.lr.fill_(rate)
         else:
             self.optimizer.param_groups[0]["lr"] = rate
-        if not self.net.training:  # in a network that trains, a layer in evaluation mode was frozen by the user
+        # in a network that trains, a layer in evaluation mode was frozen by the user
+        if not self.net.training:
             self.net.train()
         self.batch_indices = self.batches.order().split(self.batches.size)
         self.losses = torch.empty(len(self.batch_indices), device=self.device)
@@ -71,7 +79,8 @@ class Run:
         self.losses[k] = self.step(self.batch_indices[k])
 
     def end(self, epoch):
-        """Mean training loss and seconds of the epoch: the one moment when the host waits, to read the losses."""
+        """Mean training loss and seconds of the epoch: the one moment when the host waits, to read
+        the losses."""
         with self.place():
             losses = self.losses.cpu()
         seconds = time.perf_counter() - self.started
@@ -79,13 +88,17 @@ class Run:
         if len(bad):
             raise FloatingPointError(f"the loss is {losses[bad[0, 0]].item()} in epoch {epoch}, "
                                      f"step {bad[0, 0].item()}; try a lower lr. {self.settings()}")
-        return {"epoch": epoch, "lr": self.recipe.rate(epoch), "train_loss": losses.mean().item(), "seconds": seconds}
+        return {
+            "epoch": epoch, "lr": self.recipe.rate(epoch), "train_loss": losses.mean().item(),
+            "seconds": seconds
+        }
 
     def record_epoch(self, entry):
-        """Add a finished epoch to the curve; where it is the best so far by `select`, its weights are kept."""
+        """Add a finished epoch to the curve; where it is the best so far by `select`, its weights
+        are kept."""
         if self.select and self.select not in entry:
-            raise ValueError(f"the epoch is chosen by {self.select!r}, which is not in the curve: {', '.join(entry)}; "
-                             "the test is to return it")
+            raise ValueError(f"the epoch is chosen by {self.select!r}, which is not in the curve: "
+                             f"{', '.join(entry)}; the test is to return it")
         self.curve.append(entry)
         if self.select and max(self.curve, key=lambda e: e[self.select]) is entry:
             self.best = {k: v.detach().cpu().clone() for k, v in self.net.state_dict().items()}
@@ -103,12 +116,21 @@ class Run:
         return loss.detach()
 
     def settings(self):
-        """All that decides the result, for error messages and to refuse a checkpoint of another run."""
-        return {"recipe": dataclasses.asdict(self.recipe) | {"milestones": list(self.recipe.milestones)},
-                "method": {"name": type(self.method).__name__, **self.method.options()},
-                "data": {"images": len(self.batches.dataset), "batch": self.batches.size,
-                         "padding": self.batches.padding, "flip": self.batches.flip}, "select": self.select,
-                "network": sum(p.numel() for p in self.net.parameters())}
+        """All that decides the result, for error messages and to refuse a checkpoint of another
+        run."""
+        return {
+            "recipe": dataclasses.asdict(self.recipe)
+            | {"milestones": list(self.recipe.milestones)},
+            "method": {"name": type(self.method).__name__, **self.method.options()},
+            "data": {
+                "images": len(self.batches.dataset),
+                "batch": self.batches.size,
+                "padding": self.batches.padding,
+                "flip": self.batches.flip,
+            },
+            "select": self.select,
+            "network": sum(p.numel() for p in self.net.parameters()),
+        }
 
     def generators(self):
         own = {"method": self.method.generator, "batches": self.batches.generator}

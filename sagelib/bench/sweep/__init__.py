@@ -1,12 +1,15 @@
-"""Run a plan: every cell that has no record yet, in processes of this machine or as tasks of a Ray cluster.
+"""Run a plan: every cell that has no record yet, in processes of this machine or as tasks of a Ray
+cluster.
 
     python -m sagelib.bench.sweep book/plans/table_1.yml --size laptop --root data
 
-A record is published in one step, so a sweep may be stopped in any way and started again: it goes on where it was,
-each run from its last checkpoint. A cell that fails leaves its notebook and a line that says why; the others go on.
+A record is published in one step, so a sweep may be stopped in any way and started again: it goes
+on where it was, each run from its last checkpoint. A cell that fails leaves its notebook and a line
+that says why; the others go on.
 
-An evaluation needs the network. Where its record is there and its weights are not, as in a fresh clone, the run is
-trained again; the record stands, and the evaluation added to it says if it is about a network with another curve.
+An evaluation needs the network. Where its record is there and its weights are not, as in a fresh
+clone, the run is trained again; the record stands, and the evaluation added to it says if it is
+about a network with another curve.
 """
 import argparse
 import contextlib
@@ -28,23 +31,27 @@ from .worker import RETRAIN, TRAIN, recover, remaining, unpublished
 
 def run(plan, size="paper", *, root="data", results=records.RESULTS, out="runs/sweep", jobs=None,
         threads=1, device="", only=(), backend="local", say=None, **cluster):
-    """Run what is missing of a plan (a YAML file) at a size; returns the names of the cells that failed.
+    """Run what is missing of a plan (a YAML file) at a size; returns the names of the cells that
+    failed.
 
-    backend "local": `jobs` cells at a time on this machine, with `threads` threads each, by default as many as this
-    process has cores for; "ray": tasks of the cluster at `address`, with `threads` cores and `gpus` of a GPU each.
-    KeyboardInterrupt stops the attempts and is passed on.
+    backend "local": `jobs` cells at a time on this machine, with `threads` threads each, by default
+    as many as this process has cores for; "ray": tasks of the cluster at `address`, with `threads`
+    cores and `gpus` of a GPU each. KeyboardInterrupt stops the attempts and is passed on.
     """
     say = say or functools.partial(print, flush=True)
     title, cells = chosen(plan, size, only)
     left = remaining(cells, results, out)
     with alone(out, say) if left else contextlib.nullcontext():
-        finished = [place for cell, what in left if what == TRAIN for place in recover(cell, out, results)]
+        finished = [
+            place for cell, what in left if what == TRAIN for place in recover(cell, out, results)
+        ]
         if finished:
             say(f"published: {len(finished)} that an earlier attempt had finished")
             left = remaining(cells, results, out)
         todo, again = [cell for cell, _ in left], sum(what == RETRAIN for _, what in left)
-        say(f"{title}, size {size}: {len(cells)} cells, {len(cells) - len(todo)} done, {len(todo)} to run"
-            + (f", {again} of them trained again, since their weights are not here" if again else ""))
+        say(f"{title}, size {size}: {len(cells)} cells, {len(cells) - len(todo)} done, "
+            f"{len(todo)} to run" +
+            (f", {again} of them trained again, since their weights are not here" if again else ""))
         if not todo:
             return []
         settings = {"root": str(Path(root).resolve()), "device": device, "results": str(results)}
@@ -56,21 +63,24 @@ def run(plan, size="paper", *, root="data", results=records.RESULTS, out="runs/s
 
 
 def chosen(plan, size, only=()):
-    """The plan's title, and its cells with these (parameter, value as a word) alone; ValueError if there is none."""
+    """The plan's title, and its cells with these (parameter, value as a word) alone; ValueError if
+    there is none."""
     title, cells = plans.read(plan, size)
     found = [c for c in cells if all(str(c.parameters.get(name)) == word for name, word in only)]
     if not cells:
         raise ValueError(f"{plan} has no cells at size {size}")
     if not found:
         has = {name: sorted({str(c.parameters.get(name)) for c in cells}) for name, _ in only}
-        raise ValueError(f"no cell of the plan has {', '.join('='.join(pair) for pair in only)}; of its {len(cells)} "
-                         f"cells, size {size}, " + "; ".join(f"{k} is {' or '.join(v)}" for k, v in has.items()))
+        raise ValueError(f"no cell of the plan has {', '.join('='.join(pair) for pair in only)}; "
+                         f"of its {len(cells)} cells, size {size}, " +
+                         "; ".join(f"{k} is {' or '.join(v)}" for k, v in has.items()))
     return title, found
 
 
 class alone:
-    """Inside `with`, the only sweep that works in this folder; RuntimeError if there is one. Where the file system has
-    no locks, a warning: two sweeps there would only do work twice, since the first record of a run stands."""
+    """Inside `with`, the only sweep that works in this folder; RuntimeError if there is one. Where
+    the file system has no locks, a warning: two sweeps there would only do work twice, since the
+    first record of a run stands."""
 
     def __init__(self, out, say=print):
         self.out, self.say = Path(out), say
@@ -82,46 +92,56 @@ class alone:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self.file.close()
-            raise RuntimeError(f"another sweep works in {self.out}; wait for it, or give this one another "
-                               "--out") from None
+            raise RuntimeError(f"another sweep works in {self.out}; wait for it, or give this one "
+                               "another --out") from None
         except OSError as error:
-            self.say(f"warning: {self.out} is on a file system without locks ({error.strerror}): start no other sweep "
-                     "with this --out meanwhile")
+            self.say(f"warning: {self.out} is on a file system without locks ({error.strerror}): "
+                     "start no other sweep with this --out meanwhile")
 
     def __exit__(self, *_):
         self.file.close()
 
 
-def main(words=None):
-    """The command line; returns the exit status."""
-    ask = argparse.ArgumentParser(prog="python -m sagelib.bench.sweep", description=__doc__.split("\n")[0])
-    ask.add_argument("plan", help="a plan, such as book/plans/table_1.yml")
-    ask.add_argument("--size", default="paper", help="paper, short, laptop or tiny (book/plans/sizes.yml)")
-    ask.add_argument("--root", default="data", help="folder of the data sets; what is missing is downloaded there")
-    ask.add_argument("--results", default=str(records.RESULTS), help="where records go (book/results)")
-    ask.add_argument("--out", default="runs/sweep", help="attempts, checkpoints and networks")
-    ask.add_argument("--only", nargs="*", default=[], metavar="NAME=VALUE", help="cells with these parameters alone")
-    ask.add_argument("--jobs", type=int, help="cells at a time; by default as many as this process has cores for")
-    ask.add_argument("--threads", type=int, default=1, help="threads of a cell")
-    ask.add_argument("--device", default="", help="cpu, cuda, …; by default a GPU if there is one")
-    ask.add_argument("--backend", choices=["local", "ray"], default="local")
-    ask.add_argument("--address", help="of a Ray cluster, or auto; by default one is started here")
-    ask.add_argument("--gpus", type=float, default=0.0, help="share of a GPU for each cell, on Ray")
-    ask.add_argument("--dry-run", action="store_true", help="say what would run, and how long")
+def arguments(words=None):
+    """The words of the command line as an object; `only` is a list of pairs."""
+    ask = argparse.ArgumentParser(prog="python -m sagelib.bench.sweep",
+                                  description=__doc__.split("\n")[0])
+    add = ask.add_argument
+    add("plan", help="a plan, such as book/plans/table_1.yml")
+    add("--size", default="paper", help="paper, short, laptop or tiny (book/plans/sizes.yml)")
+    add("--root", default="data", help="folder of the data sets; missing ones are downloaded there")
+    add("--results", default=str(records.RESULTS), help="where records go (book/results)")
+    add("--out", default="runs/sweep", help="attempts, checkpoints and networks")
+    add("--only", nargs="*", default=[], metavar="NAME=VALUE",
+        help="cells with these parameters alone")
+    add("--jobs", type=int, help="cells at a time; by default one for each core of this process")
+    add("--threads", type=int, default=1, help="threads of a cell")
+    add("--device", default="", help="cpu, cuda, …; by default a GPU if there is one")
+    add("--backend", choices=["local", "ray"], default="local")
+    add("--address", help="of a Ray cluster, or auto; by default one is started here")
+    add("--gpus", type=float, default=0.0, help="share of a GPU for each cell, on Ray")
+    add("--dry-run", action="store_true", help="say what would run, and how long")
     asked = ask.parse_args(words)
-    for kind in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C, also where a shell had it ignored, and a scheduler's way
-        signal.signal(kind, signal.default_int_handler)
     for pair in asked.only:
         if "=" not in pair:
             ask.error(f"--only takes NAME=VALUE, such as method=sage, not {pair!r}")
-    only = [tuple(pair.split("=", 1)) for pair in asked.only]
+    asked.only = [tuple(pair.split("=", 1)) for pair in asked.only]
+    return asked
+
+
+def main(words=None):
+    """The command line; returns the exit status."""
+    asked = arguments(words)
+    # Ctrl-C, also where a shell had it ignored, and a scheduler's way
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, signal.default_int_handler)
     try:
         if asked.dry_run:
-            return show(asked.plan, asked.size, asked.results, only, asked.out)
+            return show(asked.plan, asked.size, asked.results, asked.only, asked.out)
         cluster = {"address": asked.address, "gpus": asked.gpus} if asked.backend == "ray" else {}
         failed = run(asked.plan, asked.size, root=asked.root, results=asked.results, out=asked.out,
-                     jobs=asked.jobs, threads=asked.threads, device=asked.device, only=only, backend=asked.backend,
-                     **cluster)
+                     jobs=asked.jobs, threads=asked.threads, device=asked.device, only=asked.only,
+                     backend=asked.backend, **cluster)
     except (ValueError, FileNotFoundError, ImportError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -132,15 +152,19 @@ def main(words=None):
 
 
 def show(plan, size, results, only, out):
-    """The result to expect by the plan and the book's records, and what would run, with estimated hours."""
+    """The result to expect by the plan and the book's records, and what would run, with estimated
+    hours."""
     title, cells = chosen(plan, size, only)
     left = remaining(cells, results, out)
-    what = ["an earlier attempt finished: it is published" if why == TRAIN and unpublished(cell, out) else why
-            for cell, why in left]
+    what = [
+        "an earlier attempt finished: it is published"
+        if why == TRAIN and unpublished(cell, out) else why for cell, why in left
+    ]
     if expected := opening.result(plan):
         print(*expected, "", sep="\n")
     print(f"{title}, size {size}: {len(left)} of {len(cells)} cells are to run")
     if left:
-        print(*table([cell for cell, _ in left], ["" if why == TRAIN else f"  ({why})" for why in what]), sep="\n")
+        print(
+            *table([cell for cell, _ in left],
+                   ["" if why == TRAIN else f"  ({why})" for why in what]), sep="\n")
     return 0
-

@@ -1,13 +1,16 @@
-"""Hours that a run is expected to take: what its network has to compute, at the pace of a machine that was timed.
+"""Hours that a run is expected to take: what its network has to compute, at the pace of a machine
+that was timed.
 
-The unit is one pass through the network: forward, or backward to the layers' inputs, or backward to the weights. Each
-method says how many units its step has (`Method.units`); a test after an epoch is one unit. For one image a unit takes
+The unit is one pass through the network: forward, or backward to the layers' inputs, or backward to
+the weights. Each method says how many units its step has (`Method.units`); a test after an epoch is
+one unit. For one image a unit takes
 
     operations / (operations a second) + numbers / (numbers a second)
 
-Operations are the multiplications and additions of convolutions and linear layers, as in the chapter "Cost". Numbers
-are what the layers with weights write: narrow and grouped networks compute little for each number. The two paces of a
-machine follow from the vanilla steps of two networks that were timed on it. With one network, numbers take no time.
+Operations are the multiplications and additions of convolutions and linear layers, as in the
+chapter "Cost". Numbers are what the layers with weights write: narrow and grouped networks compute
+little for each number. The two paces of a machine follow from the vanilla steps of two networks
+that were timed on it. With one network, numbers take no time.
 """
 import functools
 import inspect
@@ -29,18 +32,21 @@ TABLE_6 = PAPER["epochs"] * PAPER["train_images"]  # images of a run in the pape
 
 @functools.cache
 def forward_work(model, width=0, height=32, image_width=32):
-    """(operations, numbers) of a network's forward pass for one image; width 0 is the network's own width."""
+    """(operations, numbers) of a network's forward pass for one image; width 0 is the network's own
+    width."""
     with torch.random.fork_rng(devices=[]):
         net = catalog.load(models, model, classes=10, **({"width": width} if width else {}))
     return count(net, torch.zeros(1, 3, height, image_width))
 
 
 def count(net, x):
-    """(operations, numbers) of net(x) for each image of x (B, C, H, W), by hooks on the layers that have weights."""
+    """(operations, numbers) of net(x) for each image of x (B, C, H, W), by hooks on the layers that
+    have weights."""
     found = []
 
     def see(layer, _, out):
-        found.append((2 * out.numel() * layer.weight[0].numel() if layer.weight.ndim > 1 else 0, out.numel()))
+        found.append((2 * out.numel() * layer.weight[0].numel() if layer.weight.ndim > 1 else 0,
+                      out.numel()))
 
     layers = [m for m in net.modules() if isinstance(getattr(m, "weight", None), torch.Tensor)]
     hooks = [layer.register_forward_hook(see) for layer in layers]
@@ -55,7 +61,8 @@ def count(net, x):
 
 @dataclass(frozen=True)
 class Machine:
-    """How fast a machine computes: seconds for an operation and for a number written; the source of the two."""
+    """How fast a machine computes: seconds for an operation and for a number written; the source of
+    the two."""
 
     name: str
     source: str
@@ -63,7 +70,8 @@ class Machine:
     per_number: float
 
     def unit_seconds(self, work):
-        """Seconds that one unit takes for one image; work: (operations, numbers) of a forward pass."""
+        """Seconds that one unit takes for one image; work: (operations, numbers) of a forward
+        pass."""
         return work[0] * self.per_operation + work[1] * self.per_number
 
     def __str__(self):
@@ -74,8 +82,10 @@ class Machine:
 
 
 def machine(name, source, steps):
-    """The machine on which vanilla steps took so long; steps: a list of (work, seconds an image)."""
-    ratios = np.array([[VANILLA * w / seconds for w in work] for work, seconds in steps])  # (steps, 2)
+    """The machine on which vanilla steps took so long; steps: a list of (work, seconds an
+    image)."""
+    # (steps, 2)
+    ratios = np.array([[VANILLA * w / seconds for w in work] for work, seconds in steps])
     paces, _, rank, _ = np.linalg.lstsq(ratios, np.ones(len(steps)), rcond=1e-6)
     if rank < 2 or paces.min() <= 0:  # one network, or two that do not tell the paces apart
         paces = 1 / ratios[:, 0].mean(), 0.0
@@ -85,15 +95,16 @@ def machine(name, source, steps):
 @functools.cache
 def t4():
     """The paper's machine, a Tesla T4, by the vanilla runs of Table 6."""
-    steps = [(forward_work(row["model"]), 3600 * row["vanilla"] / TABLE_6) for row in records.reported(6)]
+    steps = [(forward_work(row["model"]), 3600 * row["vanilla"] / TABLE_6)
+             for row in records.reported(6)]
     return machine("a Tesla T4", "the vanilla runs of the paper's Table 6", steps)
 
 
 def machines(results=records.RESULTS, measured=records.MEASURED):
     """The T4, then each GPU and CPU with timed vanilla steps in fp32: a list of `Machine`.
 
-    They come from the records of step times under `results`, the newest of each network, and from the tables
-    *_steps.csv under `measured`.
+    They come from the records of step times under `results`, the newest of each network, and from
+    the tables *_steps.csv under `measured`.
     """
     found = {}  # name -> {network: (work, seconds an image, source)}
     for file in sorted(measured.glob("*_steps.csv")):
@@ -101,22 +112,28 @@ def machines(results=records.RESULTS, measured=records.MEASURED):
             if row["step"] == "vanilla" and row["precision"].startswith("fp32"):
                 name = f"{row['gpu']}, {row['precision']}"
                 seconds = row["milliseconds"] / 1000 / int(row["batch"])
-                found.setdefault(name, {})[row["network"]] = forward_work(row["network"]), seconds, file.name
+                found.setdefault(name, {})[row["network"]] = forward_work(
+                    row["network"]), seconds, file.name
     for record in records.timings(results, "step_time"):
         asked, hardware = record["parameters"], record["hardware"]
         vanilla = [row["seconds"]["median"] for row in record["rows"] if row["name"] == "vanilla"]
         network, width = timing.timed_network(record)
         if vanilla and network in catalog.names(models) and asked["precision"] == "fp32":
             threads = asked["threads"]
-            name = hardware["gpu"] or f"{threads} core{'' if threads == 1 else 's'} of {hardware['cpu']}"
-            step = forward_work(network, width or 0), vanilla[0] / asked["batch"], f"step_time-{record['run']}"
+            name = hardware[
+                "gpu"] or f"{threads} core{'' if threads == 1 else 's'} of {hardware['cpu']}"
+            step = forward_work(network, width
+                                or 0), vanilla[0] / asked["batch"], f"step_time-{record['run']}"
             found.setdefault(name, {})[network] = step
-    return [t4(), *(machine(name, ", ".join(dict.fromkeys(source for *_, source in steps.values())),
-                            [step[:2] for step in steps.values()]) for name, steps in found.items())]
+    return [
+        t4(), *(machine(name, ", ".join(dict.fromkeys(source for *_, source in steps.values())),
+                        [step[:2] for step in steps.values()]) for name, steps in found.items())
+    ]
 
 
 def units(cell):
-    """The units of a cell's step by its method's options; those of its defaults where the options are not valid."""
+    """The units of a cell's step by its method's options; those of its defaults where the options
+    are not valid."""
     p = {**defaults(cell.notebook), **cell.parameters}
     try:
         tuned = catalog.settings(methods, p["method"], p["settings"], p["dataset"], p["model"])
@@ -126,19 +143,23 @@ def units(cell):
 
 
 def seconds(cell, on, held_out=True):
-    """Seconds that a cell takes on a machine, with the tests after its epochs or without. A data set that does not
-    state its IMAGES counts as CIFAR-10."""
+    """Seconds that a cell takes on a machine, with the tests after its epochs or without. A data
+    set that does not state its IMAGES counts as CIFAR-10."""
     p = parameters.settled(cell.notebook, {**defaults(cell.notebook), **cell.parameters})
-    data = catalog.stated(datasets, p["dataset"], "IMAGES") or catalog.stated(datasets, "cifar10", "IMAGES")
+    data = catalog.stated(datasets, p["dataset"], "IMAGES") or catalog.stated(
+        datasets, "cifar10", "IMAGES")
     unit = on.unit_seconds(forward_work(p["model"], p["width"], data["height"], data["width"]))
-    images = units(cell) * (p.get("train_images") or data["train"]) + (data["held_out"] if held_out else 0)
+    images = units(cell) * (p.get("train_images") or data["train"]) + (
+        data["held_out"] if held_out else 0
+    )
     return unit * images * p["epochs"] * (1 + len(p.get("more_seeds", ())))
 
 
 def hours(cell, on=None):
-    """Hours on a Tesla T4, estimated from the operations that a run needs and the numbers that it writes, both counted,
-    at the pace of the vanilla runs of the paper's Table 6. Solvers, start-up and evaluations after the training are not
-    included, and a narrow network takes a GPU longer than its operations say.
+    """Hours on a Tesla T4, estimated from the operations that a run needs and the numbers that it
+    writes, both counted, at the pace of the vanilla runs of the paper's Table 6. Solvers, start-up
+    and evaluations after the training are not included, and a narrow network takes a GPU longer
+    than its operations say.
 
     on: another `Machine`. A run that trains nothing counts as a tenth of an hour.
     """
@@ -146,7 +167,8 @@ def hours(cell, on=None):
 
 
 def table(cells, notes=(), results=records.RESULTS):
-    """The lines of a dry run: hours of each cell on each machine, their sums, and what the estimate rests on."""
+    """The lines of a dry run: hours of each cell on each machine, their sums, and what the estimate
+    rests on."""
     known = machines(results)
     lines = [f"hours on {' | '.join(m.name for m in known)}"]
     for cell, note in zip(cells, notes or [""] * len(cells), strict=True):

@@ -41,7 +41,9 @@ def run_local(todo, settings, out, view, jobs, threads):
 def start(cell, settings, out, threads):
     """One attempt as a process in a group of its own; its output goes to log.txt in its folder."""
     folder = prepare(cell, settings, out)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    environment = {
+        **os.environ, "OMP_NUM_THREADS": str(threads), "PYDEVD_DISABLE_FILE_VALIDATION": "1"
+    }
     with open(folder / "log.txt", "w") as log:
         worker = [sys.executable, "-m", "sagelib.bench.sweep.worker", str(folder)]
         process = subprocess.Popen(worker, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
@@ -63,4 +65,5 @@ def stop(running):
 def reason(folder, ended):
     """Why an attempt failed, in a line."""
     file = folder / "error.txt"
-    return file.read_text().strip() if file.exists() else f"the process ended with {ended}; see log.txt"
+    return file.read_text().strip() if file.exists(
+    ) else f"the process ended with {ended}; see log.txt"

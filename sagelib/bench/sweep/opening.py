@@ -57,8 +57,8 @@ def cost(file, machines):
     by_size = {size: plans.read(file, size)[1] for size in plans.sizes(file)}
     if not any("method" in run.parameters for run in by_size["paper"]):
         numbers = ", ".join(f"{len(runs)} at size {size}" for size, runs in by_size.items())
-        said = (f"Expected time: about {duration(estimate.BENCHMARK)} a run, on an NVIDIA H200 or a "
-                f"Tesla T4 at the sizes paper and short, on {CORE} at laptop and tiny. "
+        said = (f"Expected time: about {duration(estimate.BENCHMARK)} a run, on an NVIDIA H200 or "
+                f"a Tesla T4 at the sizes paper and short, on {CORE} at laptop and tiny. "
                 f"Runs: {numbers}.")
         return textwrap.wrap(said, 90)
     known = {head: m for head, name in MACHINES.items() for m in machines if m.name == name}
@@ -93,11 +93,13 @@ def result(file, results=records.RESULTS):
 
 
 def expected_cells(file, expect, run):
-    """The `scorecard.TableCell`s that `expect` names; without a table, its labels are methods with the
-    data set and the network of `run`."""
+    """The `scorecard.TableCell`s that `expect` names; without a table, its labels are methods with
+    the data set and the network of `run`."""
     if "table" not in expect:
         place = run.parameters["dataset"], run.parameters["model"]
-        return [scorecard.TableCell(0, "", m, 0.0, *place, m, {}, "accuracy") for m in expect["labels"]]
+        return [
+            scorecard.TableCell(0, "", m, 0.0, *place, m, {}, "accuracy") for m in expect["labels"]
+        ]
     table = [c for c in scorecard.with_means(scorecard.printed()) if c.table == expect["table"]]
     row = {c.label: c for c in table if c.row == expect["row"]}
     unknown = [label for label in expect["labels"] if label not in row]

@@ -5,7 +5,8 @@ from .estimate import BENCHMARK, hours
 
 
 class SweepProgress:
-    """What a sweep says while it runs: cells done, running and failed, and the time that is left."""
+    """What a sweep says while it runs: cells done, running and failed, and the time that is
+    left."""
 
     def __init__(self, todo, say):
         self.todo, self.say, self.begun = {c.name: c for c in todo}, say, time.time()
@@ -29,25 +30,28 @@ class SweepProgress:
         if state == "done":
             self.took[cell.name] = time.time() - self.since.get(cell.name, self.begun)
         count = {s: list(self.state.values()).count(s) for s in ("done", "running", "failed")}
-        self.say(f"[{count['done']}/{len(self.todo)} done, {count['running']} running, {count['failed']} failed"
-                 f"{self.left()}] {word} {cell.name}")
+        self.say(f"[{count['done']}/{len(self.todo)} done, {count['running']} running, "
+                 f"{count['failed']} failed{self.left()}] {word} {cell.name}")
 
     def left(self):
-        """The time that is left, from what finished cells took; nothing before the first is finished.
+        """The time that is left, from what finished cells took; nothing before the first is
+        finished.
 
-        A method's own time stands for its other cells; where there is none yet, the estimate of `hours` does, at the
-        pace of the finished ones. What runs now counts for what is left of it, and the waiting cells are shared out
-        among as many as run at a time.
+        A method's own time stands for its other cells; where there is none yet, the estimate of
+        `hours` does, at the pace of the finished ones. What runs now counts for what is left of it,
+        and the waiting cells are shared out among as many as run at a time.
         """
         if not self.took:
             return ""
         pace = sum(self.took.values()) / sum(self._hours(name) for name in self.took)
         now = time.time()
-        waiting = sum(self._seconds(name, pace) for name, state in self.state.items() if state == "waiting")
+        waiting = sum(
+            self._seconds(name, pace) for name, state in self.state.items() if state == "waiting")
         running = [max(0, self._seconds(name, pace) - (now - self.since[name]))
                    for name, state in self.state.items() if state == "running"]
         seconds = (waiting + sum(running)) / max(1, len(running))
-        return f", {seconds / 3600:.1f} h left" if seconds > 5400 else f", {seconds / 60:.0f} min left"
+        hours, minutes = f"{seconds / 3600:.1f} h", f"{seconds / 60:.0f} min"
+        return f", {hours if seconds > 5400 else minutes} left"
 
     def _seconds(self, name, pace):
         """What a cell is expected to take."""
@@ -57,7 +61,8 @@ class SweepProgress:
         return self._hours(name) * (sum(alike) / len(alike) if alike else pace)
 
     def _hours(self, name):
-        """The estimate for a cell; where a method or network is broken, its cell says so and the sweep goes on."""
+        """The estimate for a cell; where a method or network is broken, its cell says so and the
+        sweep goes on."""
         try:
             return hours(self.todo[name])
         except Exception:

@@ -1,6 +1,8 @@
-"""The cells of a sweep as tasks of a Ray cluster: a share of a GPU each, tried again when a worker or a node dies.
+"""The cells of a sweep as tasks of a Ray cluster: a share of a GPU each, tried again when a worker
+or a node dies.
 
-The folders of a sweep, its attempts, checkpoints and records, must be the same on all nodes (a shared file system).
+The folders of a sweep, its attempts, checkpoints and records, must be the same on all nodes (a
+shared file system).
 """
 import os
 from pathlib import Path
@@ -14,8 +16,9 @@ class Again(Exception):
 
 
 def run_cells(todo, settings, out, view, threads=1, address=None, gpus=0.0):
-    """Run the cells on the cluster at `address` ("auto": the one this machine is in), or on one started here; returns
-    the names of those that failed. `threads`: cores of a cell; `gpus`: its share of a GPU."""
+    """Run the cells on the cluster at `address` ("auto": the one this machine is in), or on one
+    started here; returns the names of those that failed. `threads`: cores of a cell; `gpus`: its
+    share of a GPU."""
     try:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         import ray
@@ -23,8 +26,10 @@ def run_cells(todo, settings, out, view, threads=1, address=None, gpus=0.0):
         raise ImportError("a sweep on Ray needs it: pip install 'sagelib[cluster]'") from error
     if not ray.is_initialized():
         own = {} if address else {"num_cpus": cores()}  # of a cluster started here
-        ray.init(address=address, include_dashboard=False, log_to_driver=False, configure_logging=False, **own)
-    task = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=RETRIES, retry_exceptions=[Again])(attempt)
+        ray.init(address=address, include_dashboard=False, log_to_driver=False,
+                 configure_logging=False, **own)
+    task = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=RETRIES,
+                      retry_exceptions=[Again])(attempt)
     waiting, failed = {task.remote(cell, settings, str(out), threads): cell for cell in todo}, []
     begun = {cell.name: attempts(cell, out) for cell in todo}
     try:
@@ -54,7 +59,8 @@ def attempts(cell, out):
 
 
 def attempt(cell, settings, out, threads):
-    """One attempt at a cell, on whichever node: (why it failed or None, its folder). Again if it was killed."""
+    """One attempt at a cell, on whichever node: (why it failed or None, its folder). Again if it
+    was killed."""
     process, folder = start(cell, settings, out, threads)
     ended = process.wait()
     if ended < 0 or ended == AGAIN:

@@ -1,11 +1,11 @@
 """One attempt at one cell of a plan, in a folder of its own; its result is published at the end, in
 one step.
 
-`python -m sagelib.bench.sweep.worker FOLDER` does what FOLDER/attempt.json asks for: it runs the notebook
-through papermill, publishes the record, and runs what is to follow on that network. It ends with 0
-when all of that is there, with AGAIN when the kernel did not come up, and with 1 when the notebook
-failed; then FOLDER/error.txt says why in a line. It stops when the process that started it is gone,
-so that no sweep leaves work behind.
+`python -m sagelib.bench.sweep.worker FOLDER` does what FOLDER/attempt.json asks for: it runs the
+notebook through papermill, publishes the record, and runs what is to follow on that network. It
+ends with 0 when all of that is there, with AGAIN when the kernel did not come up, and with 1 when
+the notebook failed; then FOLDER/error.txt says why in a line. It stops when the process that
+started it is gone, so that no sweep leaves work behind.
 """
 
 import json

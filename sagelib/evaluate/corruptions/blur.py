@@ -20,15 +20,20 @@ def defocus_blur(x, radius, alias, generator):
 def glass_blur(x, sigma, reach, rounds, generator):
     """Blur, let each pixel take the value of one nearby, in reading order from the end, blur again.
 
-    The published code means to swap the two, but both sides of its assignment are views of one array, so that it
-    copies. The images of a batch are shuffled alike here, the published ones each by itself.
+    The published code means to swap the two, but both sides of its assignment are views of one
+    array, so that it copies. The images of a batch are shuffled alike here, the published ones each
+    by itself.
     """
     x = gaussian_blur(x, sigma)
     h, w = x.shape[2:]
     order = torch.arange(h * w).tolist()
-    inner = [(i, j) for i in range(h - reach, reach, -1) for j in range(w - reach, reach, -1) if i < h and j < w]
+    inner = [(i, j)
+             for i in range(h - reach, reach, -1)
+             for j in range(w - reach, reach, -1)
+             if i < h and j < w]
     for _ in range(rounds):
-        by = torch.randint(-reach, reach, (len(inner), 2), generator=generator, device=x.device).tolist()
+        by = torch.randint(-reach, reach, (len(inner), 2), generator=generator,
+                           device=x.device).tolist()
         for (i, j), (down, right) in zip(inner, by, strict=True):
             order[i * w + j] = order[(i + down) * w + j + right]
     x = x.flatten(2)[:, :, torch.tensor(order, device=x.device)].view_as(x)
@@ -36,7 +41,8 @@ def glass_blur(x, sigma, reach, rounds, generator):
 
 
 def motion_blur(x, radius, sigma, generator):
-    """Average along a line of random direction, one for each image, within 45 degrees of level; weights a Gaussian."""
+    """Average along a line of random direction, one for each image, within 45 degrees of level;
+    weights a Gaussian."""
     angle = (torch.rand(len(x), generator=generator, device=x.device) * 2 - 1) * math.pi / 4
     steps = torch.arange(2 * radius + 1.0, device=x.device)
     weights = (-steps.square() / (2 * sigma**2)).exp()
@@ -81,7 +87,8 @@ def _moved(x, down, right):
 
 
 def sample(x, i, j):
-    """Values at fractional rows i and columns j (B, H, W), between pixels by bilinear weights, mirrored outside."""
+    """Values at fractional rows i and columns j (B, H, W), between pixels by bilinear weights,
+    mirrored outside."""
     h, w = x.shape[2:]
     grid = torch.stack([(2 * j + 1) / w - 1, (2 * i + 1) / h - 1], -1)
     return F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)

@@ -7,10 +7,12 @@ import torch.nn.functional as F
 
 from .blur import gaussian_blur, sample
 
-LUMA = ((16, 11, 10, 16, 24, 40, 51, 61), (12, 12, 14, 19, 26, 58, 60, 55), (14, 13, 16, 24, 40, 57, 69, 56),
-        (14, 17, 22, 29, 51, 87, 80, 62), (18, 22, 37, 56, 68, 109, 103, 77), (24, 35, 55, 64, 81, 104, 113, 92),
+LUMA = ((16, 11, 10, 16, 24, 40, 51, 61), (12, 12, 14, 19, 26, 58, 60, 55),
+        (14, 13, 16, 24, 40, 57, 69, 56), (14, 17, 22, 29, 51, 87, 80, 62),
+        (18, 22, 37, 56, 68, 109, 103, 77), (24, 35, 55, 64, 81, 104, 113, 92),
         (49, 64, 78, 87, 103, 121, 120, 101), (72, 92, 95, 98, 112, 100, 103, 99))
-CHROMA = ((17, 18, 24, 47), (18, 21, 26, 66), (24, 26, 56, 99), (47, 66, 99, 99))  # 99 everywhere else
+# 99 everywhere else
+CHROMA = ((17, 18, 24, 47), (18, 21, 26, 66), (24, 26, 56, 99), (47, 66, 99, 99))
 
 
 def contrast(x, factor, generator):
@@ -20,19 +22,28 @@ def contrast(x, factor, generator):
 
 
 def elastic_transform(x, alpha, sigma, affine, generator):
-    """A small random affine map, then a smooth random displacement; amounts are shares of the image's side."""
+    """A small random affine map, then a smooth random displacement; amounts are shares of the
+    image's side."""
     b, _, h, w = x.shape
     side = min(h, w)
-    corners = torch.tensor([[1.0, 1], [1, -1], [-1, -1]], device=x.device) * (side // 3)  # about the middle
-    shaken = corners + (torch.rand(b, 3, 2, generator=generator, device=x.device) * 2 - 1) * affine * side
+    # about the middle
+    corners = torch.tensor([[1.0, 1], [1, -1], [-1, -1]], device=x.device) * (side // 3)
+    shaken = corners + (torch.rand(b, 3, 2, generator=generator, device=x.device) * 2 -
+                        1) * affine * side
     ones = torch.ones(b, 3, 1, device=x.device)
-    matrix = torch.linalg.solve(torch.cat([shaken, ones], 2), corners.expand(b, 3, 2))  # a place -> where it was
-    i, j = torch.arange(h, device=x.device) - (h - 1) / 2, torch.arange(w, device=x.device) - (w - 1) / 2
-    places = torch.stack([i[:, None].expand(h, w), j.expand(h, w), torch.ones(h, w, device=x.device)], -1)
+    # a place -> where it was
+    matrix = torch.linalg.solve(torch.cat([shaken, ones], 2), corners.expand(b, 3, 2))
+    i, j = torch.arange(h, device=x.device) - (h - 1) / 2, torch.arange(
+        w, device=x.device) - (w - 1) / 2
+    places = torch.stack([
+        i[:, None].expand(h, w),
+        j.expand(h, w), torch.ones(h, w, device=x.device)
+    ], -1)
     source = torch.einsum("hwk,bkc->bhwc", places, matrix)
     if alpha:
         noise = torch.rand(b, 2, h, w, generator=generator, device=x.device) * 2 - 1
-        source = source + alpha * side * gaussian_blur(noise, sigma * side, reach=3).permute(0, 2, 3, 1)
+        source = source + alpha * side * gaussian_blur(noise, sigma * side, reach=3).permute(
+            0, 2, 3, 1)
     return sample(x, source[..., 0] + (h - 1) / 2, source[..., 1] + (w - 1) / 2)
 
 
@@ -43,7 +54,8 @@ def pixelate(x, share, generator):
 
 
 def jpeg_compression(x, quality, generator):
-    """What JPEG at this quality leaves: colours at half size, blocks of 8 x 8 in rounded cosines. Nothing is random."""
+    """What JPEG at this quality leaves: colours at half size, blocks of 8 x 8 in rounded cosines.
+    Nothing is random."""
     h, w = x.shape[2:]
     rgb = F.pad((x * 255).round(), (0, -w % 16, 0, -h % 16), mode="replicate")
     y, cb, cr = _luma_chroma(rgb)
@@ -53,7 +65,8 @@ def jpeg_compression(x, quality, generator):
     table[:4, :4] = torch.tensor(CHROMA, dtype=torch.float32)
     half = _quantised(table.tolist(), scale, x.device)
     cb, cr = (_through_cosines(F.avg_pool2d(c, 2).round(), half) for c in (cb, cr))
-    cb, cr = (F.interpolate(c, scale_factor=2, mode="bilinear", align_corners=False) - 128 for c in (cb, cr))
+    cb, cr = (F.interpolate(c, scale_factor=2, mode="bilinear", align_corners=False) - 128
+              for c in (cb, cr))
     out = torch.cat([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], 1)
     return out.round()[:, :, :h, :w] / 255
 
@@ -70,7 +83,8 @@ def _quantised(table, scale, device):
 
 
 def _through_cosines(z, table):
-    """Bytes (B, 1, H, W), sides multiples of 8, to cosine coefficients, rounded to multiples of `table`, and back."""
+    """Bytes (B, 1, H, W), sides multiples of 8, to cosine coefficients, rounded to multiples of
+    `table`, and back."""
     b, _, h, w = z.shape
     k = torch.arange(8.0, device=z.device)
     basis = torch.cos((2 * k + 1) * k[:, None] * math.pi / 16) / 2

@@ -1,4 +1,5 @@
-"""Noise: gaussian, shot and impulse; images float (B, 3, H, W) in [0, 1]. Severities and source: `__init__.py`."""
+"""Noise: gaussian, shot and impulse; images float (B, 3, H, W) in [0, 1]. Severities and source:
+`__init__.py`."""
 import torch
 
 

@@ -1,4 +1,5 @@
-"""The published corruptions CIFAR-10-C and CIFAR-100-C, read and checked against the test set they were made from."""
+"""The published corruptions CIFAR-10-C and CIFAR-100-C, read and checked against the test set they
+were made from."""
 from pathlib import Path
 
 import numpy as np
