@@ -17,11 +17,12 @@
 # %% [markdown]
 # # Mixing images
 #
-# A network that has seen only whole, clean images learns to be sure of itself. Mixing two images into one, and telling the
-# network how much of each is in it, is a cheap way to teach it doubt.
+# A network that has seen only whole, clean images learns to be sure of itself. Mixing two images
+# into one, and telling the network how much of each is in it, is a cheap way to teach it doubt.
 #
-# This chapter takes the two classics, Mixup and CutMix, down to the pixel. At its end you know what they do, what their
-# labels promise, and how often the promise is kept. Both questions come back with SAGE.
+# This chapter takes the two classics, Mixup and CutMix, down to the pixel. At its end you know what
+# they do, what their labels promise, and how often the promise is kept. Both questions come back
+# with SAGE.
 
 # %% tags=["parameters"]
 seed = 0
@@ -30,9 +31,9 @@ images = 400
 # %% [markdown]
 # ## Pictures to mix
 #
-# The book brings its own pictures: five painted shapes, striped or dotted, on clouded backgrounds. They are synthetic, so
-# nothing that happens on them is evidence about photographs. But each comes with the exact mask of its object, and that
-# lets us measure what is otherwise a matter of opinion.
+# The book brings its own pictures: five painted shapes, striped or dotted, on clouded backgrounds.
+# They are synthetic, so nothing that happens on them is evidence about photographs. But each comes
+# with the exact mask of its object, and that lets us measure what is otherwise a matter of opinion.
 
 # %% mystnb={"image": {"alt": "Ten small pictures: striped and dotted discs, squares, triangles, rings and crosses on cloudy backgrounds; below each a white silhouette of the object."}}
 import torch
@@ -48,10 +49,12 @@ show.grid([test.images[first], test.masks[first].float()], size=0.95,
           titles=[test.classes[k].replace(" ", "\n") for k in range(10)])
 
 # %% [markdown]
-# A network does not see bytes but normalised numbers, with mean zero and deviation one over the training set. Zero is
-# therefore the mean colour, a dull brown or grey: where a method fills with zeros, that is what you see.
+# A network does not see bytes but normalised numbers, with mean zero and deviation one over the
+# training set. Zero is therefore the mean colour, a dull brown or grey: where a method fills with
+# zeros, that is what you see.
 #
-# A label is a row of one number for each class, and the row sums to one. A clean image has a single one in it.
+# A label is a row of one number for each class, and the row sums to one. A clean image has a single
+# one in it.
 
 # %%
 x = train.normalised()
@@ -64,8 +67,8 @@ y[0]
 #
 # ## Mixup
 #
-# Mixup {cite:p}`zhang2018mixup` fades one image into another. With $\lambda$ between 0 and 1, and a partner $(x_2, y_2)$
-# for each image $(x_1, y_1)$:
+# Mixup {cite:p}`zhang2018mixup` fades one image into another. With $\lambda$ between 0 and 1, and a
+# partner $(x_2, y_2)$ for each image $(x_1, y_1)$:
 #
 # $$
 # \begin{aligned}
@@ -74,7 +77,8 @@ y[0]
 # \end{aligned}
 # $$ (eq-mixup)
 #
-# The partner is another image of the same batch: a random order of the batch says who meets whom. In loops:
+# The partner is another image of the same batch: a random order of the batch says who meets whom.
+# In loops:
 
 # %%
 def slow_mixup(x, y, pair, lam):
@@ -93,11 +97,12 @@ torch.testing.assert_close((mixed.x, mixed.y), slow_mixup(x[:6], y[:6], pair, 0.
 show.source(mixup.mix)
 
 # %% [markdown]
-# The function is given the pairing and $\lambda$: chance stands apart from arithmetic everywhere in this library. The
-# small class around it draws both, $\lambda$ from the distribution $\mathrm{Beta}(\alpha, \alpha)$.
+# The function is given the pairing and $\lambda$: chance stands apart from arithmetic everywhere in
+# this library. The small class around it draws both, $\lambda$ from the distribution
+# $\mathrm{Beta}(\alpha, \alpha)$.
 #
-# For $\alpha = 1$ that is the uniform distribution. For a small $\alpha$ nearly all draws lie close to 0 or 1, and the mixed
-# image is almost one of the two.
+# For $\alpha = 1$ that is the uniform distribution. For a small $\alpha$ nearly all draws lie close
+# to 0 or 1, and the mixed image is almost one of the two.
 
 # %% mystnb={"image": {"alt": "Three histograms of lambda: for alpha 0.2 two peaks at the ends, for alpha 1 flat, for alpha 4 a hill in the middle."}}
 import matplotlib.pyplot as plt
@@ -114,8 +119,8 @@ plt.show()
 # %% [markdown]
 # ## CutMix
 #
-# CutMix {cite:p}`yun2019cutmix` does not fade, it pastes: a box of the second image covers the first. Written with a mask
-# $M$ that is 0 inside the box and 1 outside,
+# CutMix {cite:p}`yun2019cutmix` does not fade, it pastes: a box of the second image covers the
+# first. Written with a mask $M$ that is 0 inside the box and 1 outside,
 #
 # $$
 # \begin{aligned}
@@ -125,10 +130,11 @@ plt.show()
 # \end{aligned}
 # $$ (eq-cutmix)
 #
-# Keep this form in mind. SAGE is {eq}`eq-cutmix` with a better mask, and Mixup is {eq}`eq-cutmix` with a mask that has the
-# same value everywhere.
+# Keep this form in mind. SAGE is {eq}`eq-cutmix` with a better mask, and Mixup is {eq}`eq-cutmix`
+# with a mask that has the same value everywhere.
 #
-# The box has the area $1 - \lambda$ and a centre anywhere in the image, so part of it may hang over the border and is cut off.
+# The box has the area $1 - \lambda$ and a centre anywhere in the image, so part of it may hang over
+# the border and is cut off.
 
 # %%
 def slow_cutmix(x, y, pair, box):
@@ -154,16 +160,19 @@ show.grid([test.pixels(z[:3]) for z in (x[:6], x[pair], mixed.x, pasted.x)],
           labels=["image", "partner", "Mixup", "CutMix"], size=1.1)
 
 # %% [markdown]
-# **What to see.** Mixup shows both objects, each half transparent, wherever they are. CutMix shows what is in the box as it
-# is, and hides what was there before. Neither looks at what it mixes: where the object is plays no part.
+# **What to see.** Mixup shows both objects, each half transparent, wherever they are. CutMix shows
+# what is in the box as it is, and hides what was there before. Neither looks at what it mixes:
+# where the object is plays no part.
 #
 # ## Labels must follow pixels
 #
-# There is a natural mistake in CutMix: to use the $\lambda$ that was drawn as the weight of the label. It is wrong whenever
-# the box was cut off at the border, and then the label promises pixels that are not in the picture.
+# There is a natural mistake in CutMix: to use the $\lambda$ that was drawn as the weight of the
+# label. It is wrong whenever the box was cut off at the border, and then the label promises pixels
+# that are not in the picture.
 #
-# (`NBVAL_IGNORE_OUTPUT`, here and in other cells, is a note to our tests, which run all cells and compare the outputs with those
-# on this page: this one's may differ in the last digits from machine to machine.)
+# (`NBVAL_IGNORE_OUTPUT`, here and in other cells, is a note to our tests, which run all cells and
+# compare the outputs with those on this page: this one's may differ in the last digits from machine
+# to machine.)
 
 # %%
 # NBVAL_IGNORE_OUTPUT
@@ -178,9 +187,10 @@ assert wrong.mean() > 0.1 and wrong.min() > -0.1
 print(f"the share left of the first image is on average {wrong.mean():.2f} larger than lambda, at most {wrong.max():.2f}")
 
 # %% [markdown]
-# No test that looks at shapes or sums finds this mistake: the wrong labels are perfectly good distributions. What finds it
-# is a set of pictures made for the purpose. Let image $k$ be one in channel $k$ and zero in all others. Then the mean of
-# channel $k$ of a mixed image *is* the share of image $k$ in it, and the label has to say the same.
+# No test that looks at shapes or sums finds this mistake: the wrong labels are perfectly good
+# distributions. What finds it is a set of pictures made for the purpose. Let image $k$ be one in
+# channel $k$ and zero in all others. Then the mean of channel $k$ of a mixed image *is* the share
+# of image $k$ in it, and the label has to say the same.
 #
 # Every method of this library has to pass this test.
 
@@ -196,8 +206,9 @@ assert caught > 0.05
 # %% [markdown]
 # ## What the label does not say
 #
-# So the label counts pixels. It does not count *which* pixels. We have the masks, so we can: the share of an object that
-# survives is the weight of its own image, averaged over the object's pixels.
+# So the label counts pixels. It does not count *which* pixels. We have the masks, so we can: the
+# share of an object that survives is the weight of its own image, averaged over the object's
+# pixels.
 
 # %% mystnb={"image": {"alt": "Two scatter plots of the share of the object that survives against the share the label promises: for Mixup all points on the diagonal, for CutMix spread widely around it."}}
 survives, promised = {"mixup": [], "cutmix": []}, {"mixup": [], "cutmix": []}
@@ -216,9 +227,10 @@ axes[0].set_ylabel("share of the object that survives")
 plt.show()
 
 # %% [markdown]
-# **What to see.** With Mixup the points lie on the diagonal: every pixel fades alike, so an object fades exactly as its
-# label says. With CutMix a label may promise seven tenths of an object that is nearly hidden, or fade one that is untouched. Four
-# batches make four vertical lines, because one box serves a whole batch.
+# **What to see.** With Mixup the points lie on the diagonal: every pixel fades alike, so an object
+# fades exactly as its label says. With CutMix a label may promise seven tenths of an object that is
+# nearly hidden, or fade one that is untouched. Four batches make four vertical lines, because one
+# box serves a whole batch.
 
 # %%
 # NBVAL_IGNORE_OUTPUT
@@ -228,16 +240,16 @@ show.table(["method", "mean gap between label and object", "largest"],
            [[name, gap[name].mean().item(), gap[name].max().item()] for name in gap])
 
 # %% [markdown]
-# That is the opening for saliency. If a method knew where the object is, it could keep what matters of both images. The next
-# chapter asks the network where that is.
+# That is the opening for saliency. If a method knew where the object is, it could keep what matters
+# of both images. The next chapter asks the network where that is.
 #
 # ## Exercises
 
 # %% [markdown]
 # ### Exercise 1.1
 #
-# Find the mixed image of a CutMix batch whose label promises the most of an object of which the least is visible, and show
-# it beside its two sources.
+# Find the mixed image of a CutMix batch whose label promises the most of an object of which the
+# least is visible, and show it beside its two sources.
 
 # %% mystnb={"image": {"alt": "Three pictures: an image, its partner, and their CutMix, in which the box covers nearly the whole object of the first."}} tags=["hide-cell"]
 made = load(methods, "cutmix").seed(3).mix(x, y)
@@ -251,8 +263,8 @@ show.grid([[train.pixels(x[worst]), train.pixels(x[made.pair[worst]]), train.pix
 # %% [markdown]
 # ### Exercise 1.2
 #
-# How large is the mean share of the second image in CutMix with uniform $\lambda$, compared with the one half that Mixup
-# gives? Explain the difference.
+# How large is the mean share of the second image in CutMix with uniform $\lambda$, compared with
+# the one half that Mixup gives? Explain the difference.
 
 # %% tags=["hide-cell"]
 # NBVAL_IGNORE_OUTPUT

@@ -17,11 +17,13 @@
 # %% [markdown]
 # # Saliency: Equation 1
 #
-# Before SAGE can decide which parts of two images to keep, it has to know which parts matter. It asks the network that is
-# being trained: where would a small change of a pixel change the loss the most?
+# Before SAGE can decide which parts of two images to keep, it has to know which parts matter. It
+# asks the network that is being trained: where would a small change of a pixel change the loss the
+# most?
 #
-# At the end of this chapter you can compute such a map, smooth it, scale it, and say how far it can be trusted. The
-# built-in images come with exact masks of their objects, so we can measure what usually is only looked at.
+# At the end of this chapter you can compute such a map, smooth it, scale it, and say how far it can
+# be trusted. The built-in images come with exact masks of their objects, so we can measure what
+# usually is only looked at.
 
 # %% tags=["parameters"]
 seed = 0
@@ -31,9 +33,9 @@ epochs = 12
 # %% [markdown]
 # ## A network to ask
 #
-# Saliency belongs to a network at a moment of its training. We train a narrow PreActResNet18 {cite:p}`he2016preact` for a
-# short while, and keep one that has learnt nothing for comparison. Several chapters start from this short training: it is
-# `teaching.short_training`, shown below.
+# Saliency belongs to a network at a moment of its training. We train a narrow PreActResNet18
+# {cite:p}`he2016preact` for a short while, and keep one that has learnt nothing for comparison.
+# Several chapters start from this short training: it is `teaching.short_training`, shown below.
 
 # %%
 from copy import deepcopy
@@ -55,20 +57,20 @@ show.source(teaching.short_training)
 # %% [markdown]
 # ## The equation
 #
-# Let $x$ be an image with three colour channels, $y$ its label, $f_\theta$ the network and $\ell$ the loss it is trained
-# with. The saliency of a pixel is the length of the gradient of the loss there, taken over the colours
-# {cite:p}`ma2022sage`:
+# Let $x$ be an image with three colour channels, $y$ its label, $f_\theta$ the network and $\ell$
+# the loss it is trained with. The saliency of a pixel is the length of the gradient of the loss
+# there, taken over the colours {cite:p}`ma2022sage`:
 #
 # $$
 # s(x)[i, j] = \Big\| \big(\nabla_x\, \ell(f_\theta(x), y)\big)[i, j] \Big\|_2
 # $$ (eq-saliency)
 #
 # One number for each pixel, never negative. Earlier work differentiates the score of one class
-# {cite:p}`simonyan2013deep`; {eq}`eq-saliency` differentiates the full training loss, which is what later lets SAGE use
-# the same backward pass to train.
+# {cite:p}`simonyan2013deep`; {eq}`eq-saliency` differentiates the full training loss, which is what
+# later lets SAGE use the same backward pass to train.
 #
-# In PyTorch the gradient by the images comes from the same call as any other gradient, once the images are told to
-# require it.
+# In PyTorch the gradient by the images comes from the same call as any other gradient, once the
+# images are told to require it.
 
 # %%
 x = test.normalised()[:60].requires_grad_()
@@ -95,9 +97,9 @@ torch.testing.assert_close(saliency(grad[:2]), slow_saliency(grad[:2]))
 show.source(saliency)
 
 # %% [markdown]
-# The library offers a second norm. The authors' code takes the *mean of absolute values* over the colours where the paper
-# writes the $\ell_2$ norm. The two maps are not equal, but nearly proportional: their correlation over all pixels is
-# close to one.
+# The library offers a second norm. The authors' code takes the *mean of absolute values* over the
+# colours where the paper writes the $\ell_2$ norm. The two maps are not equal, but nearly
+# proportional: their correlation over all pixels is close to one.
 
 # %%
 # NBVAL_IGNORE_OUTPUT
@@ -112,11 +114,11 @@ print(f"correlation of the l2 and the l1 map: {min(alike):.3f} to {max(alike):.3
 # %% [markdown]
 # ## Smooth, then normalise
 #
-# A raw gradient is speckled: neighbouring pixels carry very different values. The paper smooths each map with a Gaussian
-# of one pixel and scales it so that it sums to one.
+# A raw gradient is speckled: neighbouring pixels carry very different values. The paper smooths
+# each map with a Gaussian of one pixel and scales it so that it sums to one.
 #
-# The Gaussian is cut off after two pixels (a 5x5 window), and at the border the image is mirrored, without repeating its
-# last pixel. In loops:
+# The Gaussian is cut off after two pixels (a 5x5 window), and at the border the image is mirrored,
+# without repeating its last pixel. In loops:
 
 # %%
 def slow_blur(s):
@@ -138,8 +140,9 @@ torch.testing.assert_close(smooth(s)[0, 0], slow_blur(s[0, 0]))
 show.grid([test.pixels(x[:5].detach()), s[:5], smooth(s)[:5]], labels=["image", "raw", "smoothed"], size=1.4)
 
 # %% [markdown]
-# **What to see.** The bright pixels gather on the object and leave the background dark, although nobody told the network
-# where the object is. Smoothing joins the speckles to a region that can be moved and mixed as a whole.
+# **What to see.** The bright pixels gather on the object and leave the background dark, although
+# nobody told the network where the object is. Smoothing joins the speckles to a region that can be
+# moved and mixed as a whole.
 #
 # Normalising looks harmless, a division by a sum. It is the step in which things break.
 
@@ -149,9 +152,9 @@ show.source(normalise)
 # %% [markdown]
 # ## What would break it
 #
-# An image of which the network is quite sure has hardly any gradient; an image in half precision may have none at all.
-# A map of zeros divided by its sum gives NaN, and one NaN in a map makes an image, a label, and one step later every
-# weight NaN. The authors' code has no guard here.
+# An image of which the network is quite sure has hardly any gradient; an image in half precision
+# may have none at all. A map of zeros divided by its sum gives NaN, and one NaN in a map makes an
+# image, a label, and one step later every weight NaN. The authors' code has no guard here.
 
 # %%
 zero, broken = torch.zeros(1, 1, 4, 6), torch.ones(1, 1, 4, 6)
@@ -161,11 +164,13 @@ for bad in (zero, broken):
     torch.testing.assert_close(normalise(bad), torch.full((1, 1, 4, 6), 1 / 24))
 
 # %% [markdown]
-# The library's answer is the honest one: a map that says nothing counts the same everywhere. Very large and very small
-# maps keep their meaning, because each is divided by its largest value before it is summed.
+# The library's answer is the honest one: a map that says nothing counts the same everywhere. Very
+# large and very small maps keep their meaning, because each is divided by its largest value before
+# it is summed.
 #
-# The second trap is the scale of the loss. Its mean over a batch makes every gradient smaller by the batch size, and a
-# sure image has a much smaller gradient than an unsure one. Only after normalising do the maps weigh alike.
+# The second trap is the scale of the loss. Its mean over a batch makes every gradient smaller by
+# the batch size, and a sure image has a much smaller gradient than an unsure one. Only after
+# normalising do the maps weigh alike.
 
 # %%
 # NBVAL_IGNORE_OUTPUT
@@ -176,9 +181,10 @@ assert total.max() > 3 * total.min()
 print(f"the largest map sums to {total.max() / total.min():.0f} times the smallest")
 
 # %% [markdown]
-# That equality holds because the network is in evaluation mode here. During training, BatchNorm ties the images of a batch
-# together: the gradient of one image then also runs through the statistics that all others were normalised with.
-# SAGE's saliency pass works in training mode, so an image's map depends a little on its neighbours in the batch.
+# That equality holds because the network is in evaluation mode here. During training, BatchNorm
+# ties the images of a batch together: the gradient of one image then also runs through the
+# statistics that all others were normalised with. SAGE's saliency pass works in training mode, so
+# an image's map depends a little on its neighbours in the batch.
 
 # %%
 # NBVAL_IGNORE_OUTPUT
@@ -196,8 +202,9 @@ print(f"same image, other company: correlation {correlation(smooth(first), smoot
 # %% [markdown]
 # ## How much of it falls on the object?
 #
-# Now the masks earn their keep. For each image we ask which share of the normalised map lies on the object, and compare it
-# with the share of the area that the object takes: what a map without knowledge would put there.
+# Now the masks earn their keep. For each image we ask which share of the normalised map lies on the
+# object, and compare it with the share of the area that the object takes: what a map without
+# knowledge would put there.
 #
 # A second measure is the *pointing game*: does the brightest pixel lie on the object?
 
@@ -214,20 +221,22 @@ assert share["trained:\nbrightest pixel"] > share["area of the object"]
 show.bars(share, "share on the object", limit=(0, 1.1), size=(7, 3))
 
 # %% [markdown]
-# **What to see.** The trained network spends clearly more of its saliency on the object than the area alone would give,
-# and its brightest pixel is mostly there. The rest is not lost: an object's outline is only visible against what is
-# around it, so some saliency just outside is deserved.
+# **What to see.** The trained network spends clearly more of its saliency on the object than the
+# area alone would give, and its brightest pixel is mostly there. The rest is not lost: an object's
+# outline is only visible against what is around it, so some saliency just outside is deserved.
 #
-# A share well below one is worth remembering. A method that keeps the salient pixels keeps *most of what matters for this
-# network now*, not "the object". How much of each object survives in a mix is measured in the next chapters.
+# A share well below one is worth remembering. A method that keeps the salient pixels keeps *most of
+# what matters for this network now*, not "the object". How much of each object survives in a mix is
+# measured in the next chapters.
 #
 # ## Exercises
 
 # %% [markdown]
 # ### Exercise 2.1
 #
-# SAGE differentiates the loss. Use the score of the true class instead {cite:p}`simonyan2013deep`. For how many of the 60
-# images do the smoothed maps correlate above 0.9? Does either put more saliency on the objects?
+# SAGE differentiates the loss. Use the score of the true class instead {cite:p}`simonyan2013deep`.
+# For how many of the 60 images do the smoothed maps correlate above 0.9? Does either put more
+# saliency on the objects?
 
 # %% tags=["hide-cell"]
 # NBVAL_IGNORE_OUTPUT
@@ -241,8 +250,9 @@ print(f"{(alike > 0.9).sum()} of 60 above 0.9; on the object: score {on_object[0
 # %% [markdown]
 # ### Exercise 2.2
 #
-# Half precision keeps numbers down to about 6e-8. Which share of the raw gradient, as the mean over a batch of 100 would
-# make it, becomes exactly zero in float16? How does the library's `saliency` treat a float16 gradient?
+# Half precision keeps numbers down to about 6e-8. Which share of the raw gradient, as the mean over
+# a batch of 100 would make it, becomes exactly zero in float16? How does the library's `saliency`
+# treat a float16 gradient?
 
 # %% tags=["hide-cell"]
 # NBVAL_IGNORE_OUTPUT
@@ -254,8 +264,8 @@ print(f"{lost:.1%} of the gradient is zero in float16: scale the loss before the
 # %% [markdown]
 # ### Exercise 2.3
 #
-# Show that normalising after smoothing and smoothing after normalising give the same map, except near the border. Why
-# there? (Think of what mirroring does to the sum.)
+# Show that normalising after smoothing and smoothing after normalising give the same map, except
+# near the border. Why there? (Think of what mirroring does to the sum.)
 
 # %% tags=["hide-cell"]
 first, second = normalise(smooth(s)), smooth(normalise(s))
@@ -266,7 +276,8 @@ assert (second.sum((1, 2, 3)) - 1).abs().max() > 1e-4  # mirrored pixels count t
 # %% [markdown]
 # ### Exercise 2.4
 #
-# Draw the share of saliency on the object for smoothing with sigma from 0 to 4 pixels. What does too much smoothing do?
+# Draw the share of saliency on the object for smoothing with sigma from 0 to 4 pixels. What does
+# too much smoothing do?
 
 # %% mystnb={"image": {"alt": "A falling curve: the share of saliency on the object against the width of the Gaussian."}} tags=["hide-cell"]
 sigmas = [0, 0.5, 1, 2, 3, 4]

@@ -17,12 +17,12 @@
 # %% [markdown]
 # # The mask: Equation 2
 #
-# Two images, two saliency maps. Who gets which pixel? Mixup splits every pixel in the same proportion; CutMix gives each
-# pixel whole to one of the two, by a box that knows nothing. Equation 2 splits each pixel in the proportion of what the
-# two images would lose there.
+# Two images, two saliency maps. Who gets which pixel? Mixup splits every pixel in the same
+# proportion; CutMix gives each pixel whole to one of the two, by a box that knows nothing.
+# Equation 2 splits each pixel in the proportion of what the two images would lose there.
 #
-# At the end of this chapter you can mix two images by their saliency, say what the label must be, and name the case in
-# which this is not enough: the reason for the chapter after it.
+# At the end of this chapter you can mix two images by their saliency, say what the label must be,
+# and name the case in which this is not enough: the reason for the chapter after it.
 
 # %% tags=["parameters"]
 seed = 0
@@ -30,8 +30,8 @@ train_images = 1000
 epochs = 12
 
 # %% [markdown]
-# We need a network to ask for saliency, trained for a short while as in [the chapter before](02_saliency.ipynb), and the
-# smoothed, normalised maps of some test images.
+# We need a network to ask for saliency, trained for a short while as in [the chapter
+# before](02_saliency.ipynb), and the smoothed, normalised maps of some test images.
 
 # %%
 import matplotlib.pyplot as plt
@@ -53,8 +53,8 @@ s = normalise(raw)
 # %% [markdown]
 # ## The equation
 #
-# Let $\tilde s_1$ and $\tilde s_2$ be the two smoothed, normalised maps. The mask is the first one's share of their sum, pixel
-# by pixel, and the image is mixed with it {cite:p}`ma2022sage`:
+# Let $\tilde s_1$ and $\tilde s_2$ be the two smoothed, normalised maps. The mask is the first
+# one's share of their sum, pixel by pixel, and the image is mixed with it {cite:p}`ma2022sage`:
 #
 # $$
 # \begin{aligned}
@@ -63,8 +63,9 @@ s = normalise(raw)
 # \end{aligned}
 # $$ (eq-mask)
 #
-# $M$ is 1 where only the first image has anything to say, 0 where only the second has, and one half where both have as
-# much. The small $\zeta$ keeps the fraction from being zero over zero; the paper gives no value for it.
+# $M$ is 1 where only the first image has anything to say, 0 where only the second has, and one half
+# where both have as much. The small $\zeta$ keeps the fraction from being zero over zero; the paper
+# gives no value for it.
 
 # %%
 def slow_mask(a, b):
@@ -82,8 +83,8 @@ show.source(mask)
 # %% [markdown]
 # The library's version is the same in three lines for whole batches, and never divides by zero.
 #
-# Where neither image has saliency the mask is 0, so such a pixel goes to the second image. That is what any small $\zeta$
-# gives in the limit, and the plain fraction does not: it gives NaN.
+# Where neither image has saliency the mask is 0, so such a pixel goes to the second image. That is
+# what any small $\zeta$ gives in the limit, and the plain fraction does not: it gives NaN.
 
 # %%
 a, b = torch.tensor([0.0, 0.0, 0.2]), torch.tensor([0.0, 0.3, 0.2])
@@ -94,9 +95,9 @@ mask(a, b)
 # %% [markdown]
 # ## The paper's Figure 3
 #
-# The figure sets saliency-guided mixing beside plain Mixup {cite:p}`zhang2018mixup`. Both follow the same formula,
-# $x' = M \odot x_1 + (1 - M) \odot x_2$. The only difference is the mask: Mixup with $\lambda = 0.5$ has one half everywhere,
-# {eq}`eq-mask` has a value of its own for each pixel.
+# The figure sets saliency-guided mixing beside plain Mixup {cite:p}`zhang2018mixup`. Both follow
+# the same formula, $x' = M \odot x_1 + (1 - M) \odot x_2$. The only difference is the mask: Mixup
+# with $\lambda = 0.5$ has one half everywhere, {eq}`eq-mask` has a value of its own for each pixel.
 
 # %% mystnb={"image": {"alt": "Two rows, each with two images, their saliency maps, the mask in blue for the first image and red for the second, the guided mix with two clear objects, and the Mixup of the same pair with two faded ones."}} tags=["hide-input"]
 overlap = torch.stack([torch.minimum(s[i], s[j]).sum() for i in range(20) for j in range(20)]).view(20, 20)
@@ -118,21 +119,22 @@ for n, (row, line) in enumerate(zip(rows, axes, strict=True)):
 plt.show()
 
 # %% [markdown]
-# **What to see.** Blue belongs to image 1, red to image 2, white is shared. In the guided mix each object is drawn by the
-# image it belongs to, while Mixup fades both. These pairs were chosen because their objects lie apart. We come back to the
-# others.
+# **What to see.** Blue belongs to image 1, red to image 2, white is shared. In the guided mix each
+# object is drawn by the image it belongs to, while Mixup fades both. These pairs were chosen
+# because their objects lie apart. We come back to the others.
 #
 # ## The label
 #
-# The label follows the pixels, as in [the first chapter](01_mixing_images.ipynb): the share of the first label is the
-# mean of the mask,
+# The label follows the pixels, as in [the first chapter](01_mixing_images.ipynb): the share of the
+# first label is the mean of the mask,
 #
 # $$
 # \gamma = \frac{1}{hw} \sum_{i,j} M_{ij}, \qquad y' = \gamma\, y_1 + (1 - \gamma)\, y_2 .
 # $$ (eq-gamma)
 #
-# Algorithm 1 adds one thing. Before the mask is made, the maps are weighted by $\lambda$ and $1 - \lambda$, with a random
-# $\lambda$ for each batch. The same pair then gives many different mixes. How does $\gamma$ follow $\lambda$?
+# Algorithm 1 adds one thing. Before the mask is made, the maps are weighted by $\lambda$ and
+# $1 - \lambda$, with a random $\lambda$ for each batch. The same pair then gives many different
+# mixes. How does $\gamma$ follow $\lambda$?
 
 # %% mystnb={"image": {"alt": "Curves of gamma against lambda for twelve pairs, rising from 0 to 1 around the diagonal, all a little different."}}
 lams = torch.linspace(0, 1, 21)
@@ -146,13 +148,15 @@ axis.set(xlabel="lambda", ylabel="gamma, share in the label")
 plt.show()
 
 # %% [markdown]
-# **What to see.** Every pair has its own curve around the diagonal. Two maps with the same share of $\lambda$ may own very
-# different areas: a map that is spread wide wins many pixels with little saliency each.
+# **What to see.** Every pair has its own curve around the diagonal. Two maps with the same share of
+# $\lambda$ may own very different areas: a map that is spread wide wins many pixels with little
+# saliency each.
 #
 # ## The order of the steps
 #
-# Smooth, normalise, weight, and only then divide. If the maps are not normalised, an image of which the network is sure has
-# tiny gradients and vanishes from every mix: not because it has nothing to show, but because the network has learnt it.
+# Smooth, normalise, weight, and only then divide. If the maps are not normalised, an image of which
+# the network is sure has tiny gradients and vanishes from every mix: not because it has nothing to
+# show, but because the network has learnt it.
 
 # %%
 # NBVAL_IGNORE_OUTPUT
@@ -165,11 +169,12 @@ print(f"share of the sure image: {without:.3f} without normalising, {with_it:.3f
 # %% [markdown]
 # ## Does the object survive?
 #
-# With the exact masks of the objects we can ask what the paper's figure only suggests. For each pair: the share of each
-# object that is still visible in the guided mix, against a Mixup that gives the label the same share $\gamma$.
+# With the exact masks of the objects we can ask what the paper's figure only suggests. For each
+# pair: the share of each object that is still visible in the guided mix, against a Mixup that gives
+# the label the same share $\gamma$.
 #
-# A fair comparison needs both objects: a method could always keep one of them by giving everything to it. We take the
-# *worse* of the two survivors.
+# A fair comparison needs both objects: a method could always keep one of them by giving everything
+# to it. We take the *worse* of the two survivors.
 
 # %%
 objects = test.masks[:200].float()
@@ -192,16 +197,17 @@ axis.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# **What to see.** Where the objects lie apart (left), the mask keeps clearly more of the worse-off object than Mixup does.
-# Where they overlap (right), there is nothing to gain: two objects want the same pixels, and the mask has to take from one
-# what it gives to the other.
+# **What to see.** Where the objects lie apart (left), the mask keeps clearly more of the worse-off
+# object than Mixup does. Where they overlap (right), there is nothing to gain: two objects want the
+# same pixels, and the mask has to take from one what it gives to the other.
 #
-# That is a limit of any mask, however clever. The way out is to move one of the images, so that they do not overlap any more.
-# [The next chapter](04_rearrangement.ipynb) does that.
+# That is a limit of any mask, however clever. The way out is to move one of the images, so that
+# they do not overlap any more. [The next chapter](04_rearrangement.ipynb) does that.
 #
 # ## In the library
 #
-# `sage.mix` does all of this in one call. With the single candidate shift $(0, 0)$ it is exactly this chapter.
+# `sage.mix` does all of this in one call. With the single candidate shift $(0, 0)$ it is exactly
+# this chapter.
 
 # %%
 pair, still = torch.arange(200).roll(100), torch.zeros(1, 2, dtype=torch.long)
@@ -237,8 +243,8 @@ torch.testing.assert_close(sage.mix(x, y, flat, pair, 0.3, still).x, mixup.mix(x
 # %% [markdown]
 # ### Exercise 3.3
 #
-# Make the mask hard: each pixel goes whole to the image with the larger saliency. What happens to the worse-off object, and
-# what does the mixed image look like at the seams?
+# Make the mask hard: each pixel goes whole to the image with the larger saliency. What happens to
+# the worse-off object, and what does the mixed image look like at the seams?
 
 # %% mystnb={"image": {"alt": "Two mixes of one pair: soft, with smooth transitions, and hard, with ragged seams where the owner changes."}} tags=["hide-cell"]
 hard = (s[i] > s[j]).float()

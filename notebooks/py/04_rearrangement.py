@@ -17,11 +17,12 @@
 # %% [markdown]
 # # Rearrangement: Equations 3 and 4
 #
-# When two objects want the same pixels, no mask can serve both. SAGE moves one of the images first: to the place where the
-# mix keeps the most saliency. ([The explorer](explorer.ipynb) lets you do it by hand.)
+# When two objects want the same pixels, no mask can serve both. SAGE moves one of the images first:
+# to the place where the mix keeps the most saliency. ([The explorer](explorer.ipynb) lets you do it
+# by hand.)
 #
-# At the end of this chapter you can move an image, value a rearrangement, find the best of all 3,969 without building a
-# single mask, and say what a random one per cent of them really chooses.
+# At the end of this chapter you can move an image, value a rearrangement, find the best of all
+# 3,969 without building a single mask, and say what a random one per cent of them really chooses.
 
 # %% tags=["parameters"]
 seed = 0
@@ -50,8 +51,8 @@ s = normalise(smooth(teaching.saliency_maps(net, x, y)))
 # %% [markdown]
 # ## Moving an image
 #
-# The translation $\mathcal{T}$ moves everything by $\tau = (\tau_i, \tau_j)$, rows down and columns to the right, and fills
-# what becomes empty with zeros {cite:p}`ma2022sage`:
+# The translation $\mathcal{T}$ moves everything by $\tau = (\tau_i, \tau_j)$, rows down and columns
+# to the right, and fills what becomes empty with zeros {cite:p}`ma2022sage`:
 #
 # $$
 # \mathcal{T}(z, \tau)[i, j] = \begin{cases} z[i - \tau_i,\; j - \tau_j] & \text{if that pixel exists,} \\ 0 & \text{otherwise.} \end{cases}
@@ -77,11 +78,12 @@ torch.testing.assert_close(shift(wide, torch.tensor([2, 3]))[0], slow_shift(wide
 show.grid([test.pixels(x[:4]), test.pixels(moved)], labels=["image", "moved"], size=1.25)
 
 # %% [markdown]
-# **What to see.** Zeros are the mean colour, because the network's inputs are normalised. What leaves the frame is gone: its
-# saliency is not shared out among the rest.
+# **What to see.** Zeros are the mean colour, because the network's inputs are normalised. What
+# leaves the frame is gone: its saliency is not shared out among the rest.
 #
-# The natural mistake is to swap rows and columns. On square images nothing looks wrong, only the wrong shifts are valued.
-# On an image of 6 by 10 pixels a shift by 8 rows leaves nothing, a shift by 8 columns leaves a strip.
+# The natural mistake is to swap rows and columns. On square images nothing looks wrong, only the
+# wrong shifts are valued. On an image of 6 by 10 pixels a shift by 8 rows leaves nothing, a shift
+# by 8 columns leaves a strip.
 
 # %%
 assert shift(wide, torch.tensor([8, 0])).sum() == 0 < shift(wide, torch.tensor([0, 8])).sum()
@@ -89,8 +91,8 @@ assert shift(wide, torch.tensor([8, 0])).sum() == 0 < shift(wide, torch.tensor([
 # %% [markdown]
 # ## What a rearrangement is worth
 #
-# Mixed by the mask of [the chapter before](03_mask.ipynb), the two maps leave behind a *total saliency*: what the mixed image
-# shows of both.
+# Mixed by the mask of [the chapter before](03_mask.ipynb), the two maps leave behind a *total
+# saliency*: what the mixed image shows of both.
 #
 # $$
 # v(\tau) = \sum_{i,j} \Big[ M^\tau \odot \tilde s_1 + (1 - M^\tau) \odot \mathcal{T}(\tilde s_2, \tau) \Big]
@@ -114,15 +116,16 @@ torch.testing.assert_close(total_saliency(a, b, tau)[1], literal)
 # %% [markdown]
 # ## The same number without a mask
 #
-# Put the mask $M = a / (a + b)$ into {eq}`eq-total`, with $a$ for the first map and $b$ for the moved second. What is left at
-# one pixel is
+# Put the mask $M = a / (a + b)$ into {eq}`eq-total`, with $a$ for the first map and $b$ for the
+# moved second. What is left at one pixel is
 #
 # $$
 # M a + (1 - M)\, b \;=\; \frac{a^2 + b^2}{a + b} \;=\; a + b - \frac{2}{1/a + 1/b} .
 # $$ (eq-pixel)
 #
-# The sum of $a$ never changes. The sum of what is still visible of $b$ is a rectangle of it, four look-ups in a table of
-# sums. Only the last term needs work, and only where the two frames overlap. That is how the library searches.
+# The sum of $a$ never changes. The sum of what is still visible of $b$ is a rectangle of it, four
+# look-ups in a table of sums. Only the last term needs work, and only where the two frames overlap.
+# That is how the library searches.
 
 # %%
 p, q = a[0].double(), b[0].double()
@@ -134,8 +137,8 @@ show.source(total_saliency)
 # %% [markdown]
 # ## The landscape
 #
-# With all shifts valued we can look at the whole landscape of $v$ for one pair. We take two images whose objects overlap, and
-# weight both maps by one half.
+# With all shifts valued we can look at the whole landscape of $v$ for one pair. We take two images
+# whose objects overlap, and weight both maps by one half.
 
 # %% mystnb={"image": {"alt": "A landscape over shifts: a dark dip near no shift, a bright ring around it with the optimum marked, falling off to the borders; 39 small crosses are a random sample."}} tags=["hide-input"]
 i, j = torch.arange(100), torch.arange(100, 200)
@@ -156,9 +159,10 @@ plt.colorbar(drawn, label="total saliency v")
 plt.show()
 
 # %% [markdown]
-# **What to see.** With no shift the two objects cover each other: a dip. Around it lies a ring of shifts at which they stand
-# side by side, and outside the ring the second image leaves the frame and takes its saliency with it. At the far corners
-# only the first image is left, and $v$ is its weight, one half.
+# **What to see.** With no shift the two objects cover each other: a dip. Around it lies a ring of
+# shifts at which they stand side by side, and outside the ring the second image leaves the frame
+# and takes its saliency with it. At the far corners only the first image is left, and $v$ is its
+# weight, one half.
 #
 # ## The paper's Figure 4
 #
@@ -178,11 +182,12 @@ for t in (torch.zeros_like(best), middle, best):
 show.grid(rows, titles, labels=["saliency", "mix"], size=1.5)
 
 # %% [markdown]
-# **What to see.** The first column wastes saliency, because strong pixels fall on each other and something between the two is
-# kept. The second wastes it at the border, where the moved image leaves the frame. The last keeps nearly all of both.
+# **What to see.** The first column wastes saliency, because strong pixels fall on each other and
+# something between the two is kept. The second wastes it at the border, where the moved image
+# leaves the frame. The last keeps nearly all of both.
 #
-# `best_offset` returns the winner for each pair, and among equals the first: a search that is free to choose among equals
-# could not be repeated.
+# `best_offset` returns the winner for each pair, and among equals the first: a search that is free
+# to choose among equals could not be repeated.
 
 # %%
 found = best_offset(0.5 * s[i], 0.5 * s[j], everywhere)
@@ -193,9 +198,10 @@ assert best_offset(s[:5] * 0, s[:5] * 0, tie).tolist() == [[3, 0]] * 5
 # %% [markdown]
 # ## One per cent
 #
-# The paper searches a random 1 % of all shifts, the same ones for the whole batch, and reports that this is *better* than
-# searching all (its Table 3). What does such a search find? We draw 20 samples of 39 and ask how far the best of each
-# falls short, and how many different shifts the 100 pairs of the batch end up with.
+# The paper searches a random 1 % of all shifts, the same ones for the whole batch, and reports that
+# this is *better* than searching all (its Table 3). What does such a search find? We draw 20
+# samples of 39 and ask how far the best of each falls short, and how many different shifts the 100
+# pairs of the batch end up with.
 
 # %%
 # NBVAL_IGNORE_OUTPUT
@@ -223,11 +229,13 @@ axes[1].legend(fontsize=8, loc="upper right")
 plt.show()
 
 # %% [markdown]
-# **What to see.** The full search gives most pairs a shift of their own. The 1 % search sends a hundred pairs to a few, those
-# that happen to lie near the centre, because a shift far out loses too much of the second image to win.
+# **What to see.** The full search gives most pairs a shift of their own. The 1 % search sends a
+# hundred pairs to a few, those that happen to lie near the centre, because a shift far out loses
+# too much of the second image to win.
 #
-# So the 1 % search is not a slightly worse search: it is a different thing, a random shift common to many pairs with
-# some choice left. Whether that is why it trains better is a hypothesis, which these pictures cannot decide.
+# So the 1 % search is not a slightly worse search: it is a different thing, a random shift common
+# to many pairs with some choice left. Whether that is why it trains better is a hypothesis, which
+# these pictures cannot decide.
 #
 # ## Does the object survive?
 
@@ -248,29 +256,34 @@ assert kept["best of all"] > kept["no shift"]
 show.table(["search", "visible share of the worse-off object"], [[name, value] for name, value in kept.items()])
 
 # %% [markdown]
-# The best of all shifts helps the worse-off object, on average. How much a sample helps depends on its luck.
+# The best of all shifts helps the worse-off object, on average. How much a sample helps depends on
+# its luck.
 #
 # ## Exercises
 
 # %% [markdown]
 # ### Exercise 4.1
 #
-# Show that at every pixel $(a^2 + b^2)/(a + b)$ lies between $(a + b)/2$ and $\max(a, b)$. What do the two bounds mean for $v$?
+# Show that at every pixel $(a^2 + b^2)/(a + b)$ lies between $(a + b)/2$ and $\max(a, b)$. What do
+# the two bounds mean for $v$?
 
 # %% tags=["hide-cell"]
 kept_here = (p**2 + q**2) / (p + q)
 assert (torch.maximum(p, q) >= kept_here).all() and (kept_here >= (p + q) / 2).all()
-# a hard mask would keep max(a, b); plain Mixup at one half keeps (a + b) / 2; the soft mask lies between
+# a hard mask would keep max(a, b); plain Mixup at one half keeps (a + b) / 2; the soft mask lies
+# between
 
 # %% [markdown]
 # ### Exercise 4.2
 #
-# Let both maps be uniform and $\lambda = 0.5$. Which shift is best, and what is $v$ there? Compute it by hand first.
+# Let both maps be uniform and $\lambda = 0.5$. Which shift is best, and what is $v$ there? Compute
+# it by hand first.
 
 # %% tags=["hide-cell"]
 flat = torch.full((1, 1, 8, 8), 1 / 64)
 values = total_saliency(0.5 * flat, 0.5 * flat, offsets(8, 8))[0]
-# an overlap of area A keeps 0.5 + 0.5 A - 0.5 A = 0.5: every shift is worth the same, and the first wins
+# an overlap of area A keeps 0.5 + 0.5 A - 0.5 A = 0.5: every shift is worth the same, and the first
+# wins
 torch.testing.assert_close(values, torch.full_like(values, 0.5))
 
 # %% [markdown]

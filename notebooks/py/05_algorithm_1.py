@@ -17,10 +17,12 @@
 # %% [markdown]
 # # SAGE: Algorithm 1
 #
-# Saliency, mask and rearrangement are on the table. This chapter puts them together into the method of the paper, takes one
-# training step with it by hand, and settles what the paper's letter $\eta$ means.
+# Saliency, mask and rearrangement are on the table. This chapter puts them together into the method
+# of the paper, takes one training step with it by hand, and settles what the paper's letter $\eta$
+# means.
 #
-# At its end you can use SAGE in a training loop of your own, and switch off each of its parts to see what it does.
+# At its end you can use SAGE in a training loop of your own, and switch off each of its parts to
+# see what it does.
 
 # %% tags=["parameters"]
 seed = 0
@@ -28,7 +30,8 @@ train_images = 1000
 epochs = 12
 
 # %% [markdown]
-# The network of this chapter is trained for a short while, as before, so that its saliency means something.
+# The network of this chapter is trained for a short while, as before, so that its saliency means
+# something.
 
 # %%
 from copy import deepcopy
@@ -52,8 +55,8 @@ x, y = train.normalised()[:50], one_hot(train.labels[:50], 10)
 # %% [markdown]
 # ## The algorithm
 #
-# For each image $x_1$ of a batch, with a partner $x_2$ from the same batch, the current network $f_\theta$, its loss $\ell$, and
-# a random $\lambda$ {cite:p}`ma2022sage`:
+# For each image $x_1$ of a batch, with a partner $x_2$ from the same batch, the current network
+# $f_\theta$, its loss $\ell$, and a random $\lambda$ {cite:p}`ma2022sage`:
 #
 # $$
 # \begin{aligned}
@@ -67,17 +70,17 @@ x, y = train.normalised()[:50], one_hot(train.labels[:50], 10)
 # \end{aligned}
 # $$ (eq-algorithm)
 #
-# Two things are not in these lines but in the text and the authors' code: each smoothed map is scaled to sum to one before
-# line 2 (so that from here on $\tilde s$ has its weight in it), and line 3 searches a random 1 % of the shifts, drawn anew for
-# each batch.
+# Two things are not in these lines but in the text and the authors' code: each smoothed map is
+# scaled to sum to one before line 2 (so that from here on $\tilde s$ has its weight in it), and
+# line 3 searches a random 1 % of the shifts, drawn anew for each batch.
 #
-# $\lambda$ is uniform between 0 and $u$. The paper found that a $\lambda$ above 0.6 leaves too little of the second image,
-# and sets $u$ to 0.5, 0.6 or 0.7, by data set and network.
+# $\lambda$ is uniform between 0 and $u$. The paper found that a $\lambda$ above 0.6 leaves too
+# little of the second image, and sets $u$ to 0.5, 0.6 or 0.7, by data set and network.
 #
 # ## One batch by hand
 #
-# We draw the pairing, $\lambda$ and the candidates ourselves, and follow the seven lines with the pieces of the last three
-# chapters.
+# We draw the pairing, $\lambda$ and the candidates ourselves, and follow the seven lines with the
+# pieces of the last three chapters.
 
 # %%
 g = torch.Generator().manual_seed(seed)
@@ -96,7 +99,8 @@ mixed_x = m * x + (1 - m) * shift(x[pair], best)                     # 6
 mixed_y = gamma * y + (1 - gamma) * y[pair]                          # 7
 
 # %% [markdown]
-# The library's `sage.mix` is a pure function of the same draws, and gives the same images and labels. Its comments name the lines.
+# The library's `sage.mix` is a pure function of the same draws, and gives the same images and
+# labels. Its comments name the lines.
 
 # %%
 mixed = sage.mix(x, y, s, pair, lam, tau)
@@ -124,37 +128,42 @@ for row, n in zip(axes, nice, strict=True):
 plt.show()
 
 # %% [markdown]
-# **What to see.** The mask shows where the second image was moved to: outside it all is blue, because only image 1 is there.
-# Inside the moved frame the transitions are soft, not cut as in CutMix nor two ghosts as in Mixup; at the frame's edge a seam
-# can remain.
+# **What to see.** The mask shows where the second image was moved to: outside it all is blue,
+# because only image 1 is there. Inside the moved frame the transitions are soft, not cut as in
+# CutMix nor two ghosts as in Mixup; at the frame's edge a seam can remain.
 #
 # ## The gradient is not thrown away
 #
-# Line 1 needs a forward and a backward pass on the clean batch. Such a pass also yields the gradient with respect to the
-# weights, $g_{\text{clean}}$. Other saliency methods discard it, says the paper (Puzzle Mix does; Co-Mixup's code
-# [keeps it](13_cost.ipynb)). SAGE uses it, together with the gradient of the mixed batch:
+# Line 1 needs a forward and a backward pass on the clean batch. Such a pass also yields the
+# gradient with respect to the weights, $g_{\text{clean}}$. Other saliency methods discard it, says
+# the paper (Puzzle Mix does; Co-Mixup's code [keeps it](13_cost.ipynb)). SAGE uses it, together
+# with the gradient of the mixed batch:
 #
 # $$
 # g = r\, g_{\text{clean}} + (1 - r)\, g_{\text{mixed}}
 # $$ (eq-reuse)
 #
-# We call the weight $r$ `reuse`: the share of the clean gradient. A weighted sum of two losses has this gradient, so the
-# library's training step is a loss like any other. It returns the sum, and your loop calls `.backward()`:
+# We call the weight $r$ `reuse`: the share of the clean gradient. A weighted sum of two losses has
+# this gradient, so the library's training step is a loss like any other. It returns the sum, and
+# your loop calls `.backward()`:
 
 # %%
 show.source(sage.Sage.loss, SaliencyGuided.clean_pass)
 
 # %% [markdown]
-# Line 1 is `clean_pass`, and inside it `loss_with_stored_grad`. That function makes one forward and one backward pass on the clean
-# batch, and returns two things: the weighted clean loss, and its gradient with respect to the images, which becomes the saliency map. The same backward pass has
-# computed the gradient with respect to the weights. That one is *stored* in the returned loss; no `.grad` has changed yet.
+# Line 1 is `clean_pass`, and inside it `loss_with_stored_grad`. That function makes one forward and
+# one backward pass on the clean batch, and returns two things: the weighted clean loss, and its
+# gradient with respect to the images, which becomes the saliency map. The same backward pass has
+# computed the gradient with respect to the weights. That one is *stored* in the returned loss; no
+# `.grad` has changed yet.
 #
-# Lines 2 to 7 are `mix_with_saliency`: it draws the partners, $\lambda$ and the candidates, and calls `sage.mix`. The last line is
-# Section 3.4 of the paper, the weighted sum.
+# Lines 2 to 7 are `mix_with_saliency`: it draws the partners, $\lambda$ and the candidates, and
+# calls `sage.mix`. The last line is Section 3.4 of the paper, the weighted sum.
 #
-# When you call `.backward()` on the sum, PyTorch computes the mixed batch's gradient as usual, and the stored one is added to it.
-# The clean pass is not repeated. Each `.grad` then holds $r\, g_{\text{clean}} + (1 - r)\, g_{\text{mixed}}$. To check this, we
-# take the mixed batch of the step from `method.last` and compute both gradients by hand.
+# When you call `.backward()` on the sum, PyTorch computes the mixed batch's gradient as usual, and
+# the stored one is added to it. The clean pass is not repeated. Each `.grad` then holds
+# $r\, g_{\text{clean}} + (1 - r)\, g_{\text{mixed}}$. To check this, we take the mixed batch of the
+# step from `method.last` and compute both gradients by hand.
 
 # %%
 method = sage.Sage(reuse=0.3).seed(7)
@@ -167,22 +176,25 @@ loss.backward()
 step, two, z = method.last, deepcopy(net), x.clone().requires_grad_()
 *clean, grad = torch.autograd.grad(bce(two(z), y), [*two.parameters(), z])
 from_mixed = torch.autograd.grad(bce(two(step.x), step.y), list(two.parameters()))
-torch.testing.assert_close(normalise(step.saliency), normalise(saliency(grad)), rtol=1e-3, atol=1e-6)
+torch.testing.assert_close(normalise(step.saliency), normalise(saliency(grad)), rtol=1e-3,
+                           atol=1e-6)
 for p, c, q in zip(one.parameters(), clean, from_mixed, strict=True):
     torch.testing.assert_close(p.grad, 0.3 * c + 0.7 * q, rtol=1e-3, atol=1e-6)
 
 # %% [markdown]
-# There are two ways to use a method, then. `mix` returns images and labels and changes nothing else. `loss` is one training
-# step of it; for SAGE it includes the clean gradient, which `mix` alone cannot give.
+# There are two ways to use a method, then. `mix` returns images and labels and changes nothing
+# else. `loss` is one training step of it; for SAGE it includes the clean gradient, which `mix`
+# alone cannot give.
 #
 # ## What eta means
 #
-# The paper writes $g = \eta\, g_s + (1 - \eta)\, g_a$, with $g_s$ from the clean and $g_a$ from the mixed images. Read like
-# that, $\eta = 1$ would be plain vanilla training. But its Table 7 says that reusing the gradient is what happens for
-# $\eta \ne 1$, and the value at $\eta = 1$ is far above vanilla.
+# The paper writes $g = \eta\, g_s + (1 - \eta)\, g_a$, with $g_s$ from the clean and $g_a$ from the
+# mixed images. Read like that, $\eta = 1$ would be plain vanilla training. But its Table 7 says
+# that reusing the gradient is what happens for $\eta \ne 1$, and the value at $\eta = 1$ is far
+# above vanilla.
 #
-# The authors' code multiplies the loss of the *mixed* batch by $\eta$ and that of the clean batch by $1 - \eta$. Only this
-# reading fits the table, and it is the one used here.
+# The authors' code multiplies the loss of the *mixed* batch by $\eta$ and that of the clean batch
+# by $1 - \eta$. Only this reading fits the table, and it is the one used here.
 
 # %%
 paper = {0.5: (96.65, 79.36), 0.7: (96.95, 79.91), 1.0: (96.58, 79.24)}  # Table 7, left
@@ -192,8 +204,8 @@ show.table(["eta in the tables", "reuse here", "CIFAR-10, paper", "CIFAR-100, pa
            [[eta, round(1 - eta, 1), *values] for eta, values in paper.items()] + [["vanilla", "-", *vanilla]])
 
 # %% [markdown]
-# The settings that the paper tuned stand beside the method and are found by name. The pair that is not in the paper, WRN16-8,
-# comes from the authors' README.
+# The settings that the paper tuned stand beside the method and are found by name. The pair that is
+# not in the paper, WRN16-8, comes from the authors' README.
 
 # %%
 show.table(["data set, network", "u", "reuse"],
@@ -211,10 +223,12 @@ for wrong in (dict(eta=0.7), dict(reuse=1.7)):
 # %% [markdown]
 # ## Two passes, two updates of BatchNorm
 #
-# `loss` sends two batches through the network in training mode, so BatchNorm's running statistics are updated twice, once with
-# clean and once with mixed images. The authors' code does the same. The option `bn` changes what happens in the saliency pass:
+# `loss` sends two batches through the network in training mode, so BatchNorm's running statistics
+# are updated twice, once with clean and once with mixed images. The authors' code does the same.
+# The option `bn` changes what happens in the saliency pass:
 #
-# - `"train"`, the default, normalises with the statistics of the batch and updates the running ones;
+# - `"train"`, the default, normalises with the statistics of the batch and updates the running
+#   ones;
 # - `"batch"` also normalises with the statistics of the batch, but updates nothing;
 # - `"eval"` normalises with the running statistics, and updates nothing.
 #
@@ -230,14 +244,15 @@ for mode in ("train", "eval", "batch"):
     by_mix = norm.num_batches_tracked.item() - before
     sage.Sage(bn=mode).seed(0).loss(copy, x, y)
     counts[mode] = by_mix, norm.num_batches_tracked.item() - before
-assert counts == {"train": (0, 2), "eval": (0, 1), "batch": (0, 1)}  # updates by `mix`, and by `loss`
+assert counts == {"train": (0, 2), "eval": (0, 1), "batch": (0, 1)}  # by `mix`, and by `loss`
 
 # %% [markdown]
 # ## Without its parts
 #
-# The paper takes SAGE apart in two ways. *Without rearrangement* (w/o OR) nothing is moved. *Without saliency-guided mixing*
-# (w/o SM) the moved image is simply laid over the first; there is no published code for this one, and it is our reading of
-# the sentence that "one image region" is replaced "with the other image". [Ablations](12_ablations.ipynb) looks closer.
+# The paper takes SAGE apart in two ways. *Without rearrangement* (w/o OR) nothing is moved.
+# *Without saliency-guided mixing* (w/o SM) the moved image is simply laid over the first; there is
+# no published code for this one, and it is our reading of the sentence that "one image region" is
+# replaced "with the other image". [Ablations](12_ablations.ipynb) looks closer.
 
 # %% mystnb={"image": {"alt": "Five rows of mixed images of the same pairs: the images, their partners, SAGE with two clear objects, SAGE without rearrangement with overlapping objects, and without guided mixing with a hard rectangle."}}
 still = torch.zeros(1, 2, dtype=torch.long)
@@ -248,14 +263,14 @@ rows = [z[1:4] for z in (x, x[pair], *[v.x for v in variants.values()])]
 show.grid([test.pixels(r) for r in rows], labels=["image", "partner", *variants], size=0.7)
 
 # %% [markdown]
-# **What to see.** SAGE and its version without guided mixing move the partner alike, but the latter covers whatever is under
-# it. Without rearrangement two objects in the same place become one blur.
+# **What to see.** SAGE and its version without guided mixing move the partner alike, but the latter
+# covers whatever is under it. Without rearrangement two objects in the same place become one blur.
 #
 # ## How much of each object survives
 #
-# The exact masks give the sum of this chapter in one picture: the visible share of the worse-off object, for every method so
-# far, on the same images. A label near one half leaves more of both objects to see, whatever the method; so there is a control,
-# Mixup given the labels of SAGE.
+# The exact masks give the sum of this chapter in one picture: the visible share of the worse-off
+# object, for every method so far, on the same images. A label near one half leaves more of both
+# objects to see, whatever the method; so there is a control, Mixup given the labels of SAGE.
 
 # %% mystnb={"image": {"alt": "Bars with the visible share of the worse-off object for Mixup, CutMix, SAGE, Mixup with SAGE's labels, SAGE without rearrangement, and SAGE without guided mixing; SAGE's bar is the highest."}} tags=["hide-input"]
 objects = train.masks[:50].float()
@@ -279,22 +294,26 @@ assert kept["sage"] > max(kept["mixup"], kept["cutmix"], kept["mixup,\nSAGE's la
 show.bars(kept, "visible share of the\nworse-off object", limit=(0, 1))
 
 # %% [markdown]
-# **What to see.** This is the claim of the method, measured on what it is about: both objects stay visible, more so than
-# equal labels explain. It is not yet a claim about accuracy. [The next chapter](06_training.ipynb) trains.
+# **What to see.** This is the claim of the method, measured on what it is about: both objects stay
+# visible, more so than equal labels explain. It is not yet a claim about accuracy. [The next
+# chapter](06_training.ipynb) trains.
 #
 # ## Exercises
 
 # %% [markdown]
 # ### Exercise 5.1
 #
-# `reuse=0` is SAGE without the clean gradient. Which work does a step save then, and which part of the step is it?
+# `reuse=0` is SAGE without the clean gradient. Which work does a step save then, and which part of
+# the step is it?
 #
-# *Hint.* A forward pass, the gradient with respect to the layers' inputs and the gradient with respect to the weights take about
-# one unit each. `sagelib.bench.timing.operations` counts the operations of a function, forward and backward.
+# *Hint.* A forward pass, the gradient with respect to the layers' inputs and the gradient with
+# respect to the weights take about one unit each. `sagelib.bench.timing.operations` counts the
+# operations of a function, forward and backward.
 
 # %% tags=["hide-cell"]
-# Saliency still needs the gradient with respect to the images, and so to the inputs of all layers. The gradient with respect to
-# the weights is not computed. The clean pass takes two units instead of three, and the step five instead of six.
+# Saliency still needs the gradient with respect to the images, and so to the inputs of all layers.
+# The gradient with respect to the weights is not computed. The clean pass takes two units instead
+# of three, and the step five instead of six.
 from sagelib.bench import timing
 
 
@@ -319,15 +338,17 @@ assert (made.mask[alone == 0] > 0.99).all()  # the rest is the image's own, howe
 # %% [markdown]
 # ### Exercise 5.3
 #
-# Read `loss_with_stored_grad` in `stored_grad.py`: why are the images detached before they require a gradient? Suppose the
-# images are themselves the result of a computation, `gain * x`. Which of the two losses sends a gradient to `gain`?
+# Read `loss_with_stored_grad` in `stored_grad.py`: why are the images detached before they require
+# a gradient? Suppose the images are themselves the result of a computation, `gain * x`. Which of
+# the two losses sends a gradient to `gain`?
 #
 # *Hint.* Is the mask a constant? Are the mixed images?
 
 # %% tags=["hide-cell"]
-# Detached images are a new leaf. The caller's tensor is not changed, and the clean pass stops there instead of going on into the
-# computation that made the images. The mask comes from that gradient, so it is a constant. The mixed images, however, are a
-# weighted sum of `gain * x`. So only the mixed loss sends a gradient to `gain`.
+# Detached images are a new leaf. The caller's tensor is not changed, and the clean pass stops there
+# instead of going on into the computation that made the images. The mask comes from that gradient,
+# so it is a constant. The mixed images, however, are a weighted sum of `gain * x`. So only the
+# mixed loss sends a gradient to `gain`.
 gain, method = torch.ones((), requires_grad=True), sage.Sage(reuse=0.3).seed(0)
 loss = method.loss(deepcopy(net), gain * x, y)
 assert method.last.mask.grad_fn is None

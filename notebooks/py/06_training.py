@@ -19,9 +19,10 @@
 #
 # Four methods, one recipe, one loop. This chapter trains with each and looks at what comes out.
 #
-# It does so on the built-in shapes, with a narrow network, for a few epochs and two seeds. That is enough to see the
-# machinery at work, and not enough to rank methods: a result on painted shapes is no evidence about photographs, whichever
-# way it falls. At the end stands the command that runs the same on CIFAR.
+# It does so on the built-in shapes, with a narrow network, for a few epochs and two seeds. That is
+# enough to see the machinery at work, and not enough to rank methods: a result on painted shapes is
+# no evidence about photographs, whichever way it falls. At the end stands the command that runs the
+# same on CIFAR.
 
 # %% tags=["parameters"]
 train_images = 800
@@ -51,12 +52,14 @@ train, test = load(datasets, "shapes", train=train_images, difficulty=difficulty
 # %% [markdown]
 # ## The recipe
 #
-# A recipe is everything about training that is not the method: how long, how fast, with what kind of step. A comparison of
-# methods is only fair when all share one recipe, and it can only be checked when the recipe is written down in full.
+# A recipe is everything about training that is not the method: how long, how fast, with what kind
+# of step. A comparison of methods is only fair when all share one recipe, and it can only be
+# checked when the recipe is written down in full.
 #
-# The paper trains with stochastic gradient descent for 300 epochs at a learning rate of 0.2, a tenth of it after a third of
-# the epochs and a hundredth after two thirds {cite:p}`ma2022sage`. Its code adds what the text leaves out: Nesterov momentum, and
-# weight decay on every parameter, BatchNorm's included.
+# The paper trains with stochastic gradient descent for 300 epochs at a learning rate of 0.2, a
+# tenth of it after a third of the epochs and a hundredth after two thirds {cite:p}`ma2022sage`. Its
+# code adds what the text leaves out: Nesterov momentum, and weight decay on every parameter,
+# BatchNorm's included.
 
 # %% mystnb={"image": {"alt": "The learning rate over 300 epochs: 0.2, then 0.02 from epoch 100, then 0.002 from epoch 200, on a logarithmic axis."}}
 paper = Recipe()
@@ -69,8 +72,9 @@ plt.show()
 print(asdict(paper))
 
 # %% [markdown]
-# Every image is cropped and flipped before anything else happens to it. The crop of the authors' code is small: two black
-# pixels are put around the picture, and a window of the old size is cut out.
+# Every image is cropped and flipped before anything else happens to it. The crop of the authors'
+# code is small: two black pixels are put around the picture, and a window of the old size is cut
+# out.
 
 # %% mystnb={"image": {"alt": "One picture six times: as it is, then shifted by up to two pixels, partly with a black edge, some of them mirrored."}}
 same = train[torch.zeros(6, dtype=torch.long)]
@@ -80,8 +84,8 @@ show.grid([[train.images[0], *train.pixels(x[:5])]], ["as it is"] + [""] * 5, si
 # %% [markdown]
 # ## The loss, and why the learning rate belongs to it
 #
-# The authors do not use cross-entropy. They take the softmax $p$ of the network's output and treat each class as a question of
-# its own, answered yes or no; the mean runs over images *and* classes:
+# The authors do not use cross-entropy. They take the softmax $p$ of the network's output and treat
+# each class as a question of its own, answered yes or no; the mean runs over images *and* classes:
 #
 # $$
 # \ell = - \frac{1}{BC} \sum_{n, c} \Big[ y_{nc} \log p_{nc} + (1 - y_{nc}) \log (1 - p_{nc}) \Big]
@@ -100,9 +104,11 @@ logits, y = torch.randn(3, 10, generator=torch.Generator().manual_seed(0)), one_
 torch.testing.assert_close(bce(logits, y), slow_bce(logits, y))
 
 # %% [markdown]
-# Its gradient is smaller than that of cross-entropy by a factor of about $C$, the number of classes, where the network's output is
-# uniform, as at the start. A learning rate of 0.2 with this loss is therefore like 0.02 with cross-entropy on ten classes, and
-# like 0.002 on a hundred. Whoever takes the number 0.2 from the paper and cross-entropy from habit trains with another recipe.
+# Its gradient is smaller than that of cross-entropy by a factor of about $C$, the number of
+# classes, where the network's output is uniform, as at the start. A learning rate of 0.2 with this
+# loss is therefore like 0.02 with cross-entropy on ten classes, and like 0.002 on a hundred.
+# Whoever takes the number 0.2 from the paper and cross-entropy from habit trains with another
+# recipe.
 
 # %%
 ratio = {}
@@ -118,9 +124,10 @@ show.table(["classes", "gradient of this loss over cross-entropy's, times C"], [
 # %% [markdown]
 # ## The loop
 #
-# A method's `loss(net, x, y)` is the loss of one training step, whatever that takes: one pass for Mixup, two for SAGE. The rest
-# is the loop that everybody writes in PyTorch. Here it is by hand, for one epoch of SAGE. `fit` does the same, with checkpoints
-# and a progress bar, and ends with the same weights.
+# A method's `loss(net, x, y)` is the loss of one training step, whatever that takes: one pass for
+# Mixup, two for SAGE. The rest is the loop that everybody writes in PyTorch. Here it is by hand,
+# for one epoch of SAGE. `fit` does the same, with checkpoints and a progress bar, and ends with the
+# same weights.
 
 # %%
 def start(name, seed, recipe, part=train, **more):
@@ -148,9 +155,9 @@ for one, two in zip(net.parameters(), by_hand.parameters(), strict=True):
 # %% [markdown]
 # ## Stopped, and going on
 #
-# Long trainings get killed. With a checkpoint, `fit` writes everything that decides the rest of the run after each epoch:
-# weights, momentum, the state of every random generator. A run that is stopped and started again ends with the very
-# weights of one that was left in peace.
+# Long trainings get killed. With a checkpoint, `fit` writes everything that decides the rest of the
+# run after each epoch: weights, momentum, the state of every random generator. A run that is
+# stopped and started again ends with the very weights of one that was left in peace.
 
 # %%
 def stop_after_two(curve):
@@ -169,8 +176,8 @@ assert all(torch.equal(p, q) for p, q in zip(whole.state_dict().values(), resume
 assert [e["train_loss"] for e in curve] == [e["train_loss"] for e in again]
 
 # %% [markdown]
-# What cannot be repaired should stop at once. A loss that is not a number ends the run, with the place and the settings, and
-# the checkpoint still holds the last good epoch.
+# What cannot be repaired should stop at once. A loss that is not a number ends the run, with the
+# place and the settings, and the checkpoint still holds the last good epoch.
 
 # %%
 broken = load(models, "preactresnet18", classes=10, width=2)
@@ -185,8 +192,9 @@ except FloatingPointError as error:
 #
 # Now the comparison: same images, same recipe, same seeds. Only the method differs.
 #
-# With so few epochs a learning rate that falls after a third of them would stop the learning before it has begun, so here it
-# falls late. That is a shortened recipe, tuned by looking at vanilla alone, and one more reason not to read a ranking into it.
+# With so few epochs a learning rate that falls after a third of them would stop the learning before
+# it has begun, so here it falls late. That is a shortened recipe, tuned by looking at vanilla
+# alone, and one more reason not to read a ranking into it.
 
 # %%
 # NBVAL_IGNORE_OUTPUT
@@ -207,12 +215,14 @@ show.table(["method", "mean of the seeds, %", "each, %", "last training loss"],
             for name, v in final.items()])
 
 # %% [markdown]
-# **What to see.** The mixing methods have the higher training loss, since they train on harder images than they are tested on, and
-# in so few epochs they do not catch up. In the paper's tables they win after 300 epochs on 50,000 images. Nothing here speaks for or
-# against that: the data are synthetic, the network is narrow, the training short, and two seeds measure luck as much as method.
+# **What to see.** The mixing methods have the higher training loss, since they train on harder
+# images than they are tested on, and in so few epochs they do not catch up. In the paper's tables
+# they win after 300 epochs on 50,000 images. Nothing here speaks for or against that: the data are
+# synthetic, the network is narrow, the training short, and two seeds measure luck as much as
+# method.
 #
-# What the built-in data *can* show is what a method does to an image, because the objects are known. What it *cannot* show is
-# whether that helps on photographs.
+# What the built-in data *can* show is what a method does to an image, because the objects are
+# known. What it *cannot* show is whether that helps on photographs.
 #
 # ## The same networks on noisy images
 #
@@ -236,34 +246,37 @@ plt.show()
 assert all(values[0] > values[-1] for values in falls.values())
 
 # %% [markdown]
-# **What to see.** All fall. The order at one noise level need not be that at another, and with two seeds it may change with the
-# next seed.
+# **What to see.** All fall. The order at one noise level need not be that at another, and with two
+# seeds it may change with the next seed.
 #
 # ## On real images
 #
-# The experiment notebook does all this on CIFAR-10, with the paper's recipe, and leaves a record of the run:
+# The experiment notebook does all this on CIFAR-10, with the paper's recipe, and leaves a record of
+# the run:
 #
 # ```
 # papermill notebooks/experiments/train.ipynb OUT.ipynb \
 #     -p dataset cifar10 -p root DATA -p method sage -p model preactresnet18 -p seed 0
 # ```
 #
-# With `-p width 16 -p epochs 3` it runs on a laptop, and its record says that the recipe was shortened.
+# With `-p width 16 -p epochs 3` it runs on a laptop, and its record says that the recipe was
+# shortened.
 #
 # ## Exercises
 
 # %% [markdown]
 # ### Exercise 6.1
 #
-# Train a network with `criterion="cross_entropy"` at a learning rate of 0.02, on the small set. Is its first epoch like that of the
-# default loss at 0.2?
+# Train a network with `criterion="cross_entropy"` at a learning rate of 0.02, on the small set. Is
+# its first epoch like that of the default loss at 0.2?
 
 # %% tags=["hide-cell"]
 # NBVAL_IGNORE_OUTPUT
 torch.manual_seed(0)
 net = load(models, "preactresnet18", classes=10, width=width)
 twin, shuffle = deepcopy(net), lambda: torch.Generator().manual_seed(0)
-fit(net, Batches(small, batch, generator=shuffle()), load(methods, "vanilla", criterion="cross_entropy"), Recipe(epochs=1, lr=0.02))
+vanilla = load(methods, "vanilla", criterion="cross_entropy")
+fit(net, Batches(small, batch, generator=shuffle()), vanilla, Recipe(epochs=1, lr=0.02))
 before = torch.cat([p.flatten() for p in twin.parameters()])
 fit(twin, Batches(small, batch, generator=shuffle()), load(methods, "vanilla"), Recipe(epochs=1))
 steps = [torch.cat([p.flatten() for p in n.parameters()]) - before for n in (net, twin)]
@@ -274,7 +287,8 @@ print(f"cosine of the two epochs: {alike:.2f}, ratio of their lengths {(steps[1]
 # %% [markdown]
 # ### Exercise 6.2
 #
-# A step of SAGE needs two forward and two backward passes. Count them with hooks, for vanilla and for SAGE.
+# A step of SAGE needs two forward and two backward passes. Count them with hooks, for vanilla and
+# for SAGE.
 
 # %% tags=["hide-cell"]
 passes = {}

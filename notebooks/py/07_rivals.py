@@ -17,12 +17,13 @@
 # %% [markdown]
 # # The rivals
 #
-# A method is only as good as what it is compared with. The paper compares SAGE with six ways to mix images. Each of them is
-# here after its authors' code, with that code's defects mended, on the same two images, side by side, and with the same
-# $\lambda$ where it takes one (SAGE scales it by $u = 0.6$).
+# A method is only as good as what it is compared with. The paper compares SAGE with six ways to mix
+# images. Each of them is here after its authors' code, with that code's defects mended, on the same
+# two images, side by side, and with the same $\lambda$ where it takes one (SAGE scales it by
+# $u = 0.6$).
 #
-# At the end of this chapter you know what each method does in one sentence, what it costs, what its label means, and how
-# much of the two objects it leaves visible.
+# At the end of this chapter you know what each method does in one sentence, what it costs, what its
+# label means, and how much of the two objects it leaves visible.
 
 # %% tags=["parameters"]
 dataset = "shapes"   # "cifar10" draws the same pictures on photographs
@@ -32,7 +33,8 @@ train_images = 1000
 epochs = 12
 
 # %% [markdown]
-# Four of the methods look at the gradient of a network. Ours is trained for a short while, as in the chapters before.
+# Four of the methods look at the gradient of a network. Ours is trained for a short while, as in
+# the chapters before.
 
 # %%
 import time
@@ -63,8 +65,8 @@ sample = train[torch.randperm(len(train), generator=torch.Generator().manual_see
 x, y, pixels = sample.normalised(), one_hot(sample.labels, 10), sample.images
 
 # %% [markdown]
-# The saliency of each image is the norm of the gradient by its pixels, from {eq}`eq-saliency`. It is computed once, in
-# evaluation mode, and given to every method that wants one.
+# The saliency of each image is the norm of the gradient by its pixels, from {eq}`eq-saliency`. It
+# is computed once, in evaluation mode, and given to every method that wants one.
 
 # %%
 net.eval()
@@ -76,8 +78,9 @@ assert s.shape == (100, 1, 32, 32)
 # %% [markdown]
 # ## One draw for all
 #
-# In `sagelib` every method is a pure function that is *given* its draws: the pairing, $\lambda$, the box, the grid. So we can
-# draw once and hand the same $\lambda$ to all of them. The function below mixes a batch in every way there is.
+# In `sagelib` every method is a pure function that is *given* its draws: the pairing, $\lambda$,
+# the box, the grid. So we can draw once and hand the same $\lambda$ to all of them. The function
+# below mixes a batch in every way there is.
 
 
 # %%
@@ -113,14 +116,14 @@ pictures = [train.pixels(r[None])[0] for r in row]
 show.grid([pictures[:5], pictures[5:]], titles=[names[:5], names[5:]], size=1.0)
 
 # %% [markdown]
-# **What to see.** Mixup shows two ghosts. CutMix and SaliencyMix paste a box; the second aims it. Puzzle Mix and Co-Mixup are
-# assembled from blocks, some of them half of each. GuidedMixup and SAGE blend pixel by pixel; SAGE alone has moved the second
-# image as a whole.
+# **What to see.** Mixup shows two ghosts. CutMix and SaliencyMix paste a box; the second aims it.
+# Puzzle Mix and Co-Mixup are assembled from blocks, some of them half of each. GuidedMixup and SAGE
+# blend pixel by pixel; SAGE alone has moved the second image as a whole.
 #
 # ## Manifold Mixup: the same blend, deeper in the network
 #
-# Mixup blends pixels. Manifold Mixup {cite:p}`verma2019manifold` draws a place for each batch, the input or what the first or
-# second stage of the network gives, $g_k(x)$, and blends there:
+# Mixup blends pixels. Manifold Mixup {cite:p}`verma2019manifold` draws a place for each batch, the
+# input or what the first or second stage of the network gives, $g_k(x)$, and blends there:
 #
 # $$
 # \begin{aligned}
@@ -129,8 +132,8 @@ show.grid([pictures[:5], pictures[5:]], titles=[names[:5], names[5:]], size=1.0)
 # \end{aligned}
 # $$ (eq-manifold)
 #
-# There is no picture of that. The library needs no change to the network either: it hooks what `net.stages` pass on. The slow
-# way is to run the layers by hand.
+# There is no picture of that. The library needs no change to the network either: it hooks what
+# `net.stages` pass on. The slow way is to run the layers by hand.
 
 # %%
 pair = torch.randperm(100, generator=torch.Generator().manual_seed(seed))
@@ -149,11 +152,13 @@ assert not any(stage._forward_hooks for stage in net.stages)  # nothing is left 
 # %% [markdown]
 # ## SaliencyMix: CutMix with an aim
 #
-# SaliencyMix {cite:p}`uddin2021saliencymix` puts CutMix's box around the most salient point of the partner. Its saliency needs
-# no network: it asks how much a pixel differs from its surroundings, at six sizes {cite:p}`montabone2010`.
+# SaliencyMix {cite:p}`uddin2021saliencymix` puts CutMix's box around the most salient point of the
+# partner. Its saliency needs no network: it asks how much a pixel differs from its surroundings, at
+# six sizes {cite:p}`montabone2010`.
 #
-# The published code feeds that detector with *normalised floats*. It then takes single bytes of those floats for pixels, and
-# the "peak" is close to noise. The exact masks of the built-in images say how often each peak hits the object.
+# The published code feeds that detector with *normalised floats*. It then takes single bytes of
+# those floats for pixels, and the "peak" is close to noise. The exact masks of the built-in images
+# say how often each peak hits the object.
 
 # %%
 def hit(maps):
@@ -168,14 +173,14 @@ if sample.masks is not None:
     assert aimed > published
 
 # %% [markdown]
-# The library does what was meant, with a box for each image. `published=True` is the other thing: one box for the whole
-# batch, from the first image's partner, at the noisy peak. Whoever reports "SaliencyMix" from that code reports CutMix with
-# probability one half.
+# The library does what was meant, with a box for each image. `published=True` is the other thing:
+# one box for the whole batch, from the first image's partner, at the noisy peak. Whoever reports
+# "SaliencyMix" from that code reports CutMix with probability one half.
 #
 # ## Puzzle Mix: labels on a grid, then transport
 #
-# Puzzle Mix {cite:p}`kim2020puzzlemix` gives each block of an $n \times n$ grid a label $l \in \{0, \tfrac12, 1\}$, the share
-# of the partner, by minimising
+# Puzzle Mix {cite:p}`kim2020puzzlemix` gives each block of an $n \times n$ grid a label
+# $l \in \{0, \tfrac12, 1\}$, the share of the partner, by minimising
 #
 # $$
 # \begin{aligned}
@@ -184,8 +189,9 @@ if sample.masks is not None:
 # \end{aligned}
 # $$ (eq-puzzle)
 #
-# A block loses the saliency it does not show; the prior $p_\lambda$ is binomial; neighbours pay for unlike labels, less so
-# where the two pictures meet without a seam. On a $2 \times 2$ grid one can try all $3^4$ labellings.
+# A block loses the saliency it does not show; the prior $p_\lambda$ is binomial; neighbours pay for
+# unlike labels, less so where the two pictures meet without a seam. On a $2 \times 2$ grid one can
+# try all $3^4$ labellings.
 
 # %%
 terms = puzzlemix.energy_terms(train.pixels(x), s, pair, 0.5, 2)
@@ -195,11 +201,13 @@ labels = min_cut(*terms)
 torch.testing.assert_close(energy(labels, *terms), costs.amin(1))
 
 # %% [markdown]
-# `min_cut` is exact for every grid and the whole batch at once: the cost of two neighbours is convex in $l_i - l_j$, so the
-# problem is one minimum cut {cite:p}`ishikawa2003`. The original code uses swap moves, which can stop short of the best
-# labelling, as [the appendix](appendix_paper_and_code.ipynb) shows.
+# `min_cut` is exact for every grid and the whole batch at once: the cost of two neighbours is
+# convex in $l_i - l_j$, so the problem is one minimum cut {cite:p}`ishikawa2003`. The original code
+# uses swap moves, which can stop short of the best labelling, as [the
+# appendix](appendix_paper_and_code.ipynb) shows.
 #
-# The second step moves patches of each image to where its blocks are shown, as long as the saliency gained is worth the way.
+# The second step moves patches of each image to where its blocks are shown, as long as the saliency
+# gained is worth the way.
 
 # %% mystnb={"image": {"alt": "Four masks on grids of 2, 4, 8 and 16 blocks a side, and below them the images mixed with them."}}
 made_at = [puzzlemix.mix(x[two], y[two], s[two], torch.tensor([1, 0]), 0.5, n, True, train.mean, train.std)
@@ -208,14 +216,15 @@ show.grid([[m.mask[0] for m in made_at], [train.pixels(m.x)[0] for m in made_at]
           titles=[f"{n} x {n}" for n in (2, 4, 8, 16)], size=1.0)
 
 # %% [markdown]
-# **What to see.** Blue blocks show image 1, red ones image 2, grey ones both. A salient object makes its block its own; the
-# finer the grid, the closer the labels follow it.
+# **What to see.** Blue blocks show image 1, red ones image 2, grey ones both. A salient object
+# makes its block its own; the finer the grid, the closer the labels follow it.
 #
 # ## Co-Mixup: a whole partition at once
 #
-# Co-Mixup {cite:p}`kim2021comixup` mixes up to twenty images together. Each output takes an input for each of $4 \times 4$
-# cells. It wants saliency shown, neighbours alike, and *different outputs made of different inputs*: an input that others use
-# already becomes expensive. Four sweeps go over the outputs, and each output is solved exactly.
+# Co-Mixup {cite:p}`kim2021comixup` mixes up to twenty images together. Each output takes an input
+# for each of $4 \times 4$ cells. It wants saliency shown, neighbours alike, and *different outputs
+# made of different inputs*: an input that others use already becomes expensive. Four sweeps go over
+# the outputs, and each output is solved exactly.
 
 # %%
 # NBVAL_IGNORE_OUTPUT
@@ -236,10 +245,11 @@ show.grid([train.pixels(together.x)[:6]], size=1.0)
 #
 # ## Outside the paper's tables
 #
-# GuidedMixup {cite:p}`kang2023guidedmixup` came after SAGE and is its closest relative: the mask is Equation 2, nothing is
-# moved, and instead the *partners* are chosen so that salient regions do not collide. Three methods change one image and
-# leave its label: **Cutout** paints a square, **RandAugment** applies random operations, **KeepAugment** does either but spares
-# what is salient. GuidedMixup's pairing is one greedy cycle through the batch.
+# GuidedMixup {cite:p}`kang2023guidedmixup` came after SAGE and is its closest relative: the mask is
+# Equation 2, nothing is moved, and instead the *partners* are chosen so that salient regions do not
+# collide. Three methods change one image and leave its label: **Cutout** paints a square,
+# **RandAugment** applies random operations, **KeepAugment** does either but spares what is salient.
+# GuidedMixup's pairing is one greedy cycle through the batch.
 
 # %%
 maps = smooth(guidedmixup.spectral_residual(x), 3.0, radius=3)
@@ -253,8 +263,8 @@ assert sorted(seen) == list(range(100)) and at == 0  # each image once, and back
 # %% [markdown]
 # ## What each one needs
 #
-# The number of passes through the network while a batch is mixed is counted; what else it takes and what its label means
-# stands in each method's file.
+# The number of passes through the network while a batch is mixed is counted; what else it takes and
+# what its label means stands in each method's file.
 
 # %%
 # NBVAL_IGNORE_OUTPUT
@@ -278,10 +288,11 @@ show.table(["method", "passes to mix", "needs", "the label is"], rows)
 # %% [markdown]
 # ## How much of each object survives
 #
-# Two more channels ride along with the pictures: the object of image 1 and that of image 2. Whatever a method does to the
-# pixels, it does to them. What is left of the objects in the mixed image can then simply be summed up. A label near one half
-# leaves more of both to see, whatever the method; so each stands beside Mixup with *its* labels. (The extra channels
-# are invisible to the seams of Puzzle Mix; `gamma` makes up for their part in the mean.)
+# Two more channels ride along with the pictures: the object of image 1 and that of image 2.
+# Whatever a method does to the pixels, it does to them. What is left of the objects in the mixed
+# image can then simply be summed up. A label near one half leaves more of both to see, whatever the
+# method; so each stands beside Mixup with *its* labels. (The extra channels are invisible to the
+# seams of Puzzle Mix; `gamma` makes up for their part in the mean.)
 
 # %% mystnb={"image": {"alt": "Bars: the visible share of the worse-off object for Mixup, CutMix, SaliencyMix, Puzzle Mix, Co-Mixup, GuidedMixup and SAGE."}} tags=["hide-input"]
 if sample.masks is not None:
@@ -305,10 +316,11 @@ if sample.masks is not None:
                        [[m, survival[m], same[m], f"{survival[m] - same[m]:+.2f}"] for m in survival]))
 
 # %% [markdown]
-# **What to see.** Boxes, aimed or not, often cover one object whole. GuidedMixup keeps a half of each because its labels
-# are even, not because of where it blends. Puzzle Mix, Co-Mixup and SAGE keep more than their labels explain, by about as much:
-# SAGE may put one object beside the other; the others, with two inputs, hand out blocks. This is a property of pictures, on
-# synthetic images; whether it makes a better classifier is for the benchmark to say.
+# **What to see.** Boxes, aimed or not, often cover one object whole. GuidedMixup keeps a half of
+# each because its labels are even, not because of where it blends. Puzzle Mix, Co-Mixup and SAGE
+# keep more than their labels explain, by about as much: SAGE may put one object beside the other;
+# the others, with two inputs, hand out blocks. This is a property of pictures, on synthetic images;
+# whether it makes a better classifier is for the benchmark to say.
 #
 # ## What the mixing costs
 #
@@ -338,13 +350,15 @@ torch.set_num_threads(threads)
 show.table(["method", "ms a batch, median of 3"], [[name, sorted(t)[1]] for name, t in spent.items()])
 
 # %% [markdown]
-# Puzzle Mix is the mean over its four grids. On a GPU all of this is to run there (no record of it yet): the minimum cut
-# and the labelling as one kernel each, a program for each picture or partition. Other devices than a CPU or an NVIDIA GPU hand these two to the host.
+# Puzzle Mix is the mean over its four grids. On a GPU all of this is to run there (no record of it
+# yet): the minimum cut and the labelling as one kernel each, a program for each picture or
+# partition. Other devices than a CPU or an NVIDIA GPU hand these two to the host.
 #
 # ## What would break it
 #
-# A natural mistake: to let SaliencyMix look for the peak in the image that *receives* the box instead of the one that gives
-# it. The picture looks as plausible as before, and only a count tells.
+# A natural mistake: to let SaliencyMix look for the peak in the image that *receives* the box
+# instead of the one that gives it. The picture looks as plausible as before, and only a count
+# tells.
 
 # %%
 if sample.masks is not None:
@@ -362,7 +376,8 @@ if sample.masks is not None:
 # %% [markdown]
 # ### Exercise 7.1
 #
-# Show that Puzzle Mix with `eta=0` and very smooth labels (`beta=100`) shows a single image or a single blend of two.
+# Show that Puzzle Mix with `eta=0` and very smooth labels (`beta=100`) shows a single image or a
+# single blend of two.
 
 # %% tags=["hide-cell"]
 flat = puzzlemix.mix(x, y, s, pair, 0.5, 4, False, beta=100.0, gamma=0.0, eta=0.0)
@@ -371,7 +386,8 @@ assert (flat.mask.flatten(1).std(1) < 1e-6).all()
 # %% [markdown]
 # ### Exercise 7.2
 #
-# GuidedMixup and SAGE share the mask. Make them agree: which $\lambda$ and which shifts turn SAGE into GuidedMixup?
+# GuidedMixup and SAGE share the mask. Make them agree: which $\lambda$ and which shifts turn SAGE
+# into GuidedMixup?
 
 # %% tags=["hide-cell"]
 still = torch.zeros(1, 2, dtype=torch.long)
@@ -382,8 +398,8 @@ torch.testing.assert_close(one.y, other.y)
 # %% [markdown]
 # ### Exercise 7.3
 #
-# What does Manifold Mixup do with a network that has no `.stages`? Give one to torchvision's ResNet-18 in the catalogue, and
-# read how little that takes.
+# What does Manifold Mixup do with a network that has no `.stages`? Give one to torchvision's
+# ResNet-18 in the catalogue, and read how little that takes.
 
 # %% tags=["hide-cell"]
 other = catalog.load(models, "resnet18", classes=10, width=8)

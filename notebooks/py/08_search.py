@@ -17,12 +17,14 @@
 # %% [markdown]
 # # An exact search of all shifts
 #
-# For each pair of images SAGE looks for the best of 3,969 shifts, at every step of training. The paper searches a random 1 % of
-# them, and the authors' code takes one image after another even for that. How much does an exact search of all have to cost?
+# For each pair of images SAGE looks for the best of 3,969 shifts, at every step of training. The
+# paper searches a random 1 % of them, and the authors' code takes one image after another even for
+# that. How much does an exact search of all have to cost?
 #
-# This chapter takes {eq}`eq-total` from three nested loops to the form that the library uses, one step of algebra at a time.
-# Every form gives the same numbers, which an `assert` checks. At the end we time the forms, see what a search of all shifts
-# adds to a training step on each machine with a record, and ask what a random 1 % really selects.
+# This chapter takes {eq}`eq-total` from three nested loops to the form that the library uses, one
+# step of algebra at a time. Every form gives the same numbers, which an `assert` checks. At the end
+# we time the forms, see what a search of all shifts adds to a training step on each machine with a
+# record, and ask what a random 1 % really selects.
 
 # %% tags=["parameters"]
 seed = 0
@@ -60,12 +62,13 @@ draw = torch.Generator().manual_seed(seed)
 sampled = all_shifts[torch.randperm(len(all_shifts), generator=draw)[:int(0.01 * len(all_shifts))]]
 
 # %% [markdown]
-# The maps come from a briefly trained network: 100 pairs, weighted as SAGE weights them, with $\lambda = 0.3$ for the first.
+# The maps come from a briefly trained network: 100 pairs, weighted as SAGE weights them, with
+# $\lambda = 0.3$ for the first.
 #
 # ## Three nested loops
 #
-# This is the definition for one pair: loops over shifts, rows and columns compute the shifted map, the mask, and the saliency
-# that the mix keeps.
+# This is the definition for one pair: loops over shifts, rows and columns compute the shifted map,
+# the mask, and the saliency that the mix keeps.
 
 # %%
 def nested(a, b, tau):
@@ -92,8 +95,9 @@ torch.testing.assert_close(by_loops(2), v[:2])
 # %% [markdown]
 # ## Whole maps
 #
-# A tensor library shifts and masks a whole map at once, or all candidates of one pair at once. Most people would write it this
-# way first, and the authors' code is built so: image after image, with a mask for every candidate.
+# A tensor library shifts and masks a whole map at once, or all candidates of one pair at once. Most
+# people would write it this way first, and the authors' code is built so: image after image, with a
+# mask for every candidate.
 
 # %%
 def by_masks(n, tau=sampled):
@@ -111,12 +115,12 @@ torch.testing.assert_close(by_masks(5), v[:5])
 # %% [markdown]
 # ## No mask
 #
-# At one pixel the mix keeps $(p^2 + q^2)/(p + q)$, which is $p + q - 2/(1/p + 1/q)$, as [chapter 4](04_rearrangement.ipynb)
-# showed. The reciprocals $1/p$ and $1/q$ are computed once for all shifts. Each shift then needs only an addition, a reciprocal
-# and a sum.
+# At one pixel the mix keeps $(p^2 + q^2)/(p + q)$, which is $p + q - 2/(1/p + 1/q)$, as
+# [chapter 4](04_rearrangement.ipynb) showed. The reciprocals $1/p$ and $1/q$ are computed once for
+# all shifts. Each shift then needs only an addition, a reciprocal and a sum.
 #
-# A pixel without saliency needs no special case: $1/0$ is infinity, infinity plus anything is infinity, and its reciprocal is
-# exactly zero.
+# A pixel without saliency needs no special case: $1/0$ is infinity, infinity plus anything is
+# infinity, and its reciprocal is exactly zero.
 
 # %%
 p, q = torch.tensor([0.2, 0.0, 0.3, 0.0]), torch.tensor([0.5, 0.4, 0.0, 0.0])
@@ -128,16 +132,17 @@ assert (1 / (1 / p + 1 / q))[1:].eq(0).all()
 # %% [markdown]
 # ## Only the overlap
 #
-# Sum that over the frame. The first map contributes the same for every shift. The second contributes its visible part: a
-# rectangle, whose sum takes four look-ups in a table of sums, whatever its size. Only the last term needs single pixels, and
-# only those that both images cover:
+# Sum that over the frame. The first map contributes the same for every shift. The second
+# contributes its visible part: a rectangle, whose sum takes four look-ups in a table of sums,
+# whatever its size. Only the last term needs single pixels, and only those that both images cover:
 #
 # $$
 # v(\tau) = \sum_{i,j} a \;+\; \sum_{\text{visible}} b \;-\; 2 \sum_{\text{overlap}} \frac{1}{1/a + 1/\mathcal{T}(b, \tau)} .
 # $$ (eq-overlap)
 #
-# Over all shifts the overlaps add up to $(hw)^2$: each pixel of one map meets each pixel of the other once. The authors' canvas
-# has the area of nine frames, and for 32 × 32 images that makes 35 times as many pixels to compute.
+# Over all shifts the overlaps add up to $(hw)^2$: each pixel of one map meets each pixel of the
+# other once. The authors' canvas has the area of nine frames, and for 32 × 32 images that makes 35
+# times as many pixels to compute.
 
 # %%
 overlap = (h - all_shifts[:, 0].abs()) * (w - all_shifts[:, 1].abs())
@@ -149,8 +154,9 @@ torch.testing.assert_close(search.visible(b[:, 0], sampled),
 # %% [markdown]
 # ## The whole batch at once
 #
-# All pairs search the same candidates. So a candidate needs one slice of all first maps and one of all second maps, and the
-# whole batch is added, inverted and summed together. The library uses this form on a CPU for a part of the shifts.
+# All pairs search the same candidates. So a candidate needs one slice of all first maps and one of
+# all second maps, and the whole batch is added, inverted and summed together. The library uses this
+# form on a CPU for a part of the shifts.
 
 # %%
 torch.testing.assert_close(search.slices(a[:, 0], b[:, 0], sampled), v)
@@ -159,12 +165,14 @@ show.source(search.slices)
 # %% [markdown]
 # ## Every pair of pixels once
 #
-# For all shifts, slices visit the same pixels again and again in pieces. It is better to combine one row of each map at a time:
-# all columns of the one against all columns of the other make a small outer sum, with the batch as its last axis. Column $j$
-# meets column $l$ at the shift $j - l$, so the terms of one shift are on a diagonal.
+# For all shifts, slices visit the same pixels again and again in pieces. It is better to combine
+# one row of each map at a time: all columns of the one against all columns of the other make a
+# small outer sum, with the batch as its last axis. Column $j$ meets column $l$ at the shift
+# $j - l$, so the terms of one shift are on a diagonal.
 #
-# To sum diagonals without a loop, reverse the second map, append as many zeros to each row as it is long, and reshape to rows
-# that are one shorter. Each row slips by one, and the diagonals become columns:
+# To sum diagonals without a loop, reverse the second map, append as many zeros to each row as it is
+# long, and reshape to rows that are one shorter. Each row slips by one, and the diagonals become
+# columns:
 
 # %%
 columns = 4
@@ -178,23 +186,25 @@ show.table([f"column {k}" for k in range(2 * columns - 1)],
            [["" if z != z else f"{z:+.0f}" for z in row] for row in upright.tolist()])
 
 # %% [markdown]
-# All entries of a column have the same shift, and there are as many as two rows of four overlap there. The library uses this
-# form for most or all of the shifts.
+# All entries of a column have the same shift, and there are as many as two rows of four overlap
+# there. The library uses this form for most or all of the shifts.
 
 # %%
 scores = search.table(a[:, 0], b[:, 0], all_shifts)
 torch.testing.assert_close(scores[:5], by_masks(5, all_shifts))
-assert search.choose_backend(a[:, 0], sampled) is search.slices and search.choose_backend(a[:, 0], all_shifts) is search.table
+assert search.choose_backend(a[:, 0], sampled) is search.slices
+assert search.choose_backend(a[:, 0], all_shifts) is search.table
 show.source(search.cpu._whole_table)
 
 # %% [markdown]
 # ## On a GPU
 #
-# A GPU computes reciprocals quickly, but each kernel launch takes time. So one Triton kernel does everything: one program for
-# each pair and shift reads the overlap and nothing else. [Chapter 13](13_cost.ipynb) has step times with it on an NVIDIA H200.
+# A GPU computes reciprocals quickly, but each kernel launch takes time. So one Triton kernel does
+# everything: one program for each pair and shift reads the overlap and nothing else. [Chapter
+# 13](13_cost.ipynb) has step times with it on an NVIDIA H200.
 #
-# The kernel uses the same algebra the other way round. In the overlap the mix loses a part of $a$ and keeps a part of $b$;
-# together they change the sum by $b\,(1 - 2M)$ at each pixel:
+# The kernel uses the same algebra the other way round. In the overlap the mix loses a part of $a$
+# and keeps a part of $b$; together they change the sum by $b\,(1 - 2M)$ at each pixel:
 #
 # $$
 # v(\tau) = \sum_{i,j} a \;+\; \sum_{\text{overlap}} \mathcal{T}(b, \tau)\,\big(1 - 2 M^\tau\big) .
@@ -208,8 +218,8 @@ torch.testing.assert_close(a.sum((1, 2, 3)) + (inside * moved * (1 - 2 * mask(a,
 # %% [markdown]
 # ## What each step brought
 #
-# We time all forms in turn, in one run, on this machine, in milliseconds for 100 pairs. The loops are timed on one pair, the
-# masks on ten or one, and the times are scaled up.
+# We time all forms in turn, in one run, on this machine, in milliseconds for 100 pairs. The loops
+# are timed on one pair, the masks on ten or one, and the times are scaled up.
 
 # %% mystnb={"image": {"alt": "Horizontal bars on a logarithmic scale: the milliseconds of nested loops, masks and slices for one per cent of the shifts, and of masks, slices and the table for all shifts."}}
 # NBVAL_IGNORE_OUTPUT
@@ -233,12 +243,13 @@ steps = [("three loops, 1 %", "masks, 1 %"), ("masks, 1 %", "slices, 1 %"), ("ma
 show.table(["from", "to", "times as fast"], [[slow, fast, spent[slow] / spent[fast]] for slow, fast in steps])
 
 # %% [markdown]
-# **What to see.** The first row of the table shows what a tensor library gains over Python's loops. The other two rows show what
-# the algebra gains.
+# **What to see.** The first row of the table shows what a tensor library gains over Python's loops.
+# The other two rows show what the algebra gains.
 #
-# These are one machine's numbers. The book's own come from records, made by [the experiment](experiments/search_time.ipynb).
-# There each side searches *and* mixes. The library is timed against a loop over images that is built as the authors' code is,
-# on a canvas of three by three frames, and against a loop that stays inside one frame:
+# These are one machine's numbers. The book's own come from records, made by [the
+# experiment](experiments/search_time.ipynb). There each side searches *and* mixes. The library is
+# timed against a loop over images that is built as the authors' code is, on a canvas of three by
+# three frames, and against a loop that stays inside one frame:
 
 # %% tags=["hide-input", "records", "nbval-ignore-output"]
 SIDES = {"library": "the library", "canvas": "loop, canvas", "frame": "loop, frame"}
@@ -272,13 +283,14 @@ for where, record in timing.by_setup(searches).items():
 show.Markdown("\n".join(lines) or "Search times of 32 × 32 images: not run.")
 
 # %% [markdown]
-# And in a whole training step? [The experiment](experiments/step_time.ipynb) compares a step with two vanilla steps, which make
-# as many passes. There is a table for each network, machine and setting with a record of both searches. SAGE can come out
-# below one, since it updates the weights once.
+# And in a whole training step? [The experiment](experiments/step_time.ipynb) compares a step with
+# two vanilla steps, which make as many passes. There is a table for each network, machine and
+# setting with a record of both searches. SAGE can come out below one, since it updates the weights
+# once.
 
 # %% tags=["hide-input", "records", "nbval-ignore-output"]
 def step_reading(where, record):
-    """A sentence: what a search of all shifts adds to a step, in both columns, and whether the second's ranges are apart."""
+    """A sentence: what a search of all shifts adds to a step, in both columns of the table."""
     names = "sage", "sage, fraction 1"
     narrow, wide = (timing.over_vanilla(record)[name] for name in names)
     seconds = {r["name"]: r["seconds"]["median"] for r in record["rows"] if "seconds" in r}
@@ -286,8 +298,9 @@ def step_reading(where, record):
         [seconds[name] for name in names], [narrow["median"], wide["median"]]))
     apart = wide["low"] > narrow["high"] or wide["high"] < narrow["low"]
     ranges = "are apart" if apart else "overlap, so this clock does not tell them apart"
-    return (f"- {where}: a search of all shifts instead of 1 % changes the median of the milliseconds by {in_time:+.1f} %, and "
-            f"the median of the ratio to two vanilla steps by {in_ratio:+.1f} %; the ranges of the two ratios {ranges}.")
+    return (f"- {where}: a search of all shifts instead of 1 % changes the median of the "
+            f"milliseconds by {in_time:+.1f} %, and the median of the ratio to two vanilla steps "
+            f"by {in_ratio:+.1f} %; the ranges of the two ratios {ranges}.")
 
 
 newest, lines = {}, []
@@ -303,27 +316,30 @@ for where, record in newest.items():
     lines.append(step_reading(where, record))
 h200 = {r["step"]: r["milliseconds"] for r in timing.from_csv(records.MEASURED / "h200_steps.csv")
         if r["compiled"] == "yes"}
-lines.append("- preactresnet18 of width 64 on one NVIDIA H200, bf16, compiled, measured outside a record: "
-             f"{100 * h200['sage, fraction 1'] / h200['sage'] - 100:+.1f} % in milliseconds, without a range "
-             "([chapter 13](13_cost.ipynb)).")
-show.Markdown("\n".join(lines))
+more = 100 * h200["sage, fraction 1"] / h200["sage"] - 100
+show.Markdown("\n".join([*lines, "- preactresnet18 of width 64 on one NVIDIA H200, bf16, compiled, "
+    f"outside a record: {more:+.1f} % in milliseconds ([chapter 13](13_cost.ipynb))."]))
 
 # %% [markdown]
-# **What to see.** How much an exhaustive search costs depends on the machine. A slow device can need so long for the two passes
-# that a fast search disappears beside them. A fast device makes the passes short, and then the same search becomes visible. A
-# number from the one says nothing about the other.
+# **What to see.** How much an exhaustive search costs depends on the machine. A slow device can
+# need so long for the two passes that a fast search disappears beside them. A fast device makes the
+# passes short, and then the same search becomes visible. A number from the one says nothing about
+# the other.
 #
-# `reuse=0` saves one of the six parts of a step's arithmetic (a forward pass, a gradient with respect to the layers' inputs and
-# one with respect to the weights, each twice), because the clean pass then needs no gradient with respect to the weights.
+# `reuse=0` saves one of the six parts of a step's arithmetic (a forward pass, a gradient with
+# respect to the layers' inputs and one with respect to the weights, each twice), because the clean
+# pass then needs no gradient with respect to the weights.
 #
-# `sage_merged` is an option that the paper does not have: one pass over the images mixed one step ago and the clean batch of
-# this step. It saves no arithmetic. On a GPU it should save launches; a table above shows its time where a record has it.
+# `sage_merged` is an option that the paper does not have: one pass over the images mixed one step
+# ago and the clean batch of this step. It saves no arithmetic. On a GPU it should save launches; a
+# table above shows its time where a record has it.
 #
 # ## What one per cent chooses
 #
-# If a machine can afford to search all shifts, why search a hundredth? Because the paper finds it *better* (its Table 3). The
-# candidates are shared by the batch, so a hundred pairs choose among the same 39. We ask three questions about 20 such samples,
-# for several $\lambda$. How many different shifts do the 100 pairs take? How often do *uniform* maps, which know nothing of the
+# If a machine can afford to search all shifts, why search a hundredth? Because the paper finds it
+# *better* (its Table 3). The candidates are shared by the batch, so a hundred pairs choose among
+# the same 39. We ask three questions about 20 such samples, for several $\lambda$. How many
+# different shifts do the 100 pairs take? How often do *uniform* maps, which know nothing of the
 # images, choose the same shift? And how often do the maps of *other* images?
 
 # %%
@@ -363,23 +379,27 @@ axes[1].legend(fontsize=9, frameon=False)
 plt.show()
 
 # %% [markdown]
-# **What to see.** A batch takes few different shifts. And the images influence the choice less than one would think. The smaller
-# $\lambda$ is, the more the second image weighs, and the more it matters simply to keep it in the frame; uniform maps can tell
-# that as well. As $\lambda$ comes near one half, the images decide.
+# **What to see.** A batch takes few different shifts. And the images influence the choice less than
+# one would think. The smaller $\lambda$ is, the more the second image weighs, and the more it
+# matters simply to keep it in the frame; uniform maps can tell that as well. As $\lambda$ comes
+# near one half, the images decide.
 #
-# Above one half uniform maps choose against the images. A pixel that only the first image covers is then worth more than a pixel
-# that both cover, so the best shift for uniform maps pushes the second image out of the frame.
+# Above one half uniform maps choose against the images. A pixel that only the first image covers is
+# then worth more than a pixel that both cover, so the best shift for uniform maps pushes the second
+# image out of the frame.
 #
-# Is saliency then worth its extra pass? Only training can tell. The method `sage_controls` has the controls for
-# that question, `maps="uniform"`, `maps="other"` and `searched=False`: each is SAGE with one component replaced.
+# Is saliency then worth its extra pass? Only training can tell. The method `sage_controls` has the
+# controls for that question, `maps="uniform"`, `maps="other"` and `searched=False`: each is SAGE
+# with one component replaced.
 #
 # ## Exercises
 
 # %% [markdown]
 # ### Exercise 8.1
 #
-# A shift can never score more than $\sum a + \sum_{\text{visible}} b$. Once the pair without a shift has its score, how many of
-# the shifts does this bound rule out before a single overlap is computed?
+# A shift can never score more than $\sum a + \sum_{\text{visible}} b$. Once the pair without a
+# shift has its score, how many of the shifts does this bound rule out before a single overlap is
+# computed?
 
 # %% tags=["hide-cell"]
 bound = a.sum((1, 2, 3))[:, None] + search.visible(b[:, 0], all_shifts)
@@ -391,8 +411,8 @@ assert left < 0.3  # the rest cannot win, so the search stays exact without them
 # %% [markdown]
 # ### Exercise 8.2
 #
-# The table of sums is kept in `float64` although the maps are `float32`. Shift the second map so far that one pixel of it is
-# left, at the end of the table. What would go wrong in `float32`?
+# The table of sums is kept in `float64` although the maps are `float32`. Shift the second map so
+# far that one pixel of it is left, at the end of the table. What would go wrong in `float32`?
 
 # %% tags=["hide-cell"]
 corner, exact = torch.tensor([[1 - h, 1 - w]]), b[:, 0, -1, -1]
@@ -405,9 +425,11 @@ assert (single - exact).abs().max() > 1000 * (double - exact).abs().max()
 # %% [markdown]
 # ### Exercise 8.3
 #
-# `shift(b, tau)` of a batch shifts each map by its own shift. Why does the search not simply call it once for each candidate?
+# `shift(b, tau)` of a batch shifts each map by its own shift. Why does the search not simply call
+# it once for each candidate?
 
 # %% tags=["hide-cell"]
 copied = torch.stack([shift(b, tau).sum((1, 2, 3)) for tau in sampled], 1)  # (pairs, candidates), after copying each map
 torch.testing.assert_close(search.visible(b[:, 0], sampled), copied)
-# The copies hold 1,024 numbers for each candidate and pair. Slices are views, and the visible sum needs four look-ups.
+# The copies hold 1,024 numbers for each candidate and pair. Slices are views, and the visible sum
+# needs four look-ups.

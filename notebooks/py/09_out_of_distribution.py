@@ -17,14 +17,16 @@
 # %% [markdown]
 # # Out of distribution
 #
-# A network that classifies the test set well can still fail on the same images with a little noise. Some mixing methods
-# gain accuracy and lose robustness of this kind; the paper claims that SAGE does not {cite:p}`ma2022sage`. Its supplement
-# backs the claim with two tables, one for CIFAR-10 and one for CIFAR-100. Both report the accuracy under Gaussian noise
-# and under two attacks of one step.
+# A network that classifies the test set well can still fail on the same images with a little noise.
+# Some mixing methods gain accuracy and lose robustness of this kind; the paper claims that SAGE
+# does not {cite:p}`ma2022sage`. Its supplement backs the claim with two tables, one for CIFAR-10
+# and one for CIFAR-100. Both report the accuracy under Gaussian noise and under two attacks of one
+# step.
 #
-# The authors published no code for these tables, and the two sentences about them leave open what decides the numbers. In
-# this chapter you define the three perturbations by hand, find out how many readings "a budget of 8/255" has, look at
-# other kinds of damage, and read the paper's tables beside our own measurements.
+# The authors published no code for these tables, and the two sentences about them leave open what
+# decides the numbers. In this chapter you define the three perturbations by hand, find out how many
+# readings "a budget of 8/255" has, look at other kinds of damage, and read the paper's tables
+# beside our own measurements.
 
 # %% tags=["parameters"]
 seed = 0
@@ -49,24 +51,27 @@ from sagelib.evaluate import calibration, corruptions, robustness
 from sagelib.evaluate.robustness import CONVENTIONS, PERTURBATIONS, AttackSpace, Convention
 
 # %% [markdown]
-# Two small networks, trained on the built-in shapes, are enough to see every definition at work. One is trained without
-# mixing (*vanilla*), the other with SAGE.
+# Two small networks, trained on the built-in shapes, are enough to see every definition at work.
+# One is trained without mixing (*vanilla*), the other with SAGE.
 
 # %%
 train, test = catalog.load(datasets, "shapes", train=train_images)
-nets = {name: teaching.short_training(train, epochs, seed, name).eval() for name in ("vanilla", "sage")}
+nets = {name: teaching.short_training(train, epochs, seed, name).eval()
+        for name in ("vanilla", "sage")}
 net = nets["vanilla"]
 pixels, y = test.images.float() / 255, test.labels
 seen = AttackSpace(net, test.mean, test.std, Convention("pixels", clamp=True))
 assert torch.equal(seen(pixels), net(test.normalised()))
 
 # %% [markdown]
-# `AttackSpace` is the network as an attacker sees it: a function of pixels in $[0, 1]$ that does the normalisation inside.
+# `AttackSpace` is the network as an attacker sees it: a function of pixels in $[0, 1]$ that does
+# the normalisation inside.
 #
 # ## Noise
 #
-# The first perturbation adds an independent draw from a normal distribution to every value. The variance is $\sigma^2 =
-# 0.01$, so the standard deviation is a tenth of the range from black to white:
+# The first perturbation adds an independent draw from a normal distribution to every value. The
+# variance is $\sigma^2 = 0.01$, so the standard deviation is a tenth of the range from black to
+# white:
 #
 # ```{math}
 # :label: eq-noise
@@ -82,13 +87,15 @@ for c, i, j in [(0, 0, 0), (1, 5, 7), (2, 31, 30)]:
 # %% [markdown]
 # ## The direction that hurts most
 #
-# Noise has no preferred direction. An attack asks the network for one: the gradient of its loss $\ell$ with respect to
-# the pixels, the same gradient that Equation 1 turns into saliency. To first order, a step $\delta$ raises the loss by
-# $\langle \nabla_{\!x}\, \ell, \delta \rangle$. The *budget* $\epsilon$ bounds the step.
+# Noise has no preferred direction. An attack asks the network for one: the gradient of its loss
+# $\ell$ with respect to the pixels, the same gradient that Equation 1 turns into saliency. To first
+# order, a step $\delta$ raises the loss by $\langle \nabla_{\!x}\, \ell, \delta \rangle$. The
+# *budget* $\epsilon$ bounds the step.
 #
-# Suppose that no value may move by more than $\epsilon$. Then the loss rises most when every value moves by $\epsilon$ in
-# the direction of the sign of its gradient. This is FGSM {cite:p}`goodfellow2015`. Suppose instead that the whole step may
-# have the $\ell_2$ length $\epsilon$. Then the loss rises most along the gradient itself. This is FGM.
+# Suppose that no value may move by more than $\epsilon$. Then the loss rises most when every value
+# moves by $\epsilon$ in the direction of the sign of its gradient. This is FGSM
+# {cite:p}`goodfellow2015`. Suppose instead that the whole step may have the $\ell_2$ length
+# $\epsilon$. Then the loss rises most along the gradient itself. This is FGM.
 #
 # ```{math}
 # :label: eq-fgsm
@@ -96,7 +103,8 @@ for c, i, j in [(0, 0, 0), (1, 5, 7), (2, 31, 30)]:
 # \tilde x = x + \epsilon \, \frac{\nabla_{\!x}\, \ell}{\lVert \nabla_{\!x}\, \ell \rVert_2}.
 # ```
 #
-# The obvious version takes one image and one value at a time. The cell ends with the library's own lines.
+# The obvious version takes one image and one value at a time. The cell ends with the library's own
+# lines.
 
 # %%
 def slow_fgsm(x, label, epsilon):
@@ -117,8 +125,9 @@ torch.testing.assert_close((fgm - pixels).flatten(1).norm(dim=1), torch.full((le
 show.source(robustness.fgsm, robustness.fgm)
 
 # %% [markdown]
-# Is there a better step? Hölder's inequality (for $\ell_2$ lengths, that of Cauchy and Schwarz) gives the largest value that
-# $\langle \nabla_{\!x}\, \ell, \delta \rangle$ can have under each budget. Both steps reach it:
+# Is there a better step? Hölder's inequality (for $\ell_2$ lengths, that of Cauchy and Schwarz)
+# gives the largest value that $\langle \nabla_{\!x}\, \ell, \delta \rangle$ can have under each
+# budget. Both steps reach it:
 
 # %%
 slope, step = grad.flatten(1), (robustness.fgsm(pixels, grad, 8 / 255) - pixels).flatten(1)
@@ -138,21 +147,24 @@ changes = (0.5 + 2 * (images[1:] - pixels[example])).clamp(0, 1)  # (3, 3, H, W)
 show.grid([images, [None, *changes]], [titles, [""] * 4], size=1.5)
 
 # %% [markdown]
-# **What to see.** The second row shows how each image was changed, doubled around grey. We picked an image that survives the
-# noise and falls to both attacks. The noise is by far the largest change. Even so, it does the least harm over the whole test
-# set, as a table below shows. FGSM spends the same amount on every value; FGM spends most where the gradient is large,
-# around the object.
+# **What to see.** The second row shows how each image was changed, doubled around grey. We picked
+# an image that survives the noise and falls to both attacks. The noise is by far the largest
+# change. Even so, it does the least harm over the whole test set, as a table below shows. FGSM
+# spends the same amount on every value; FGM spends most where the gradient is large, around the
+# object.
 #
 # ## What a budget counts in
 #
-# "$\epsilon = 8/255$" of what? In pixels it is 8 of 255 grey levels. But a network receives normalised values, $z = (x -
-# \mu) / s$ with the mean and the standard deviation of each channel, and a step of $8/255$ *there* is only $8/255 \cdot s$ in
-# pixels. A second question is whether values beyond black and white are clamped. The paper answers neither question, and it
-# does not name the loss whose gradient it takes (here: cross-entropy with the true class). Two spaces, clamped or not, make
-# four *conventions*.
+# "$\epsilon = 8/255$" of what? In pixels it is 8 of 255 grey levels. But a network receives
+# normalised values, $z = (x - \mu) / s$ with the mean and the standard deviation of each channel,
+# and a step of $8/255$ *there* is only $8/255 \cdot s$ in pixels. A second question is whether
+# values beyond black and white are clamped. The paper answers neither question, and it does not
+# name the loss whose gradient it takes (here: cross-entropy with the true class). Two spaces,
+# clamped or not, make four *conventions*.
 #
-# The chain rule connects the gradients in the two spaces: $\nabla_{\!z}\, \ell = s \, \nabla_{\!x}\, \ell$. One forward and
-# one backward pass per batch therefore give the gradient for both attacks under all four conventions. After that, each changed
+# The chain rule connects the gradients in the two spaces:
+# $\nabla_{\!z}\, \ell = s \, \nabla_{\!x}\, \ell$. One forward and one backward pass per batch
+# therefore give the gradient for both attacks under all four conventions. After that, each changed
 # image needs its own forward pass. `robustness.evaluate` works in this way.
 
 # %%
@@ -176,26 +188,30 @@ show.table(["network", "budget in", "clean", "noise", "FGSM", "FGM"],
             for name, accuracy in on_shapes.items() for c in CONVENTIONS], "Accuracy on shapes, %")
 
 # %% [markdown]
-# **What to see.** For each network, the same three budgets do far more harm when they count in pixels. Do not compare the two
-# networks with each other: both trainings are short, the network trained with SAGE has a lower clean accuracy to begin with,
-# and painted shapes are no evidence about photographs.
+# **What to see.** For each network, the same three budgets do far more harm when they count in
+# pixels. Do not compare the two networks with each other: both trainings are short, the network
+# trained with SAGE has a lower clean accuracy to begin with, and painted shapes are no evidence
+# about photographs.
 #
 # ### Which convention is the paper's?
 #
-# The paper does not say. The authors' published code contains an FGSM, which an ordinary run never calls; it counts in pixels
-# and clamps. The code of Puzzle Mix does the same. This book therefore takes *pixels, clamped* as its default, here and on
-# [the scorecard](scorecard.ipynb), and shows the other three conventions beside it.
+# The paper does not say. The authors' published code contains an FGSM, which an ordinary run never
+# calls; it counts in pixels and clamps. The code of Puzzle Mix does the same. This book therefore
+# takes *pixels, clamped* as its default, here and on [the scorecard](scorecard.ipynb), and shows
+# the other three conventions beside it.
 #
-# We could instead have taken the convention whose results come nearest to the printed numbers. Earlier editions of our
-# scorecard did: they counted in normalised values for that reason alone. That was a mistake. A convention chosen because it
-# agrees with the printed numbers cannot be used to check those numbers.
+# We could instead have taken the convention whose results come nearest to the printed numbers.
+# Earlier editions of our scorecard did: they counted in normalised values for that reason alone.
+# That was a mistake. A convention chosen because it agrees with the printed numbers cannot be used
+# to check those numbers.
 #
 # ## Many steps
 #
-# FGSM trusts the gradient at one point. Projected gradient descent, PGD {cite:p}`madry2018`, takes many small steps. It starts
-# at a random point of the ball of radius $\epsilon$ around the image, takes steps of length $\alpha$, and computes the gradient
-# again after each. Whenever a step leaves the ball, or the range from black to white, it is projected back. (The loop below
-# starts at the image itself, so that we can compare it with the library; `evaluate_pgd` starts at random.)
+# FGSM trusts the gradient at one point. Projected gradient descent, PGD {cite:p}`madry2018`, takes
+# many small steps. It starts at a random point of the ball of radius $\epsilon$ around the image,
+# takes steps of length $\alpha$, and computes the gradient again after each. Whenever a step leaves
+# the ball, or the range from black to white, it is projected back. (The loop below starts at the
+# image itself, so that we can compare it with the library; `evaluate_pgd` starts at random.)
 #
 # ```{math}
 # :label: eq-pgd
@@ -220,16 +236,19 @@ show.table(["network", "FGSM", "PGD, 10 steps"], [[name, one_step[name], ten_ste
            "Accuracy on 100 shapes within 4/255, %")
 
 # %% [markdown]
-# **What to see.** Even within half of the paper's budget, ten small steps find errors that one large step misses. A network
-# that fails under PGD is not robust. A network that survives PGD is not proven robust either: there are stronger attacks, such
-# as AutoAttack {cite:p}`croce2020`, which [the experiment](experiments/robustness.ipynb) runs on request.
+# **What to see.** Even within half of the paper's budget, ten small steps find errors that one
+# large step misses. A network that fails under PGD is not robust. A network that survives PGD is
+# not proven robust either: there are stronger attacks, such as AutoAttack {cite:p}`croce2020`,
+# which [the experiment](experiments/robustness.ipynb) runs on request.
 #
 # ## What would break it
 #
-# Suppose that a network is evaluated in training mode. BatchNorm then normalises with the statistics of *this batch*, so the
-# output for one image depends on the other images. The effect is largest when all images of the batch are of one class. The
-# evaluation even changes the network, since every forward pass in training mode updates the running statistics, with or
-# without gradients. Every evaluation in the library switches to evaluation mode and restores the old mode afterwards.
+# Suppose that a network is evaluated in training mode. BatchNorm then normalises with the
+# statistics of *this batch*, so the output for one image depends on the other images. The effect is
+# largest when all images of the batch are of one class. The evaluation even changes the network,
+# since every forward pass in training mode updates the running statistics, with or without
+# gradients. Every evaluation in the library switches to evaluation mode and restores the old mode
+# afterwards.
 
 # %%
 # NBVAL_IGNORE_OUTPUT
@@ -238,7 +257,8 @@ assert len(y[one_class].unique()) == 1
 
 
 def clean_and_fgsm(training):
-    own = AttackSpace(copy.deepcopy(net).train(training), test.mean, test.std, Convention())  # a copy: the mode changes it
+    twin = copy.deepcopy(net).train(training)  # a copy: the mode changes it
+    own = AttackSpace(twin, test.mean, test.std, Convention())
     logits, slope = robustness.loss_gradient(own, pixels[one_class], y[one_class])
     with torch.no_grad():
         attacked = own(own.real(robustness.fgsm(pixels[one_class], slope, 2 / 255)))
@@ -253,9 +273,10 @@ show.table(["mode", "clean", "FGSM, 2/255"], [[mode, *both] for mode, both in mo
 # %% [markdown]
 # ## Common corruptions
 #
-# Attacks are the worst case. The fifteen common corruptions {cite:p}`hendrycks2019` are the everyday case: sensor noise, blur,
-# weather and compression, each at five severities. `corruptions.corrupt` applies them to a whole batch on the device. The
-# *mean corruption accuracy* is the mean over all 75 combinations.
+# Attacks are the worst case. The fifteen common corruptions {cite:p}`hendrycks2019` are the
+# everyday case: sensor noise, blur, weather and compression, each at five severities.
+# `corruptions.corrupt` applies them to a whole batch on the device. The *mean corruption accuracy*
+# is the mean over all 75 combinations.
 
 # %% mystnb={"image": {"alt": "The same image of a shape under fifteen corruptions, each at severity three, in three rows of five."}}
 draw = torch.Generator().manual_seed(seed)
@@ -281,23 +302,25 @@ show.table(["network", *groups], [[name, *(statistics.fmean(values[g]) for g in 
            "Accuracy on 200 shapes at severity 3, mean over each group, %")
 
 # %% [markdown]
-# **What to see.** What a corruption costs depends on its kind, far more than the single word "robustness" suggests. For CIFAR
-# there are published files of corrupted images, which `corruptions.published` reads. Our own corruptions follow the same rules
-# with their own random draws, and with generated instead of photographed frost.
+# **What to see.** What a corruption costs depends on its kind, far more than the single word
+# "robustness" suggests. For CIFAR there are published files of corrupted images, which
+# `corruptions.published` reads. Our own corruptions follow the same rules with their own random
+# draws, and with generated instead of photographed frost.
 #
 # ## Does it know when it is wrong?
 #
-# A network also says how sure it is: its *confidence* is its largest probability. Divide $[0, 1]$ into fifteen bins of equal
-# width, and let bin $b$ hold $n_b$ of the $n$ images. In each bin, take the gap between the accuracy and the mean confidence.
-# The mean of these gaps, weighted by $n_b / n$, is the expected calibration error {cite:p}`guo2017`:
+# A network also says how sure it is: its *confidence* is its largest probability. Divide $[0, 1]$
+# into fifteen bins of equal width, and let bin $b$ hold $n_b$ of the $n$ images. In each bin, take
+# the gap between the accuracy and the mean confidence. The mean of these gaps, weighted by
+# $n_b / n$, is the expected calibration error {cite:p}`guo2017`:
 #
 # ```{math}
 # :label: eq-ece
 # \mathrm{ECE} = \sum_b \frac{n_b}{n} \,\bigl\lvert \mathrm{accuracy}_b - \mathrm{confidence}_b \bigr\rvert .
 # ```
 #
-# We report it together with the negative log-likelihood, NLL: the mean of $-\ln p$ over the probabilities $p$ of the true
-# classes.
+# We report it together with the negative log-likelihood, NLL: the mean of $-\ln p$ over the
+# probabilities $p$ of the true classes.
 
 # %% mystnb={"image": {"alt": "Reliability diagram of a small network: accuracy against confidence in fifteen bins, with the diagonal of perfect agreement."}}
 # NBVAL_IGNORE_OUTPUT
@@ -323,14 +346,15 @@ display(show.table(["network", "ECE, %", "NLL, nats", "mean confidence, %", "acc
 show.reliability(scored["sage"]["bins"], "trained with SAGE, on shapes")
 
 # %% [markdown]
-# **What to see.** Where a bar is above its line, the network is right more often than it is sure: it is underconfident. On
-# average both networks are. The short training is a likely reason for both. For SAGE there is another: the labels of mixed
-# images are never certain, so the network never learns to be.
+# **What to see.** Where a bar is above its line, the network is right more often than it is sure:
+# it is underconfident. On average both networks are. The short training is a likely reason for
+# both. For SAGE there is another: the labels of mixed images are never certain, so the network
+# never learns to be.
 #
 # ## Tables 4 and 5, as printed
 #
-# For each method the paper prints three accuracies and a rank. Section 4.2 says that a method is summarised by the mean of
-# its three accuracies. Do the printed ranks follow from that mean?
+# For each method the paper prints three accuracies and a rank. Section 4.2 says that a method is
+# summarised by the mean of its three accuracies. Do the printed ranks follow from that mean?
 
 # %% tags=["setup"]
 def ranks(values):
@@ -358,26 +382,28 @@ sage_gain = {p: printed[5][p]["sage"] - printed[5][p]["vanilla"] for p in PERTUR
 assert sage_gain["gaussian"] < 0 < min(sage_gain["fgsm"], sage_gain["fgm"])
 
 # %% [markdown]
-# **What to see.** In Table 4 the ranks follow from the mean of three. In Table 5 the printed ranks are those of FGM alone, and
-# equally those of the mean of the two attacks, without the noise. By the mean of all three, SAGE comes fourth on CIFAR-100,
-# behind Mixup, Manifold Mixup and vanilla.
+# **What to see.** In Table 4 the ranks follow from the mean of three. In Table 5 the printed ranks
+# are those of FGM alone, and equally those of the mean of the two attacks, without the noise. By
+# the mean of all three, SAGE comes fourth on CIFAR-100, behind Mixup, Manifold Mixup and vanilla.
 #
-# So the printed numbers give two answers to the claim that SAGE does not trade robustness for accuracy. On CIFAR-10 they bear
-# it out: Mixup, Manifold Mixup and SAGE have a higher mean than vanilla. On CIFAR-100 only Mixup and Manifold Mixup do. There
-# SAGE gives up a little robustness on average, all of it under Gaussian noise. The caption of Figure 5a puts Mixup and SAGE
-# above vanilla. That is true of the two attacks without the noise. It is not true of the mean of three, which the text
-# describes.
+# So the printed numbers give two answers to the claim that SAGE does not trade robustness for
+# accuracy. On CIFAR-10 they bear it out: Mixup, Manifold Mixup and SAGE have a higher mean than
+# vanilla. On CIFAR-100 only Mixup and Manifold Mixup do. There SAGE gives up a little robustness on
+# average, all of it under Gaussian noise. The caption of Figure 5a puts Mixup and SAGE above
+# vanilla. That is true of the two attacks without the noise. It is not true of the mean of three,
+# which the text describes.
 #
 # ## Tables 4 and 5, measured
 #
 # The next tables are made from our records. Each record comes from [the robustness
-# experiment](experiments/robustness.ipynb), which evaluates a network of [the train notebook](experiments/train.ipynb) on the
-# whole test set. A number is the mean over seeds ± the sample standard deviation, with the number of seeds in brackets. The
-# first column of our numbers has the default convention.
+# experiment](experiments/robustness.ipynb), which evaluates a network of [the train
+# notebook](experiments/train.ipynb) on the whole test set. A number is the mean over seeds ± the
+# sample standard deviation, with the number of seeds in brackets. The first column of our numbers
+# has the default convention.
 #
-# Every recipe has a table of its own, because numbers of different recipes do not compare. Only the paper's recipe with at
-# least three seeds can support or contradict the paper. The printed numbers beside another recipe show what the paper reports,
-# and nothing more.
+# Every recipe has a table of its own, because numbers of different recipes do not compare. Only the
+# paper's recipe with at least three seeds can support or contradict the paper. The printed numbers
+# beside another recipe show what the paper reports, and nothing more.
 
 # %% tags=["records", "nbval-ignore-output", "hide-input"]
 DEFAULT = CONVENTIONS[0].name
@@ -414,9 +440,9 @@ for k, (_, title) in TABLES.items():
 # %% [markdown]
 # ### How much of the clean accuracy is left?
 #
-# Networks that differ on clean images can lose the same share of their accuracy. So divide the accuracy under a perturbation by
-# the clean accuracy, for the printed numbers and for ours. Compare the columns of one table to see how much the convention
-# decides.
+# Networks that differ on clean images can lose the same share of their accuracy. So divide the
+# accuracy under a perturbation by the clean accuracy, for the printed numbers and for ours. Compare
+# the columns of one table to see how much the convention decides.
 
 # %% tags=["records", "nbval-ignore-output", "hide-input"]
 clean = {row["dataset"]: row for row in records.reported(1) if row["model"] == "preactresnet18"}
@@ -449,17 +475,20 @@ for k, kind, runs in [table for table in tables if {*table[2]} & {*METHODS}]:
             show.Markdown(f"Nearest to the printed shares, by the mean distance: {'; '.join(nearest)}."))
 
 # %% [markdown]
-# **What to see.** A small distance is a hint at the paper's convention, not a proof. Unless the recipe is the paper's, a
-# distance has several possible causes: the convention, the length of the training, the width of the network, or an attack that
-# is weaker than its budget says, for instance because its gradient comes from another loss. And the default stays the default,
-# whichever convention is nearest.
+# **What to see.** A small distance is a hint at the paper's convention, not a proof. Unless the
+# recipe is the paper's, a distance has several possible causes: the convention, the length of the
+# training, the width of the network, or an attack that is weaker than its budget says, for instance
+# because its gradient comes from another loss. And the default stays the default, whichever
+# convention is nearest.
 #
 # ### Is robustness traded for accuracy?
 #
-# A method makes this trade if it gains accuracy on clean images and loses accuracy on perturbed ones. So we compare each method
-# with vanilla twice, seed by seed: on clean images, and by the mean of the three perturbations under the default convention.
-# All these differences are decided together, by the rule in the caption. The columns of the other conventions are there for
-# comparison; nothing is decided by them. [The scorecard](scorecard.ipynb) asks the same records about each of the paper's claims.
+# A method makes this trade if it gains accuracy on clean images and loses accuracy on perturbed
+# ones. So we compare each method with vanilla twice, seed by seed: on clean images, and by the mean
+# of the three perturbations under the default convention. All these differences are decided
+# together, by the rule in the caption. The columns of the other conventions are there for
+# comparison; nothing is decided by them. [The scorecard](scorecard.ipynb) asks the same records
+# about each of the paper's claims.
 
 # %% tags=["records", "nbval-ignore-output", "hide-input"]
 OUTCOMES = {1: "gain accuracy on clean and on perturbed images", -1: "gain on clean images and lose on perturbed ones, the trade",
@@ -494,9 +523,10 @@ for table in tables:
 # %% [markdown]
 # ## Figures 5a and 6
 #
-# These plots show the accuracy on clean images to the right and the mean accuracy on perturbed images upwards; the dashed lines
-# go through vanilla. To the right of and above their crossing is what the paper promises: more accuracy and more robustness.
-# For each data set, the paper's numbers come first. Each recipe of ours follows with which vanilla and another method were run.
+# These plots show the accuracy on clean images to the right and the mean accuracy on perturbed
+# images upwards; the dashed lines go through vanilla. To the right of and above their crossing is
+# what the paper promises: more accuracy and more robustness. For each data set, the paper's numbers
+# come first. Each recipe of ours follows with which vanilla and another method were run.
 
 # %% tags=["records", "nbval-ignore-output", "hide-input"] mystnb={"image": {"alt": "Scatter plots of clean accuracy against mean accuracy under perturbations, a mark for each method: as printed for CIFAR-10 and CIFAR-100, and as measured, for each recipe with several methods."}}
 AXES = "accuracy, clean, %", "mean accuracy, perturbed, %"
@@ -523,9 +553,9 @@ for k, figure in ((4, "Figure 6"), (5, "Figure 5a")):
 # %% [markdown]
 # ### What else the records hold
 #
-# The same evaluations contain what the first half of this chapter introduced: the mean corruption accuracy, PGD in clamped
-# pixels with the paper's two budgets, and the calibration. PGD and the corruptions may use a part of the test set; each record
-# says how many images.
+# The same evaluations contain what the first half of this chapter introduced: the mean corruption
+# accuracy, PGD in clamped pixels with the paper's two budgets, and the calibration. PGD and the
+# corruptions may use a part of the test set; each record says how many images.
 
 # %% tags=["records", "nbval-ignore-output", "hide-input"]
 def beyond(record):
@@ -546,14 +576,16 @@ for k, kind, runs in tables:
 #
 # ### Exercise 9.1
 #
-# Why is the harm of FGSM so much smaller when its budget counts in normalised values? Guess from `test.std` which budget in
-# normalised values does the harm of $8/255$ in pixels, then search for it.
+# Why is the harm of FGSM so much smaller when its budget counts in normalised values? Guess from
+# `test.std` which budget in normalised values does the harm of $8/255$ in pixels, then search for
+# it.
 #
 # *Hint.* How large is a step in pixels that moves a normalised value by $8/255$?
 
 # %% tags=["hide-cell"]
 # NBVAL_IGNORE_OUTPUT
-# a step of e in normalised values is a step of e * std in pixels: divide 8 by the standard deviation of the data
+# a step of e in normalised values is a step of e * std in pixels: divide 8 by the standard
+# deviation of the data
 target, guess = on_shapes["vanilla"]["pixels, clamped"]["fgsm"], round(8 / (sum(test.std) / 3))
 tried = {budget: robustness.evaluate(net, test, (Convention("normalised", True),), linf=budget / 255)["normalised, clamped"]["fgsm"]
          for budget in (8, 16, 32, guess, 64)}
@@ -564,13 +596,16 @@ show.table(["budget, of 255", "accuracy, %"],
 # %% [markdown]
 # ### Exercise 9.2
 #
-# What would happen if FGM's step had the same $\ell_2$ length and a random direction? Predict first, then measure.
+# What would happen if FGM's step had the same $\ell_2$ length and a random direction? Predict
+# first, then measure.
 #
-# *Hint.* In 3,072 dimensions, how large is the part of a random direction that lies along the gradient?
+# *Hint.* In 3,072 dimensions, how large is the part of a random direction that lies along the
+# gradient?
 
 # %% tags=["hide-cell"]
 # NBVAL_IGNORE_OUTPUT
-# a random unit vector has a component of about 1 / sqrt(3072), or 0.018, along any direction: the step does next to nothing
+# a random unit vector has a component of about 1 / sqrt(3072), or 0.018, along any direction: the
+# step does next to nothing
 with torch.no_grad():
     random_step = robustness.fgm(pixels, noise, 0.5)
     harmless = 100 * float((seen(random_step).argmax(1) == y).float().mean())
@@ -581,8 +616,8 @@ show.table(["an l2 step of 0.5", "accuracy, %"], [["along the gradient", on_shap
 # %% [markdown]
 # ### Exercise 9.3
 #
-# Show that ECE is never below the gap between accuracy and mean confidence. Find a case in which the two are equal, and one in
-# which they are not.
+# Show that ECE is never below the gap between accuracy and mean confidence. Find a case in which
+# the two are equal, and one in which they are not.
 #
 # *Hint.* What does the triangle inequality say about the gaps of the bins?
 
@@ -593,7 +628,8 @@ def ece_and_gap(logits, labels):
             abs(float((guess == labels).double().mean() - confidence.mean())))
 
 
-# the gaps of the bins, weighted, add up to the whole gap; so their absolute values add up to no less
+# the gaps of the bins, weighted, add up to the whole gap; so their absolute values add up to no
+# less
 one_bin = torch.tensor([[9.0, 0.0]]).repeat(10, 1), torch.tensor([0] * 5 + [1] * 5)
 two_bins = torch.tensor([[9.0, 0.0], [0.1, 0.0]]), torch.tensor([1, 0])  # too sure in one bin, not sure enough in the other
 equal, different = ece_and_gap(*one_bin), ece_and_gap(*two_bins)

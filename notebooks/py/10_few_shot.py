@@ -17,14 +17,15 @@
 # %% [markdown]
 # # Few-shot
 #
-# A good representation also serves for images of things that the network was never trained on. Few-shot classification tests
-# this. A network learns to tell some classes apart; then it is asked about *other* classes, each of which it sees in one or
-# five labelled images.
+# A good representation also serves for images of things that the network was never trained on.
+# Few-shot classification tests this. A network learns to tell some classes apart; then it is asked
+# about *other* classes, each of which it sees in one or five labelled images.
 #
-# In the paper's Table 2 {cite:p}`ma2022sage` SAGE comes first on mini-ImageNet. The paper refers to the setup of earlier work
-# {cite:p}`dvornik2019`, whose code has no ResNet12. It states neither how the networks were trained nor how many labelled
-# images each new class has. In this chapter you write the evaluation by hand, run a small experiment on painted shapes, and
-# read the paper's table beside our own measurements.
+# In the paper's Table 2 {cite:p}`ma2022sage` SAGE comes first on mini-ImageNet. The paper refers to
+# the setup of earlier work {cite:p}`dvornik2019`, whose code has no ResNet12. It states neither how
+# the networks were trained nor how many labelled images each new class has. In this chapter you
+# write the evaluation by hand, run a small experiment on painted shapes, and read the paper's table
+# beside our own measurements.
 
 # %% tags=["parameters"]
 seed = 0
@@ -45,9 +46,10 @@ from sagelib.evaluate.fewshot import Episodes
 from sagelib.train import Recipe, Run, fit_together
 
 # %% [markdown]
-# The data set has three groups of classes, and no class is in two of them. The *base* classes are for training, the
-# *validation* classes choose the epoch, and the *new* classes are for the final evaluation. mini-ImageNet has 64, 16 and 20
-# classes in these groups {cite:p}`ravi2017`, and so has CIFAR-FS {cite:p}`bertinetto2019`. The few-shot shapes have 16, 6 and 6.
+# The data set has three groups of classes, and no class is in two of them. The *base* classes are
+# for training, the *validation* classes choose the epoch, and the *new* classes are for the final
+# evaluation. mini-ImageNet has 64, 16 and 20 classes in these groups {cite:p}`ravi2017`, and so has
+# CIFAR-FS {cite:p}`bertinetto2019`. The few-shot shapes have 16, 6 and 6.
 
 # %%
 train, val, test = catalog.load(datasets, "shapes_fs")
@@ -72,9 +74,10 @@ show.grid([val_images + new_images], val_titles + new_titles, size=0.85)
 # %% [markdown]
 # ## An episode
 #
-# The evaluation consists of *episodes* {cite:p}`vinyals2016`. An episode draws $N$ new classes ("ways") and $K$ labelled images
-# of each ("shots"; together they are the *support*). Then it draws more images of these classes, which the network has to
-# classify: the *queries*. Usual are 5 ways, 1 or 5 shots, 15 queries per class, and the mean over a thousand episodes.
+# The evaluation consists of *episodes* {cite:p}`vinyals2016`. An episode draws $N$ new classes
+# ("ways") and $K$ labelled images of each ("shots"; together they are the *support*). Then it draws
+# more images of these classes, which the network has to classify: the *queries*. Usual are 5 ways,
+# 1 or 5 shots, 15 queries per class, and the mean over a thousand episodes.
 
 # %%
 episodes = Episodes(ways=5, shots=5, queries=15, episodes=1000, seed=seed)
@@ -88,10 +91,11 @@ for episode in drawn[:50]:
 # %% [markdown]
 # ## A class is a mean
 #
-# The last layer of the network names base classes and is useless now. Its input, the features $f(x)$, is the representation. A
-# simple classifier on these features needs no further training. As in prototypical networks {cite:p}`snell2017`, each class
-# is represented by its *prototype*, the mean of the features of its support. (Unlike there, our network is not trained on
-# episodes.) A query gets the class whose prototype is most similar to it:
+# The last layer of the network names base classes and is useless now. Its input, the features
+# $f(x)$, is the representation. A simple classifier on these features needs no further training. As
+# in prototypical networks {cite:p}`snell2017`, each class is represented by its *prototype*, the
+# mean of the features of its support. (Unlike there, our network is not trained on episodes.) A
+# query gets the class whose prototype is most similar to it:
 #
 # ```{math}
 # :label: eq-prototype
@@ -101,9 +105,10 @@ for episode in drawn[:50]:
 # \end{aligned}
 # ```
 #
-# The similarity is the cosine, the default of the few-shot code that the paper follows {cite:p}`dvornik2019`. Prototypical
-# networks take the smallest squared Euclidean distance instead. The obvious version takes one query and one prototype at a
-# time; the library's version follows below it.
+# The similarity is the cosine, the default of the few-shot code that the paper follows
+# {cite:p}`dvornik2019`. Prototypical networks take the smallest squared Euclidean distance instead.
+# The obvious version takes one query and one prototype at a time; the library's version follows
+# below it.
 
 # %%
 def slow_accuracy(f, episode, shots):
@@ -125,9 +130,10 @@ show.source(fewshot.prototypes, fewshot.similarity, fewshot.accuracies)
 # %% [markdown]
 # ## Two networks
 #
-# We train a narrow ResNet12 {cite:p}`lee2019`, the usual network of this field, on the base classes: once without mixing, once
-# with SAGE. After each epoch it is evaluated on episodes of the validation classes, and we keep the weights of the best epoch.
-# The new classes are not used before the end.
+# We train a narrow ResNet12 {cite:p}`lee2019`, the usual network of this field, on the base
+# classes: once without mixing, once with SAGE. After each epoch it is evaluated on episodes of the
+# validation classes, and we keep the weights of the best epoch. The new classes are not used before
+# the end.
 
 # %% mystnb={"image": {"alt": "Learning curves of a network trained without mixing and of one trained with SAGE: accuracy on validation episodes after each epoch."}}
 # NBVAL_IGNORE_OUTPUT
@@ -147,8 +153,8 @@ for name in ("vanilla", "sage"):
 show.curves({name: run.curve for name, run in trained.items()}, "val_accuracy", "validation episodes, %")
 
 # %% [markdown]
-# The library computes the features of all images once; after that, a thousand episodes only select rows. Does that agree with
-# the loop?
+# The library computes the features of all images once; after that, a thousand episodes only select
+# rows. Does that agree with the loop?
 
 # %%
 f = {name: fewshot.features(run.net, test) for name, run in trained.items()}
@@ -181,9 +187,10 @@ wrong = guessed != classes[:, :, None]
 assert (guessed % 2 == classes[:, :, None] % 2)[wrong].float().mean() > 0.5  # wrong outline, right fill
 
 # %% [markdown]
-# **What to see.** On the left is one of the five support images of a class, on the right are queries with their predicted
-# classes. More than half of the wrong predictions have the right fill; by chance it would be two in five. The network was
-# trained on both fills, but never on these outlines.
+# **What to see.** On the left is one of the five support images of a class, on the right are
+# queries with their predicted classes. More than half of the wrong predictions have the right fill;
+# by chance it would be two in five. The network was trained on both fills, but never on these
+# outlines.
 #
 # ## How good is it?
 
@@ -197,14 +204,16 @@ show.table(["network", "shots", "distance", "accuracy, %", "± (95 %)"],
            [[*key, a["accuracy"], a["interval"]] for key, a in accuracies.items()], "5-way episodes of new shapes")
 
 # %% [markdown]
-# **What to see.** Guessing gives 20 %. But the fills are familiar: a network that recognises the fill and guesses among the
-# three new outlines reaches 40 %. Only what is above 40 % comes from outlines that the network never saw. Do not rank the two
-# trainings by this table: one seed and eight epochs of a narrow network on painted shapes say nothing about Table 2.
+# **What to see.** Guessing gives 20 %. But the fills are familiar: a network that recognises the
+# fill and guesses among the three new outlines reaches 40 %. Only what is above 40 % comes from
+# outlines that the network never saw. Do not rank the two trainings by this table: one seed and
+# eight epochs of a narrow network on painted shapes say nothing about Table 2.
 #
-# The interval is $1.96$ standard errors over episodes. It says how well a thousand episodes measure the accuracy of *this
-# network* on *these* six classes and their images, and it shrinks towards zero with more episodes. It covers neither other
-# classes nor another seed of training. For a statement about a method, train several seeds. The tables at the end
-# of this chapter give the number of seeds in brackets and decide nothing with fewer than three.
+# The interval is $1.96$ standard errors over episodes. It says how well a thousand episodes measure
+# the accuracy of *this network* on *these* six classes and their images, and it shrinks towards
+# zero with more episodes. It covers neither other classes nor another seed of training. For a
+# statement about a method, train several seeds. The tables at the end of this chapter give the
+# number of seeds in brackets and decide nothing with fewer than three.
 
 # %% mystnb={"image": {"alt": "Width of the interval against the number of episodes, on logarithmic axes, beside a line of slope minus one half."}}
 # NBVAL_IGNORE_OUTPUT
@@ -225,8 +234,9 @@ plt.show()
 # %% [markdown]
 # ## What would break it
 #
-# An evaluation is worthless if the answers leak. Suppose that the queries are drawn without regard to the support, and that one
-# of fifteen queries is also a support image. With one shot, this image *is* the prototype, so the query is always right.
+# An evaluation is worthless if the answers leak. Suppose that the queries are drawn without regard
+# to the support, and that one of fifteen queries is also a support image. With one shot, this image
+# *is* the prototype, so the query is always right.
 
 # %%
 # NBVAL_IGNORE_OUTPUT
@@ -241,14 +251,16 @@ show.table(["1 shot", "accuracy, %"], [["no query in the support", accuracy_fair
 # %% [markdown]
 # ## Table 2
 #
-# The paper reports one number per method, on mini-ImageNet. It states neither the recipe nor the number of shots; five shots
-# are our reading, because of the size of the numbers. So the recipe of every record of ours is *another recipe*, however long
-# the training: no result below supports or contradicts Table 2. What is decided below holds for the recipe in the caption.
+# The paper reports one number per method, on mini-ImageNet. It states neither the recipe nor the
+# number of shots; five shots are our reading, because of the size of the numbers. So the recipe of
+# every record of ours is *another recipe*, however long the training: no result below supports or
+# contradicts Table 2. What is decided below holds for the recipe in the caption.
 #
 # mini-ImageNet can neither be shipped nor downloaded by this project. Bring a copy, run [the
-# experiment](experiments/few_shot.ipynb) with `-p dataset mini_imagenet -p root DATA -p results book/results`, and the columns
-# fill. Each measured number is the mean over seeds of training ± the sample standard deviation, with the number of seeds in
-# brackets. The differences from vanilla are over common seeds.
+# experiment](experiments/few_shot.ipynb) with `-p dataset mini_imagenet -p root DATA -p results
+# book/results`, and the columns fill. Each measured number is the mean over seeds of training ± the
+# sample standard deviation, with the number of seeds in brackets. The differences from vanilla are
+# over common seeds.
 
 # %% tags=["setup"]
 printed = {m: value for m, value in records.reported(2)[0].items() if m not in ("dataset", "model")}
@@ -303,16 +315,18 @@ def display_tables(dataset, title, reported=()):
 display_tables("mini_imagenet", "mini-ImageNet", printed)
 
 # %% [markdown]
-# CIFAR-FS asks the same question about the classes of CIFAR-100, and anyone can run it. The numbers of one table compare with
-# each other. They do not compare with those of another table, nor with those of the literature unless the recipe is the same.
+# CIFAR-FS asks the same question about the classes of CIFAR-100, and anyone can run it. The numbers
+# of one table compare with each other. They do not compare with those of another table, nor with
+# those of the literature unless the recipe is the same.
 
 # %% tags=["records", "nbval-ignore-output"]
 display_tables("cifar_fs", "CIFAR-FS")
 
 # %% [markdown]
-# **What to see.** Believe the sign of a difference only where it is decided. Then read the caption: a short training, or a
-# narrow network, answers another question than the paper's. Finally compare the columns: a method that is ahead with one shot
-# and with five, by both distances, is a safer choice than one that is ahead in a single column.
+# **What to see.** Believe the sign of a difference only where it is decided. Then read the caption:
+# a short training, or a narrow network, answers another question than the paper's. Finally compare
+# the columns: a method that is ahead with one shot and with five, by both distances, is a safer
+# choice than one that is ahead in a single column.
 #
 # ## Exercises
 #
@@ -324,7 +338,8 @@ display_tables("cifar_fs", "CIFAR-FS")
 
 # %% mystnb={"image": {"alt": "Accuracy on new classes against the number of shots, for both networks: steep at first, then flat."}} tags=["hide-cell"]
 # NBVAL_IGNORE_OUTPUT
-# the noise of a prototype falls with one over the root of the shots: the second image helps far more than the twentieth
+# the noise of a prototype falls with one over the root of the shots: the second image helps far
+# more than the twentieth
 shots = [1, 2, 3, 5, 10, 20]
 curves = {name: [fewshot.evaluate(f[name], test.labels, Episodes(shots=k, episodes=300, seed=seed))["accuracy"] for k in shots]
           for name in trained}
@@ -339,14 +354,15 @@ plt.show()
 # %% [markdown]
 # ### Exercise 10.2
 #
-# Show that choosing the nearest prototype by Euclidean distance is a linear classifier of the features. What are its weights
-# and biases? And what are those of the cosine?
+# Show that choosing the nearest prototype by Euclidean distance is a linear classifier of the
+# features. What are its weights and biases? And what are those of the cosine?
 #
 # *Hint.* Expand $\lVert f - p \rVert^2$. Which term is the same for all classes?
 
 # %% tags=["hide-cell"]
 # |f - p|^2 = |f|^2 - 2 <f, p> + |p|^2, and |f|^2 is the same for all classes: the weights are 2 p, the biases -|p|^2
-# the cosine is <f, p> / (|f| |p|), and |f| is the same for all classes: the weights are p / |p|, and there is no bias
+# the cosine is <f, p> / (|f| |p|), and |f| is the same for all classes: the weights are p / |p|,
+# and there is no bias
 support, queries = f["sage"][drawn[0, :, :5]], f["sage"][drawn[0, :, 5:]].flatten(0, 1)
 p = fewshot.prototypes(support)
 linear = queries @ (2 * p).T - p.square().sum(1)
@@ -358,14 +374,16 @@ assert torch.equal((queries @ (p / p.norm(dim=1, keepdim=True)).T).argmax(1), fe
 # %% [markdown]
 # ### Exercise 10.3
 #
-# What would happen if the network were not trained at all? Would it do better than guessing? Predict first, then evaluate a
-# network with its initial weights.
+# What would happen if the network were not trained at all? Would it do better than guessing?
+# Predict first, then evaluate a network with its initial weights.
 #
-# *Hint.* Random filters keep some information about an image. Does the cosine between their outputs depend on it?
+# *Hint.* Random filters keep some information about an image. Does the cosine between their outputs
+# depend on it?
 
 # %% tags=["hide-cell"]
 # NBVAL_IGNORE_OUTPUT
-# it hardly does better than guessing: on these shapes random features say almost nothing about the outline or the fill
+# it hardly does better than guessing: on these shapes random features say almost nothing about the
+# outline or the fill
 torch.manual_seed(seed + 1)
 untrained = catalog.load(models, "resnet12", classes=16, width=8).train()
 with torch.no_grad():  # let BatchNorm see some images: without that the features hardly differ

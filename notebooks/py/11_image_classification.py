@@ -526,9 +526,9 @@ show.table(["data, network", "SAGE minus", "lead, reported", "decided if s is be
 # Which runs does the table need? A plan says so in a few lines. The sweep combines the lists: every
 # combination, with every seed. A *size* says how much of the plan to run. `paper` is appendix B,
 # with 300 epochs and three seeds. `short` is a tenth of the epochs and one seed. `laptop` is a
-# narrow network on 10,000 images of CIFAR-10. `expect` names the numbers that the runs should come to.
-# The file opens with a comment, not shown here, that has these numbers, the commands and the hours on
-# several machines. The caption says what the estimate of hours rests on.
+# narrow network on 10,000 images of CIFAR-10. `expect` names the numbers that the runs should come
+# to. The file opens with a comment, not shown here, that has these numbers, the commands and the
+# hours on several machines. The caption says what the estimate of hours rests on.
 
 # %% tags=["records", "nbval-ignore-output"]
 plan = plans.PLANS / "table_1.yml"
@@ -546,8 +546,8 @@ show.table(["size", "runs", "seeds", "epochs", "hours, estimated"], [
      round(sum(map(sweep.hours, cells)), 1)] for size, cells in sizes.items()], basis)
 
 # %% [markdown]
-# `python -m sagelib.bench.sweep book/plans/table_1.yml --size laptop --root DATA` carries out every run
-# that has no record yet, several at a time or on a cluster. You may stop it in any way. A run
+# `python -m sagelib.bench.sweep book/plans/table_1.yml --size laptop --root DATA` carries out every
+# run that has no record yet, several at a time or on a cluster. You may stop it in any way. A run
 # continues from its last checkpoint, and a record is published whole or not at all. Here is one
 # run, on the built-in shapes, from Python. The second call finds nothing left to do:
 

@@ -98,7 +98,8 @@ all_shifts, no_shift = offsets(32, 32), torch.zeros(1, 2, dtype=torch.long)
 # the other image is more salient. It gives different images, as Figure 8 below shows.
 #
 # The next cell has the obvious version of the three, for one pair of images, pixel by pixel. The
-# library's lines follow below it. There `guided` is false without SM, and `best` is zero without OR.
+# library's lines follow below it. There `guided` is false without SM, and `best` is zero without
+# OR.
 
 # %%
 def mixed_pixel_by_pixel(first, second, a, b, tau, version):

@@ -17,13 +17,14 @@
 # %% [markdown]
 # # Cost
 #
-# SAGE passes each batch through the network twice. The paper {cite:p}`ma2022sage` says that this about doubles the training
-# time, that nothing noticeable is added to the two passes, and that the closest baselines cost far more. Its evidence is
-# Table 6, which lists GPU hours, and two figures that plot accuracy against those hours, 5b and 7.
+# SAGE passes each batch through the network twice. The paper {cite:p}`ma2022sage` says that this
+# about doubles the training time, that nothing noticeable is added to the two passes, and that the
+# closest baselines cost far more. Its evidence is Table 6, which lists GPU hours, and two figures
+# that plot accuracy against those hours, 5b and 7.
 #
-# Hours depend on a machine. So we first count what a training step must compute, which is the same on any machine. Then we
-# compare the paper's hours with that count, and our own step times with both. At the end we ask what twice the time would buy
-# without SAGE.
+# Hours depend on a machine. So we first count what a training step must compute, which is the same
+# on any machine. Then we compare the paper's hours with that count, and our own step times with
+# both. At the end we ask what twice the time would buy without SAGE.
 
 # %% tags=["parameters"]
 seed = 0
@@ -52,8 +53,8 @@ assert len(METHODS) == 8 and all(list(row)[2:] == METHODS for row in table_1 + t
 # %% [markdown]
 # ## One unit, three times
 #
-# Nearly all arithmetic of these networks is in convolutions. Each number in a convolution's output is a sum over one filter.
-# So the whole output takes, for each image,
+# Nearly all arithmetic of these networks is in convolutions. Each number in a convolution's output
+# is a sum over one filter. So the whole output takes, for each image,
 #
 # ```{math}
 # :label: eq-macs
@@ -61,9 +62,9 @@ assert len(METHODS) == 8 and all(list(row)[2:] == METHODS for row in table_1 + t
 # \underbrace{(C_\text{in} / g)\; k_h\, k_w}_{\text{weights in a filter}}
 # ```
 #
-# multiplications, each with an addition, where $g$ is the number of groups. Training also needs the gradient with respect to
-# the layer's input and the gradient with respect to its weights. What do they cost? Written as loops, all three visit the same
-# combinations of a weight and a place:
+# multiplications, each with an addition, where $g$ is the number of groups. Training also needs the
+# gradient with respect to the layer's input and the gradient with respect to its weights. What do
+# they cost? Written as loops, all three visit the same combinations of a weight and a place:
 
 # %%
 g = torch.Generator().manual_seed(seed)
@@ -88,9 +89,10 @@ torch.testing.assert_close(w.grad, grad_w)
 assert count == out.numel() * w[0].numel()
 
 # %% [markdown]
-# The forward pass, the gradient with respect to the inputs and the gradient with respect to the weights take one unit each.
-# Write $F$, $D$ and $W$ for them. A vanilla step takes three units. SAGE makes a clean pass and a mixed pass. If the clean
-# gradient with respect to the weights is not used (`reuse=0`), it need not be computed:
+# The forward pass, the gradient with respect to the inputs and the gradient with respect to the
+# weights take one unit each. Write $F$, $D$ and $W$ for them. A vanilla step takes three units.
+# SAGE makes a clean pass and a mixed pass. If the clean gradient with respect to the weights is not
+# used (`reuse=0`), it need not be computed:
 #
 # ```{math}
 # :label: eq-step-cost
@@ -100,13 +102,13 @@ assert count == out.numel() * w[0].numel()
 # \end{aligned}
 # ```
 #
-# The equation leaves out one small thing: the first layer needs no gradient with respect to its input, unless saliency asks
-# for it.
+# The equation leaves out one small thing: the first layer needs no gradient with respect to its
+# input, unless saliency asks for it.
 #
 # ## A whole network
 #
-# A hook on each convolution and linear layer sees the shape of its output. The sum must equal what PyTorch's own counter
-# finds, which counts a multiplication and an addition as two operations.
+# A hook on each convolution and linear layer sees the shape of its output. The sum must equal what
+# PyTorch's own counter finds, which counts a multiplication and an addition as two operations.
 
 # %%
 def layers_of(model, size=32):
@@ -139,8 +141,9 @@ show.table(["network", "layers", "10⁶ multiply-adds per image", "in the first 
 # %% [markdown]
 # ## A whole step of each method
 #
-# The same counter can watch a real training step of each method, `method.loss(net, x, y).backward()`, on two images. Divided by
-# one forward pass, its two sums say how many forward passes a method makes, and how many units of backward work.
+# The same counter can watch a real training step of each method,
+# `method.loss(net, x, y).backward()`, on two images. Divided by one forward pass, its two sums say
+# how many forward passes a method makes, and how many units of backward work.
 
 # %%
 def counted(net, name, **options):
@@ -159,28 +162,32 @@ whole = {m: round(sum(both)) for m, both in units.items()}
 assert abs(times["sage"] - 2) < 0.005 * 2 and abs(times["sage, reuse 0"] - 5 / 3) < 0.005 * 5 / 3
 assert all(steps[m] == steps["vanilla"] for m in ("mixup", "cutmix", "manifold_mixup", "saliencymix"))
 assert steps["puzzlemix"] == steps["sage, reuse 0"] and abs(times["comixup"] - times["sage"]) < 1e-3
-for m in METHODS:  # whole units, less the first layer's gradient with respect to its input where nobody asks for it
+for m in METHODS:  # whole units, less the gradient with respect to the images where nobody asks
     assert abs(sum(steps[m]) / (2 * (whole[m] * forward[name] - first[name])) - 1) < 1e-3
 show.table(["method", "forward", "backward", "over vanilla"], [[m, *both, times[m]] for m, both in units.items()],
            f"Units of work in a step, {name}. A unit is a forward pass.")
 
 # %% [markdown]
-# **What to see.** Counted in passes, four methods need what vanilla needs, and SAGE and Co-Mixup need twice as much. Puzzle Mix
-# is between them, because its saliency pass computes no gradient with respect to the weights. Its authors' code computes that
-# gradient too and throws it away, which makes six units.
+# **What to see.** Counted in passes, four methods need what vanilla needs, and SAGE and Co-Mixup
+# need twice as much. Puzzle Mix is between them, because its saliency pass computes no gradient
+# with respect to the weights. Its authors' code computes that gradient too and throws it away,
+# which makes six units.
 #
-# Two statements of the paper need care. Section 3.4 says that earlier methods discard all that they compute for saliency.
-# Puzzle Mix does. Co-Mixup, with its authors' settings, keeps the clean gradient as a regulariser: four backward units. And
-# reuse, says the introduction, "further decreases the amortized training time". In one step it saves nothing: it *adds* one
-# unit to five. It may save steps, if a step on both gradients teaches more. But the paper compares methods at the same number
-# of steps.
+# Two statements of the paper need care. Section 3.4 says that earlier methods discard all that they
+# compute for saliency. Puzzle Mix does. Co-Mixup, with its authors' settings, keeps the clean
+# gradient as a regulariser: four backward units. And reuse, says the introduction, "further
+# decreases the amortized training time". In one step it saves nothing: it *adds* one unit to five.
+# It may save steps, if a step on both gradients teaches more. But the paper compares methods at the
+# same number of steps.
 #
-# This table contains neither the search nor the solvers of Puzzle Mix and Co-Mixup: the counter sees no element-wise work.
-# [Chapter 8](08_search.ipynb) times the search and [chapter 7](07_rivals.ipynb) the solvers.
+# This table contains neither the search nor the solvers of Puzzle Mix and Co-Mixup: the counter
+# sees no element-wise work. [Chapter 8](08_search.ipynb) times the search and
+# [chapter 7](07_rivals.ipynb) the solvers.
 #
 # ## A counter is not an oracle
 #
-# Does the counter agree with our sum for the other network too? For the forward pass it did. For the whole step:
+# Does the counter agree with our sum for the other network too? For the forward pass it did. For
+# the whole step:
 
 # %%
 # NBVAL_IGNORE_OUTPUT
@@ -195,18 +202,22 @@ show.table(["network", "10⁹ operations per step and image, by hand", "by the c
            f"PyTorch {torch.__version__}")
 
 # %% [markdown]
-# **What to see.** ResNeXt29 has convolutions in four groups. Where the ratio is 1.25, PyTorch's counter forgets the groups in
-# the gradient with respect to the weights and counts it $g$ times. The `assert` says that this is the only difference
-# allowed. The loops above know better, so for ResNeXt29 we use the sum by hand.
+# **What to see.** ResNeXt29 has convolutions in four groups. Where the ratio is 1.25, PyTorch's
+# counter forgets the groups in the gradient with respect to the weights and counts it $g$ times.
+# The `assert` says that this is the only difference allowed. The loops above know better, so for
+# ResNeXt29 we use the sum by hand.
 #
 # ## Table 6
 #
-# Each table shows the paper's hours, their ratio to vanilla, the counted ratio, and our measured ratio. We measure with
-# [the experiment](experiments/step_time.ipynb), which gives each method one turn per round; the brackets show the range over
-# the rounds. There is a table for each machine and setting with a record of all eight methods. The ratio divides by half the
-# time of two vanilla steps, which are timed beside the single one. So vanilla's own ratio says how far to trust the clock.
+# Each table shows the paper's hours, their ratio to vanilla, the counted ratio, and our measured
+# ratio. We measure with [the experiment](experiments/step_time.ipynb), which gives each method one
+# turn per round; the brackets show the range over the rounds. There is a table for each machine and
+# setting with a record of all eight methods. The ratio divides by half the time of two vanilla
+# steps, which are timed beside the single one. So vanilla's own ratio says how far to trust the
+# clock.
 #
-# Compare ratios with care, and seconds not at all: the paper used a T4, and each caption names our machine.
+# Compare ratios with care, and seconds not at all: the paper used a T4, and each caption names our
+# machine.
 
 # %% tags=["setup"]
 UNITS = dict(vanilla=3, mixup=3, cutmix=3, manifold_mixup=3, saliencymix=3, puzzlemix=5, comixup=6, sage=6)  # as counted
@@ -244,25 +255,27 @@ for said in table_6:
 show.Markdown("\n".join(readings) or "No record times all eight methods yet, so nothing is measured beside the paper.")
 
 # %% [markdown]
-# **What to see.** For six of the eight methods the paper's hours agree with the count to within six per cent. SAGE is one of
-# them, and its factor of two is the central claim of the paper's section on cost. In the paper's hours Puzzle Mix and Co-Mixup
-# cost far more than their passes.
+# **What to see.** For six of the eight methods the paper's hours agree with the count to within six
+# per cent. SAGE is one of them, and its factor of two is the central claim of the paper's section
+# on cost. In the paper's hours Puzzle Mix and Co-Mixup cost far more than their passes.
 #
-# Our measurements can neither support nor contradict what the paper says of Puzzle Mix and Co-Mixup. The paper timed their
-# authors' implementations. We time our own, whose solvers are different and exact, so a small ratio here says nothing about
-# theirs. Nor does a ratio from one core of a CPU say anything about a GPU: on a CPU the passes are slow, and whatever comes
-# beside them looks small.
+# Our measurements can neither support nor contradict what the paper says of Puzzle Mix and
+# Co-Mixup. The paper timed their authors' implementations. We time our own, whose solvers are
+# different and exact, so a small ratio here says nothing about theirs. Nor does a ratio from one
+# core of a CPU say anything about a GPU: on a CPU the passes are slow, and whatever comes beside
+# them looks small.
 #
-# A measured ratio can differ from the counted one for three reasons: mixing, with the solvers; noise, whose size the range
-# shows; and units of equal work that take unequal time. SAGE can come out a little below two, since it updates the weights
-# once for its two passes.
+# A measured ratio can differ from the counted one for three reasons: mixing, with the solvers;
+# noise, whose size the range shows; and units of equal work that take unequal time. SAGE can come
+# out a little below two, since it updates the weights once for its two passes.
 #
 # ### Can the hours be right?
 #
-# The counted work of 300 epochs of 50,000 images, divided by the hours, is a rate. The data sheet of
-# [NVIDIA's T4](https://www.nvidia.com/en-us/data-center/tesla-t4/) promises at most $8.1 \cdot 10^{12}$ operations per second
-# in single precision (fast convolution algorithms execute fewer than we count). And the other way round: how many
-# milliseconds of each of the 150,000 steps do the passes not explain?
+# The counted work of 300 epochs of 50,000 images, divided by the hours, is a rate. The data sheet
+# of [NVIDIA's T4](https://www.nvidia.com/en-us/data-center/tesla-t4/) promises at most
+# $8.1 \cdot 10^{12}$ operations per second in single precision (fast convolution algorithms execute
+# fewer than we count). And the other way round: how many milliseconds of each of the 150,000 steps
+# do the passes not explain?
 
 # %%
 assert all(whole[m] == units for m, units in UNITS.items())
@@ -291,20 +304,23 @@ show.table(["network", "of the T4's peak, %", "vanilla step, ms", "beyond: the f
            "What the reported hours say, in milliseconds per step beyond the passes")
 
 # %% [markdown]
-# **What to see.** Half of the peak is plausible for PreActResNet18. ResNeXt29 reaches a quarter. It writes more than three
-# times as many numbers for each multiplication, so memory rather than arithmetic may limit it; that is a hypothesis.
+# **What to see.** Half of the peak is plausible for PreActResNet18. ResNeXt29 reaches a quarter. It
+# writes more than three times as many numbers for each multiplication, so memory rather than
+# arithmetic may limit it; that is a hypothesis.
 #
-# SAGE's time beyond its passes is no more than the differences between methods of equal work. So these hours show no cost of a
-# search, even of the authors' loop, and a cost of a few milliseconds could not be seen in them. The two solvers take tens and
-# hundreds of milliseconds. Both rows have as many images of the same size in a batch, so a solver should take the same time in
-# both. By subtraction it does not: the result for Puzzle Mix is higher with ResNeXt29, and that for Co-Mixup lower. Such
-# differences give the order of magnitude, not digits.
+# SAGE's time beyond its passes is no more than the differences between methods of equal work. So
+# these hours show no cost of a search, even of the authors' loop, and a cost of a few milliseconds
+# could not be seen in them. The two solvers take tens and hundreds of milliseconds. Both rows have
+# as many images of the same size in a batch, so a solver should take the same time in both. By
+# subtraction it does not: the result for Puzzle Mix is higher with ResNeXt29, and that for Co-Mixup
+# lower. Such differences give the order of magnitude, not digits.
 #
 # ### A ratio has two machines in it
 #
-# In the authors' code the solvers' labellings run on the host, the passes on the GPU. If a vanilla step takes $t$ on the device
-# and the solver $r$ on the host, a method of $k$ units costs $k/3 + r/t$ vanilla steps. Now make the device faster and leave
-# the host as it is (for Puzzle Mix this simplifies: it moves its patches on the device):
+# In the authors' code the solvers' labellings run on the host, the passes on the GPU. If a vanilla
+# step takes $t$ on the device and the solver $r$ on the host, a method of $k$ units costs
+# $k/3 + r/t$ vanilla steps. Now make the device faster and leave the host as it is (for Puzzle Mix
+# this simplifies: it moves its patches on the device):
 
 # %% mystnb={"image": {"alt": "Two rising curves and a flat line on logarithmic axes: the cost of Co-Mixup, Puzzle Mix and SAGE over vanilla against the speed of the device. On slow devices all come near two; on fast ones the solvers' methods cost tens to hundreds of vanilla steps, SAGE stays at two. Dots mark the T4."}}
 said, beyond = table_6[0], unexplained["preactresnet18"]
@@ -325,21 +341,24 @@ axis.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# **What to see.** The dots are the reported hours on CIFAR-10. On a device tens of times slower, such as one core of a CPU, the
-# published code would cost nearly two vanilla steps for all three methods (`sagelib`'s Puzzle Mix, with five units, nearly
-# 5/3). On one a hundred times faster Co-Mixup would cost hundreds of vanilla steps. For these two methods a ratio measured on
-# a CPU says little about a GPU.
+# **What to see.** The dots are the reported hours on CIFAR-10. On a device tens of times slower,
+# such as one core of a CPU, the published code would cost nearly two vanilla steps for all three
+# methods (`sagelib`'s Puzzle Mix, with five units, nearly 5/3). On one a hundred times faster
+# Co-Mixup would cost hundreds of vanilla steps. For these two methods a ratio measured on a CPU
+# says little about a GPU.
 #
-# SAGE's flat line assumes a search whose time shrinks with that of the passes and that never waits for the host. The authors'
-# loop asks the host some two hundred times per step, so on a fast device its line would rise too. Its few milliseconds are
-# smaller than the scatter of the hours, so we draw none. How far `sagelib` is from the flat line on a real GPU is measured
-# below. Its solvers for Puzzle Mix and Co-Mixup have kernels for an NVIDIA GPU as well; the captions of Table 6 show whether
-# a record times them there.
+# SAGE's flat line assumes a search whose time shrinks with that of the passes and that never waits
+# for the host. The authors' loop asks the host some two hundred times per step, so on a fast device
+# its line would rise too. Its few milliseconds are smaller than the scatter of the hours, so we
+# draw none. How far `sagelib` is from the flat line on a real GPU is measured below. Its solvers
+# for Puzzle Mix and Co-Mixup have kernels for an NVIDIA GPU as well; the captions of Table 6 show
+# whether a record times them there.
 #
 # ## Where the time of a SAGE step goes
 #
-# Each part of one step is timed by itself. There is one figure for each machine, from its newest record of PreActResNet18 at
-# full width that has the parts. The scale is logarithmic: read the labels.
+# Each part of one step is timed by itself. There is one figure for each machine, from its newest
+# record of PreActResNet18 at full width that has the parts. The scale is logarithmic: read the
+# labels.
 
 # %% tags=["records", "nbval-ignore-output"] mystnb={"image": {"alt": "Horizontal bars on a logarithmic scale: milliseconds of each part of a SAGE step, from the two passes down to crop and flip, each labelled with its milliseconds and its share of the sum."}}
 def parts_of(record):
@@ -370,15 +389,16 @@ for record in newest.values():
 None if newest else show.Markdown("Parts of a SAGE step: not run.")
 
 # %% [markdown]
-# **What to see.** The title adds the parts up. The caption of the paper's Figure 5b finds "no noticeable overhead besides the
-# additional forward and backward pass". That overhead is the share of saliency, search and mix, and it depends on the machine
-# in the title. Parts are timed one by one, so their sum is not exactly the time of a step.
+# **What to see.** The title adds the parts up. The caption of the paper's Figure 5b finds "no
+# noticeable overhead besides the additional forward and backward pass". That overhead is the share
+# of saliency, search and mix, and it depends on the machine in the title. Parts are timed one by
+# one, so their sum is not exactly the time of a step.
 #
 # ## The step on a GPU
 #
-# On a GPU the passes are short, and what comes beside them weighs more. We timed the steps on one NVIDIA H200, outside a
-# record: the rounds and their range were not kept, so these numbers have no error. The file `book/measured/h200_steps.csv`
-# holds them.
+# On a GPU the passes are short, and what comes beside them weighs more. We timed the steps on one
+# NVIDIA H200, outside a record: the rounds and their range were not kept, so these numbers have no
+# error. The file `book/measured/h200_steps.csv` holds them.
 
 # %%
 timed = timing.from_csv(records.MEASURED / "h200_steps.csv")
@@ -402,18 +422,20 @@ show.Markdown(f"""- With the same settings a SAGE step takes {min(over):.2f} to 
 - Without a CUDA graph the step of the network that is not compiled takes {graph:.1f} times as long.""")
 
 # %% [markdown]
-# **What to see.** The count says exactly 2. The ratio comes nearest to it in fp32, where the passes take longest. That fits a
-# fixed cost beside the passes, but three ratios do not prove it. On this GPU an exhaustive search is not free, although the
-# clock of a slow CPU may not show its cost ([chapter 8](08_search.ipynb)). `reuse=0` saves little here, because the compiled
-# network computes the gradient with respect to its weights even where only the images' gradient is asked for. And without a
-# CUDA graph the device waits for the host to launch the next kernel.
+# **What to see.** The count says exactly 2. The ratio comes nearest to it in fp32, where the passes
+# take longest. That fits a fixed cost beside the passes, but three ratios do not prove it. On this
+# GPU an exhaustive search is not free, although the clock of a slow CPU may not show its cost
+# ([chapter 8](08_search.ipynb)). `reuse=0` saves little here, because the compiled network computes
+# the gradient with respect to its weights even where only the images' gradient is asked for. And
+# without a CUDA graph the device waits for the host to launch the next kernel.
 #
 # ## Figures 5b and 7
 #
-# These figures plot accuracy against hours, so the upper left corner is best. The caption of Figure 5b names no data set; its
-# text speaks of CIFAR-100. Figure 7 shows both data sets. Table 6 has hours for CIFAR-100 with ResNeXt29 only. The accuracy
-# that belongs to them is ResNeXt29's in Table 1, and we draw that. If the paper's plot has PreActResNet18's accuracy there, it
-# joins two networks. The dashed lines go through vanilla.
+# These figures plot accuracy against hours, so the upper left corner is best. The caption of
+# Figure 5b names no data set; its text speaks of CIFAR-100. Figure 7 shows both data sets. Table 6
+# has hours for CIFAR-100 with ResNeXt29 only. The accuracy that belongs to them is ResNeXt29's in
+# Table 1, and we draw that. If the paper's plot has PreActResNet18's accuracy there, it joins two
+# networks. The dashed lines go through vanilla.
 
 # %% mystnb={"image": {"alt": "Two scatter plots of accuracy against reported GPU hours, CIFAR-10 with PreActResNet18 and CIFAR-100 with ResNeXt29. Four methods stand near vanilla's hours, SAGE at twice as many and highest, Puzzle Mix further right, Co-Mixup furthest."}}
 accuracy = {(row["dataset"], row["model"]): row for row in table_1}
@@ -443,24 +465,27 @@ assert frontier == {"cifar10": ["mixup", "cutmix", "manifold_mixup", "sage"],
 show.table(["data", "no other method is both faster and more accurate"], [[d, ", ".join(ms)] for d, ms in frontier.items()])
 
 # %% [markdown]
-# **What to see.** The claims about order hold on the reported numbers. SAGE is the fastest of the three methods whose saliency
-# comes from the network, and the most accurate of all in both rows. SaliencyMix is fast and gains less than those three. On
-# CIFAR-10 Co-Mixup is even less accurate than CutMix, at more than seven times its hours. SAGE is the "most accurate on
-# CIFAR-100" for two networks of three: with WRN16-8, which has no hours in Table 6, it is Puzzle Mix.
+# **What to see.** The claims about order hold on the reported numbers. SAGE is the fastest of the
+# three methods whose saliency comes from the network, and the most accurate of all in both rows.
+# SaliencyMix is fast and gains less than those three. On CIFAR-10 Co-Mixup is even less accurate
+# than CutMix, at more than seven times its hours. SAGE is the "most accurate on CIFAR-100" for two
+# networks of three: with WRN16-8, which has no hours in Table 6, it is Puzzle Mix.
 #
-# Two statements mislead. The "minimal" overhead of the abstract and the conclusion is a factor of two over vanilla; it is small
-# only beside Puzzle Mix and Co-Mixup. And Mixup, CutMix and Manifold Mixup are *not* fast because "the data augmentation is
-# performed during data loading". Manifold Mixup mixes the outputs of hidden layers, which no data loader has, and in the
-# authors' published code all three run [inside the training step](appendix_paper_and_code.ipynb). They are fast because mixing
-# two tensors takes very little time beside a pass.
+# Two statements mislead. The "minimal" overhead of the abstract and the conclusion is a factor of
+# two over vanilla; it is small only beside Puzzle Mix and Co-Mixup. And Mixup, CutMix and Manifold
+# Mixup are *not* fast because "the data augmentation is performed during data loading". Manifold
+# Mixup mixes the outputs of hidden layers, which no data loader has, and in the authors' published
+# code all three run [inside the training step](appendix_paper_and_code.ipynb). They are fast
+# because mixing two tensors takes very little time beside a pass.
 #
 # ### As measured
 #
-# The same plot from our own records, for each recipe with records. Accuracy and cost must belong to the same network: the cost
-# is the step time of a network of *that width*, from the newest record that times these methods there. Without such a record
-# we plot the counted work, which hardly depends on the width, and the axis says so. The count leaves out search and mixing,
-# which weigh more in a narrow network. We do not use the trainings' own seconds, since some runs shared their machine with
-# other work.
+# The same plot from our own records, for each recipe with records. Accuracy and cost must belong to
+# the same network: the cost is the step time of a network of *that width*, from the newest record
+# that times these methods there. Without such a record we plot the counted work, which hardly
+# depends on the width, and the axis says so. The count leaves out search and mixing, which weigh
+# more in a narrow network. We do not use the trainings' own seconds, since some runs shared their
+# machine with other work.
 
 # %% tags=["records", "nbval-ignore-output"] mystnb={"image": {"alt": "Scatter plot of measured accuracy against the cost of a step over vanilla's, a mark for each method; the axis says whether the cost is measured or counted."}}
 def step_costs(width, names):
@@ -490,15 +515,16 @@ notes = ["Recipes with one method, which compare nothing:", "", *single] if sing
 show.Markdown("\n".join(notes if recipes else ["Accuracy on CIFAR-10 with PreActResNet18: not run."]))
 
 # %% [markdown]
-# Accuracy is the mean ± standard deviation (number of seeds). [Chapter 11](11_image_classification.ipynb) tests which
-# differences in accuracy are decided. A recipe that is not the paper's neither supports nor contradicts the paper's accuracies,
-# and numbers of two recipes do not compare.
+# Accuracy is the mean ± standard deviation (number of seeds). [Chapter
+# 11](11_image_classification.ipynb) tests which differences in accuracy are decided. A recipe that
+# is not the paper's neither supports nor contradicts the paper's accuracies, and numbers of two
+# recipes do not compare.
 #
 # ## At equal cost
 #
-# Both figures compare methods after 300 epochs. But anyone who can pay for 300 epochs of SAGE can pay for about 600 of vanilla,
-# or for two vanilla networks whose probabilities are averaged. Does SAGE beat those? The paper does not ask. The runs that
-# would answer it are one parameter away:
+# Both figures compare methods after 300 epochs. But anyone who can pay for 300 epochs of SAGE can
+# pay for about 600 of vanilla, or for two vanilla networks whose probabilities are averaged. Does
+# SAGE beat those? The paper does not ask. The runs that would answer it are one parameter away:
 #
 # ```
 # papermill notebooks/experiments/train.ipynb OUT.ipynb -p dataset cifar10 -p root DATA -p model preactresnet18 \
@@ -516,7 +542,8 @@ assert afford["sage"] > 600 and afford["comixup"] > 2000
 show.table(["300 epochs of", "cost as much as vanilla for"], [[m, f"{epochs:.0f} epochs"] for m, epochs in afford.items()])
 
 # %% [markdown]
-# Then, for each recipe with SAGE among our records, vanilla with the same recipe and twice the epochs:
+# Then, for each recipe with SAGE among our records, vanilla with the same recipe and twice the
+# epochs:
 
 # %% tags=["records", "nbval-ignore-output"]
 def setting(record, longer=1):
@@ -548,14 +575,14 @@ show.Markdown(f"SAGE minus vanilla of twice the epochs. {family.sentence}" if ga
               "No record has vanilla at twice the epochs of SAGE: the question is open.")
 
 # %% [markdown]
-# Our records cannot answer for the ensemble: they hold no probabilities. An ensemble would also cost twice as much to *use*,
-# which SAGE does not.
+# Our records cannot answer for the ensemble: they hold no probabilities. An ensemble would also
+# cost twice as much to *use*, which SAGE does not.
 #
 # ## What would break it
 #
-# The natural way to time two methods is to time one, then the other. But machines drift: they warm up, and other work comes and
-# goes. The cell below simulates a machine on which work takes longer the later it is done. One side is one unit of work, the
-# other two, so the true ratio is 2.
+# The natural way to time two methods is to time one, then the other. But machines drift: they warm
+# up, and other work comes and goes. The cell below simulates a machine on which work takes longer
+# the later it is done. One side is one unit of work, the other two, so the true ratio is 2.
 
 # %%
 class Machine:
@@ -584,48 +611,54 @@ display(show.table(["timed", "steady machine", "drifting machine"], [[k, steady[
         show.source(timing.interleaved, timing.ratio))
 
 # %% [markdown]
-# **What to see.** When the sides are timed one after the other, the second side is blamed for the drift. When they take turns,
-# only the drift within a round is left. That is why `timing.interleaved` gives each side one turn per round, and why
-# `timing.ratio` divides within rounds.
+# **What to see.** When the sides are timed one after the other, the second side is blamed for the
+# drift. When they take turns, only the drift within a round is left. That is why
+# `timing.interleaved` gives each side one turn per round, and why `timing.ratio` divides within
+# rounds.
 #
-# On a GPU there is a second trap. A call returns before its work is done, and a clock that is read at once measures how fast
-# the host can ask. `interleaved` waits for the device before it reads the clock.
+# On a GPU there is a second trap. A call returns before its work is done, and a clock that is read
+# at once measures how fast the host can ask. `interleaved` waits for the device before it reads the
+# clock.
 #
 # ## Exercises
 #
 # ### Exercise 13.1
 #
-# Saliency is smoothed before it is used, so it may not need every pixel. What would SAGE cost if its clean pass saw images of
-# half the height and width, with reuse and without?
+# Saliency is smoothed before it is used, so it may not need every pixel. What would SAGE cost if
+# its clean pass saw images of half the height and width, with reuse and without?
 
 # %% tags=["hide-cell"]
 half = 2 * sum(macs for _, macs, _ in layers_of(name, 16)[1])
 cheap = {reuse: (k * half / forward[name] + 3) / 3 for reuse, k in (("with reuse", 3), ("without", 2))}
-# a quarter of the places, so a quarter of each unit: one and a quarter vanilla steps, or one and a sixth
+# a quarter of the places, so a quarter of each unit: one and a quarter vanilla steps, or one and a
+# sixth
 assert abs(cheap["with reuse"] - 5 / 4) < 1e-3 and abs(cheap["without"] - 7 / 6) < 1e-3
 show.table(["clean pass at 16 × 16", "over vanilla"], cheap.items())
 
 # %% [markdown]
 # ### Exercise 13.2
 #
-# The authors' code evaluates on 10,000 images after every epoch. Do the hours of Table 6 include that? What would the ratio of
-# SAGE to vanilla be if they did, and which reading is nearer to the reported ratios?
+# The authors' code evaluates on 10,000 images after every epoch. Do the hours of Table 6 include
+# that? What would the ratio of SAGE to vanilla be if they did, and which reading is nearer to the
+# reported ratios?
 
 # %% tags=["hide-cell"]
 test_units = 10_000 / 50_000  # only the forward pass, for a fifth as many images
 with_tests = (6 + test_units) / (3 + test_units)
 reported = [said["sage"] / said["vanilla"] for said in table_6]
 assert 1.93 < with_tests < 1.94 and all(abs(r - 2) < abs(r - with_tests) for r in reported)
-# two is nearer in both rows, though within the scatter of the hours; the code's own clock of an epoch leaves the test out
+# two is nearer in both rows, though within the scatter of the hours; the code's own clock of an
+# epoch leaves the test out
 show.table(["hours of", "SAGE over vanilla"], [["training", 2.0], ["training and tests", with_tests],
                                                *[[f"Table 6, {said['dataset']}", r] for said, r in zip(table_6, reported, strict=True)]])
 
 # %% [markdown]
 # ### Exercise 13.3
 #
-# The authors' search scores a shift on a canvas of 96 × 96, with about eight operations per canvas pixel. How many operations
-# would a search of *all* shifts take for one image, and which share of a vanilla step is that? [Chapter 8](08_search.ipynb)
-# times such a loop. Does the count agree with the clock?
+# The authors' search scores a shift on a canvas of 96 × 96, with about eight operations per canvas
+# pixel. How many operations would a search of *all* shifts take for one image, and which share of a
+# vanilla step is that? [Chapter 8](08_search.ipynb) times such a loop. Does the count agree with
+# the clock?
 
 # %% tags=["hide-cell"]
 canvas_pixels = 63 * 63 * 96 * 96
@@ -647,6 +680,7 @@ for where, record in searches.items():
                if row["name"] == "vanilla"]  # seconds per image, the newest last
     images = record["parameters"].get("pairs")
     rows += [[where, r["seconds"]["median"] / images / v] for r in canvas_loop(record) for v in vanilla[-1:] if images]
-# Each operation of the loop reads and writes a whole canvas, while a convolution uses each number that it has read many
-# times. So the clock can say far more vanilla steps than the count: the count leaves memory out.
+# Each operation of the loop reads and writes a whole canvas, while a convolution uses each number
+# that it has read many times. So the clock can say far more vanilla steps than the count: the count
+# leaves memory out.
 show.table(["by the clock of", "vanilla steps"], rows or [["not run", "not run"]])

@@ -17,9 +17,10 @@
 # %% [markdown]
 # # Use it
 #
-# You have a training loop, and images of your own. This chapter puts SAGE into the loop: a plain one, timm's, Lightning's,
-# Hugging Face's, on one process or several, in half precision. Then it trains on a folder of photos from scratch, and says
-# what SAGE costs, when you can expect it to help, and where to look when it does not.
+# You have a training loop, and images of your own. This chapter puts SAGE into the loop: a plain
+# one, timm's, Lightning's, Hugging Face's, on one process or several, in half precision. Then it
+# trains on a folder of photos from scratch, and says what SAGE costs, when you can expect it to
+# help, and where to look when it does not.
 #
 # One object does this for every method of the library, and it has two functions:
 #
@@ -28,10 +29,12 @@
 # | `x, y = mix(x, target)` | mixed images and soft labels | nothing: SAGE runs it once for saliency and leaves it as it was |
 # | `loss = mix.loss(x, target)` | the loss of one training step, a scalar | BatchNorm's running statistics move, as in any training step; gradients come when **you** call `loss.backward()` |
 #
-# The first replaces Mixup or CutMix in any loop. The second is the paper's step, with gradient reuse.
+# The first replaces Mixup or CutMix in any loop. The second is the paper's step, with gradient
+# reuse.
 #
-# In practice one thing distinguishes SAGE from Mixup and CutMix: *it needs the network*. So it cannot be one of the transforms of
-# a data set. It belongs between the data loader and the forward pass.
+# In practice one thing distinguishes SAGE from Mixup and CutMix: *it needs the network*. So it
+# cannot be one of the transforms of a data set. It belongs between the data loader and the forward
+# pass.
 
 # %% tags=["parameters"]
 dataset = "shapes"       # or cifar10, cifar100
@@ -94,9 +97,10 @@ def falls(name):
 # %% [markdown]
 # ## Two lines
 #
-# Build the object once and bind it to the network. Then call it on each batch, in the place of timm's or torchvision's Mixup.
-# It takes class indices or soft labels, and returns images and soft labels. The rest of the loop stays as it is, because
-# PyTorch's cross-entropy takes soft labels too.
+# Build the object once and bind it to the network. Then call it on each batch, in the place of
+# timm's or torchvision's Mixup. It takes class indices or soft labels, and returns images and soft
+# labels. The rest of the loop stays as it is, because PyTorch's cross-entropy takes soft labels
+# too.
 
 # %%
 net = network()
@@ -114,16 +118,18 @@ for x, target in loader:
 assert falls("plain")
 
 # %% [markdown]
-# To compute saliency the call runs the network once, forwards and backwards, in the mode that you have set (`net.train()` is
-# yours to call). This extra pass has no side effects: existing gradients, frozen layers and BatchNorm's running statistics stay as
-# they were. During it, BatchNorm normalises with the statistics of the batch and dropout is active, as in training.
+# To compute saliency the call runs the network once, forwards and backwards, in the mode that you
+# have set (`net.train()` is yours to call). This extra pass has no side effects: existing
+# gradients, frozen layers and BatchNorm's running statistics stay as they were. During it,
+# BatchNorm normalises with the statistics of the batch and dropout is active, as in training.
 #
-# `mix.last` describes the batch that was just mixed: the batch permutation, the shifts, the masks, the shares of the labels
-# ($\gamma$), and the saliency maps. A look at the maps tells you more than a loss curve: do they find the objects at all? After so
-# few steps, not yet reliably.
+# `mix.last` describes the batch that was just mixed: the batch permutation, the shifts, the masks,
+# the shares of the labels ($\gamma$), and the saliency maps. A look at the maps tells you more than
+# a loss curve: do they find the objects at all? After so few steps, not yet reliably.
 #
-# The cell checks that the network is unchanged, and that images and labels can be recomputed from `mix.last`. It also checks
-# what a shifted partner leaves empty: the image itself shows there, not a black border.
+# The cell checks that the network is unchanged, and that images and labels can be recomputed from
+# `mix.last`. It also checks what a shifted partner leaves empty: the image itself shows there, not
+# a black border.
 
 # %% mystnb={"image": {"alt": "Two rows: an image and its saliency, its partner and its saliency, and the mixed image, in which both objects can be seen."}}
 batch = [z.to(device) for z in next(iter(loader))]
@@ -148,8 +154,8 @@ assert empty.any() and (last.mask[empty] > 0.999).all()
 # %% [markdown]
 # ## With gradient reuse
 #
-# The pass that computes saliency also computes the gradient of the clean batch. Algorithm 1 does not discard it, but gives it a
-# share $r$ of the step:
+# The pass that computes saliency also computes the gradient of the clean batch. Algorithm 1 does
+# not discard it, but gives it a share $r$ of the step:
 #
 # ```{math}
 # :label: eq-use-reuse
@@ -173,18 +179,21 @@ for x, target in loader:
 assert falls("with reuse")
 
 # %% [markdown]
-# `loss` is an ordinary scalar. You can scale it, divide it and add to it; its `.backward()` brings both gradients at once. A call
-# never updates BatchNorm's running statistics. `loss` does, with both batches, as the authors' code does; with `bn="batch"` or
-# `bn="eval"` it updates them with the mixed batch alone.
+# `loss` is an ordinary scalar. You can scale it, divide it and add to it; its `.backward()` brings
+# both gradients at once. A call never updates BatchNorm's running statistics. `loss` does, with
+# both batches, as the authors' code does; with `bn="batch"` or `bn="eval"` it updates them with the
+# mixed batch alone.
 #
 # ### What would break it
 #
-# The authors' script calls `.backward()` on the clean loss and leaves the gradient in `.grad`, where that of the mixed batch is
-# added to it. In a loop of your own that works. But Lightning and others clear gradients *between* the training step and
-# `.backward()`: there the clean share is lost, silently. DistributedDataParallel would keep it, and exchange gradients twice.
+# The authors' script calls `.backward()` on the clean loss and leaves the gradient in `.grad`,
+# where that of the mixed batch is added to it. In a loop of your own that works. But Lightning and
+# others clear gradients *between* the training step and `.backward()`: there the clean share is
+# lost, silently. DistributedDataParallel would keep it, and exchange gradients twice.
 #
-# The cell compares `mix.loss` with the obvious version, which computes the two gradients separately and adds them by
-# {eq}`eq-use-reuse`. Then it does what the authors' script does, with a trainer that clears gradients.
+# The cell compares `mix.loss` with the obvious version, which computes the two gradients separately
+# and adds them by {eq}`eq-use-reuse`. Then it does what the authors' script does, with a trainer
+# that clears gradients.
 
 # %%
 x, target = batch
@@ -205,20 +214,23 @@ lost = [p.grad - (0.3 * c + 0.7 * m) for p, c, m in zip(naive.parameters(), clea
 assert sum(d.norm() for d in lost) > 0.1 * sum(c.norm() for c in clean)  # the clean share is gone
 
 # %% [markdown]
-# So `mix.loss` stores the clean gradient inside the loss, in an operation whose backward returns a gradient that is already known
-# (`stored_grad.py`). Nothing is computed twice, and each weight receives its gradient once. The price is memory: one more copy of
-# the gradients during the pass of the mixed batch.
+# So `mix.loss` stores the clean gradient inside the loss, in an operation whose backward returns a
+# gradient that is already known (`stored_grad.py`). Nothing is computed twice, and each weight
+# receives its gradient once. The price is memory: one more copy of the gradients during the pass of
+# the mixed batch.
 #
 # ## One object for every method
 #
-# A method of the library has the same two functions, with the network as an argument: `method.mix(x, y, net)` and
-# `method.loss(net, x, y)`. A `Mixer` holds one method and adds what a loop needs: soft labels from class indices, the network
-# inside its wrappers, `label_smoothing`, `prob`, `seed`, `saliency` and `enabled`. `SAGE(10)`, `CutMix(10)` and so on are functions
-# that build a `Mixer`. So you can put any method of the catalogue into your loop, or one of your own. (A method class has the
-# paper's loss by default, so the cell names the usual one.)
+# A method of the library has the same two functions, with the network as an argument:
+# `method.mix(x, y, net)` and `method.loss(net, x, y)`. A `Mixer` holds one method and adds what a
+# loop needs: soft labels from class indices, the network inside its wrappers, `label_smoothing`,
+# `prob`, `seed`, `saliency` and `enabled`. `SAGE(10)`, `CutMix(10)` and so on are functions that
+# build a `Mixer`. So you can put any method of the catalogue into your loop, or one of your own. (A
+# method class has the paper's loss by default, so the cell names the usual one.)
 #
-# The options of the method are on `mix.method`. Each is checked when you set it, also in the middle of training; a value out of
-# range, or a name that does not exist, is an error. `mix.unbind()` releases the network, as before you pickle it.
+# The options of the method are on `mix.method`. Each is checked when you set it, also in the middle
+# of training; a value out of range, or a name that does not exist, is an error. `mix.unbind()`
+# releases the network, as before you pickle it.
 
 # %%
 for name in catalog.names(methods):
@@ -230,7 +242,8 @@ for name in catalog.names(methods):
 
 mix = SAGE(num_classes=classes, u=0.6)
 mix.method.u = 0.5
-for wrong in (lambda: setattr(mix.method, "u", 1.5), lambda: SAGE(num_classes=classes, temperature=2), lambda: mix.u):
+for wrong in (lambda: setattr(mix.method, "u", 1.5),
+              lambda: SAGE(num_classes=classes, temperature=2), lambda: mix.u):
     try:
         wrong()
     except (ValueError, TypeError, AttributeError) as error:
@@ -238,18 +251,21 @@ for wrong in (lambda: setattr(mix.method, "u", 1.5), lambda: SAGE(num_classes=cl
 assert mix.method.u == 0.5
 
 # %% [markdown]
-# Manifold Mixup mixes inside the network, after one of its stages. It takes `net.stages`, or the modules that you name:
-# `ManifoldMixup(10).bind(net, stages=["layer1", "layer2"])`. After a call the next forward pass in training mode mixes there.
+# Manifold Mixup mixes inside the network, after one of its stages. It takes `net.stages`, or the
+# modules that you name: `ManifoldMixup(10).bind(net, stages=["layer1", "layer2"])`. After a call
+# the next forward pass in training mode mixes there.
 #
 # ## timm
 #
-# This loop uses timm's model, optimizer, soft cross-entropy and moving average of the weights. SAGE takes the place of
-# `timm.data.Mixup`, with the same `label_smoothing` (timm's default is 0.1, ours 0) and `prob`. timm's `mixup_enabled` is
-# called `enabled` here: set it to `False` for the last epochs, for example.
+# This loop uses timm's model, optimizer, soft cross-entropy and moving average of the weights. SAGE
+# takes the place of `timm.data.Mixup`, with the same `label_smoothing` (timm's default is 0.1, ours
+# 0) and `prob`. timm's `mixup_enabled` is called `enabled` here: set it to `False` for the last
+# epochs, for example.
 #
-# In timm's `train.py`, leave `--mixup` and `--cutmix` at 0: its prefetching loader mixes before the network is available.
-# Set `--smoothing 0`, so that the script's loss is the cross-entropy that takes soft labels, and give the smoothing to SAGE. The
-# line `input, target = mix(input, target)` goes just before the forward pass.
+# In timm's `train.py`, leave `--mixup` and `--cutmix` at 0: its prefetching loader mixes before the
+# network is available. Set `--smoothing 0`, so that the script's loss is the cross-entropy that
+# takes soft labels, and give the smoothing to SAGE. The line `input, target = mix(input, target)`
+# goes just before the forward pass.
 
 # %%
 import timm.loss
@@ -275,20 +291,23 @@ assert falls("timm")
 # %% [markdown]
 # ## One logit for two classes
 #
-# For a network with one logit that separates two classes, use `num_classes=1`: targets are 0 and 1, labels `(B, 1)` are the
-# probability of class 1, and both `loss="cross_entropy"` and `loss="bce"` are binary cross-entropy of that logit.
+# For a network with one logit that separates two classes, use `num_classes=1`: targets are 0 and 1,
+# labels `(B, 1)` are the probability of class 1, and both `loss="cross_entropy"` and `loss="bce"`
+# are binary cross-entropy of that logit.
 
 # %%
 net = timm.create_model("test_resnet", num_classes=1).to(device)
 mix = SAGE(num_classes=1).bind(net)
 x, y = mix(batch[0], batch[1] % 2)
 assert y.shape == (50, 1) and y.min() >= 0 and y.max() <= 1
-F.binary_cross_entropy_with_logits(net(x), y).backward()  # or: mix.loss(batch[0], batch[1] % 2).backward()
+# or: mix.loss(batch[0], batch[1] % 2).backward()
+F.binary_cross_entropy_with_logits(net(x), y).backward()
 
 # %% [markdown]
 # ## Lightning
 #
-# Return `mix.loss` from `training_step`. Without reuse, mix at the top of the same method: `x, y = self.mix(*batch)`.
+# Return `mix.loss` from `training_step`. Without reuse, mix at the top of the same method:
+# `x, y = self.mix(*batch)`.
 
 # %%
 import logging
@@ -322,10 +341,11 @@ assert falls("Lightning")
 # %% [markdown]
 # ## Hugging Face
 #
-# A `Trainer` computes its loss in one method; override it. Two lines are easily missed. `bind(model)` binds the network as the
-# trainer has wrapped it; a network bound earlier is not wrapped, and the processes would exchange no gradients. And
-# `model_accepts_loss_kwargs = False` says that the loss is a mean over its batch, which the trainer must divide when it
-# accumulates gradients.
+# A `Trainer` computes its loss in one method; override it. Two lines are easily missed.
+# `bind(model)` binds the network as the trainer has wrapped it; a network bound earlier is not
+# wrapped, and the processes would exchange no gradients. And `model_accepts_loss_kwargs = False`
+# says that the loss is a mean over its batch, which the trainer must divide when it accumulates
+# gradients.
 
 # %%
 import transformers
@@ -356,8 +376,8 @@ assert falls("Hugging Face") and "eval_loss" in trainer.evaluate()
 # %% [markdown]
 # ## torchvision's training scripts, and the data loader
 #
-# torchvision's classification script has a function `train_one_epoch`. SAGE adds one line, after the batch has moved to the
-# device. (Leave `--mixup-alpha` and `--cutmix-alpha` at 0.)
+# torchvision's classification script has a function `train_one_epoch`. SAGE adds one line, after
+# the batch has moved to the device. (Leave `--mixup-alpha` and `--cutmix-alpha` at 0.)
 
 # %%
 def train_one_epoch(model, criterion, optimizer, data_loader, device, mix):
@@ -379,9 +399,10 @@ train_one_epoch(net, criterion, optimizer, loader, device, SAGE(num_classes=clas
 assert falls("torchvision")
 
 # %% [markdown]
-# The script's own Mixup and CutMix run in `collate_fn`, in the worker processes, where there is no network. Mixup and CutMix of
-# this library can run there too. So can SAGE, with saliency that needs no network: a function of the images, `saliency=`. That is
-# a different method, because it does not know what your network looks at. Exercise 14.1 compares the maps.
+# The script's own Mixup and CutMix run in `collate_fn`, in the worker processes, where there is no
+# network. Mixup and CutMix of this library can run there too. So can SAGE, with saliency that needs
+# no network: a function of the images, `saliency=`. That is a different method, because it does not
+# know what your network looks at. Exercise 14.1 compares the maps.
 
 # %%
 def contrast(x):
@@ -402,17 +423,19 @@ for x, y in DataLoader(data, 50, collate_fn=one_of_them):  # num_workers=4 in a 
 # %% [markdown]
 # ## Half precision, accumulated gradients, compiled networks
 #
-# Call `mix` inside `autocast`: the network runs in half precision, the maps are computed in float32, and images keep their type.
-# In float16 the gradient with respect to the images would underflow, so the pass is scaled; give `loss` your `GradScaler`, if you
-# have one, and it uses that scale. (On a CPU this page uses bfloat16, which needs no scaler; the scaler is disabled and only shows
-# where it goes.)
+# Call `mix` inside `autocast`: the network runs in half precision, the maps are computed in
+# float32, and images keep their type. In float16 the gradient with respect to the images would
+# underflow, so the pass is scaled; give `loss` your `GradScaler`, if you have one, and it uses that
+# scale. (On a CPU this page uses bfloat16, which needs no scaler; the scaler is disabled and only
+# shows where it goes.)
 #
-# Accumulate gradients as always. Bind a network compiled in the default mode like any other; `mode="reduce-overhead"` is
-# not tested.
+# Accumulate gradients as always. Bind a network compiled in the default mode like any other;
+# `mode="reduce-overhead"` is not tested.
 #
-# The table below the loop has the losses of all loops so far. After so few steps they are near $\ln 10 = 2.30$, the loss of a guess
-# among ten classes. Each loop has its own network and optimizer, and `mix.loss` includes a share of the clean batch: compare the
-# numbers within a row only.
+# The table below the loop has the losses of all loops so far. After so few steps they are near
+# $\ln 10 = 2.30$, the loss of a guess among ten classes. Each loop has its own network and
+# optimizer, and `mix.loss` includes a share of the clean batch: compare the numbers within a row
+# only.
 
 # %%
 # NBVAL_IGNORE_OUTPUT
@@ -438,10 +461,11 @@ show.table(["loop", "loss, first quarter of the steps", "last quarter"], [[name,
 # %% [markdown]
 # ## Several processes
 #
-# Bind the DistributedDataParallel (DDP) wrapper, not the network inside. Each process computes saliency with its own copy
-# (SyncBatchNorm exchanges statistics, as in training). The gradients of `loss`, clean and mixed, are exchanged once, when
-# `.backward()` runs; to accumulate gradients, put `no_sync()` around `loss` and its `.backward()`. Give each process its own
-# seed, or all draw the same $\lambda$.
+# Bind the DistributedDataParallel (DDP) wrapper, not the network inside. Each process computes
+# saliency with its own copy (SyncBatchNorm exchanges statistics, as in training). The gradients of
+# `loss`, clean and mixed, are exchanged once, when `.backward()` runs; to accumulate gradients, put
+# `no_sync()` around `loss` and its `.backward()`. Give each process its own seed, or all draw the
+# same $\lambda$.
 #
 # Here is a complete script for `torchrun`, with two processes and two batches in each step:
 
@@ -480,9 +504,10 @@ assert run.returncode == 0 and len(sums) == 2 and sums[0] == sums[1] > 0, run.st
 # %% [markdown]
 # ## Your own photos, from scratch
 #
-# You need a folder for each class, with photos of any size: `pictures` at the top of this notebook names the folder above them, and
-# `side` is the size in pixels to which they are cropped. Without it the hidden cell writes such a folder from the built-in images,
-# enlarged to different sizes, as JPEG files.
+# You need a folder for each class, with photos of any size: `pictures` at the top of this notebook
+# names the folder above them, and `side` is the size in pixels to which they are cropped. Without
+# it the hidden cell writes such a folder from the built-in images, enlarged to different sizes, as
+# JPEG files.
 
 # %% tags=["hide-cell"]
 from PIL import Image
@@ -498,9 +523,10 @@ if pictures is None:
                 photo.save(photos / split / name / f"{k:03}.jpg")
 
 # %% [markdown]
-# The library reads such a folder: photos are turned upright, every format becomes RGB, and hidden files are ignored. Crops and
-# flips stay in the transforms, SAGE comes after the loader, and evaluation does not change. Three functions depend on the size
-# of the images: the view of a photo, the network, and the blur and the number of shifts of SAGE.
+# The library reads such a folder: photos are turned upright, every format becomes RGB, and hidden
+# files are ignored. Crops and flips stay in the transforms, SAGE comes after the loader, and
+# evaluation does not change. Three functions depend on the size of the images: the view of a photo,
+# the network, and the blur and the number of shifts of SAGE.
 
 # %%
 from torchvision.models import resnet18
@@ -533,8 +559,8 @@ print({split: {name: part.targets.count(k) for k, name in enumerate(part.classes
 loader = DataLoader(seen, 20, shuffle=True, drop_last=True)  # in a script: num_workers=4
 
 # %% [markdown]
-# We train once without SAGE, for comparison. The saved file has all that somebody needs to classify a photo with the network: the
-# weights, the names of the classes, the size.
+# We train once without SAGE, for comparison. The saved file has all that somebody needs to classify
+# a photo with the network: the weights, the names of the classes, the size.
 
 # %%
 def train_on_photos(with_sage):
@@ -564,11 +590,11 @@ torch.save({"weights": net.state_dict(), "classes": seen.classes, "side": side},
 assert pictures or min(right) > 120 / len(seen.classes)  # guessing: 100 in so many
 
 # %% [markdown]
-# Another program loads that file and classifies one photo. The figure shows its predictions for six photos of the test set, and
-# its confidence.
+# Another program loads that file and classifies one photo. The figure shows its predictions for six
+# photos of the test set, and its confidence.
 #
-# A dozen epochs on so few photos and one seed decide nothing about SAGE. The two numbers under the images only prove that the
-# loop runs.
+# A dozen epochs on so few photos and one seed decide nothing about SAGE. The two numbers under the
+# images only prove that the loop runs.
 
 # %% mystnb={"image": {"alt": "Six test photos in two rows, each with the class that the network names, its confidence in percent, and the true class."}}
 # NBVAL_IGNORE_OUTPUT
@@ -580,22 +606,26 @@ with torch.no_grad():
     said = again(photo[None]).softmax(1)[0]
 torch.testing.assert_close(said, sure[0], rtol=0, atol=1e-3)
 six = torch.linspace(0, len(held) - 1, 6).long().tolist()
-show.grid([[(held[k][0] * 0.25 + 0.5).clamp(0, 1) for k in row] for row in (six[:3], six[3:])], size=2,
-          titles=[[f"{seen.classes[sure[k].argmax()]}, {100 * sure[k].max():.0f} %\n(is: {seen.classes[truth[k]]})" for k in row]
-                  for row in (six[:3], six[3:])])
+rows = six[:3], six[3:]
+names = {k: f"{seen.classes[sure[k].argmax()]}, {100 * sure[k].max():.0f} %\n"
+            f"(is: {seen.classes[truth[k]]})" for k in six}
+show.grid([[(held[k][0] * 0.25 + 0.5).clamp(0, 1) for k in row] for row in rows], size=2,
+          titles=[[names[k] for k in row] for row in rows])
 print("of {} test photos: {:.0f} % right with SAGE, {:.0f} % without".format(len(held), *right))
 
 # %% [markdown]
 # ## What it costs
 #
-# There are two answers. We count the *work* of the network, its multiplications and additions, which is the same on every machine.
-# A call of SAGE adds a forward pass, and a backward pass without the gradient with respect to the weights. If a backward pass costs
-# two forward passes, that is 5/3 of a plain step. (A compiled network computes that gradient too, and it is discarded.) `loss`
-# computes it and uses it: twice a plain step, as the `assert` checks.
+# There are two answers. We count the *work* of the network, its multiplications and additions,
+# which is the same on every machine. A call of SAGE adds a forward pass, and a backward pass
+# without the gradient with respect to the weights. If a backward pass costs two forward passes,
+# that is 5/3 of a plain step. (A compiled network computes that gradient too, and it is discarded.)
+# `loss` computes it and uses it: twice a plain step, as the `assert` checks.
 #
-# We measure the *time* in one run, taking turns; the ratio is to the plain step of the same round. The time includes the search
-# and the mixing. How much they add depends on the network and the machine ([chapter 13](13_cost.ipynb)): the faster the passes, the
-# larger the share of the rest. On the narrow network of this page the rest is not small.
+# We measure the *time* in one run, taking turns; the ratio is to the plain step of the same round.
+# The time includes the search and the mixing. How much they add depends on the network and the
+# machine ([chapter 13](13_cost.ipynb)): the faster the passes, the larger the share of the rest. On
+# the narrow network of this page the rest is not small.
 #
 # In the time of one SAGE step, plain training sees about twice as many images.
 
@@ -623,12 +653,13 @@ show.table(["step, forwards and backwards", "work", "milliseconds", "time over t
 # %% [markdown]
 # ## When it helps
 #
-# The paper reports a gain in accuracy after *long* training: 300 epochs on small images. The first table below computes the
-# gains from its Table 1. Over vanilla they are 1.6 to 3.1 points. Over the best baseline they are small, and once negative.
+# The paper reports a gain in accuracy after *long* training: 300 epochs on small images. The first
+# table below computes the gains from its Table 1. Over vanilla they are 1.6 to 3.1 points. Over the
+# best baseline they are small, and once negative.
 #
-# The other tables show our own records: one for each data set, network and recipe. Do not compare numbers of two tables. Only
-# the paper's recipe with three seeds or more can support or contradict the paper. The hidden cell makes the tables and the
-# sentences below them.
+# The other tables show our own records: one for each data set, network and recipe. Do not compare
+# numbers of two tables. Only the paper's recipe with three seeds or more can support or contradict
+# the paper. The hidden cell makes the tables and the sentences below them.
 
 # %% tags=["hide-cell", "records", "nbval-ignore-output"]
 ROWS = {"vanilla": ("vanilla", {}), "SAGE": ("sage", {}),
@@ -678,21 +709,24 @@ for place in sorted(places):
 show.Markdown("\n".join(lines) or "SAGE beside vanilla: not run.")
 
 # %% [markdown]
-# [Chapter 11](11_image_classification.ipynb) has all methods and [chapter 12](12_ablations.ipynb) all ablations.
+# [Chapter 11](11_image_classification.ipynb) has all methods and [chapter 12](12_ablations.ipynb)
+# all ablations.
 #
 # What to conclude for your own data is our judgement, not a measurement:
 #
-# - **Try it** if the setting is like the paper's: thousands rather than millions of images, training from scratch, and many
-#   epochs after the training accuracy reaches 100 %.
-# - **Do not count on a gain** from a few epochs, from short fine-tuning, or if the label is about the whole scene. Shifts move
-#   the partner and cut off what leaves the frame: if position itself carries meaning, they destroy it.
-# - **Compare fairly**: a step costs about two, and somewhat more if the passes are fast. Give vanilla twice the epochs, and
-#   try Mixup and CutMix, which need no extra pass.
+# - **Try it** if the setting is like the paper's: thousands rather than millions of images,
+#   training from scratch, and many epochs after the training accuracy reaches 100 %.
+# - **Do not count on a gain** from a few epochs, from short fine-tuning, or if the label is about
+#   the whole scene. Shifts move the partner and cut off what leaves the frame: if position itself
+#   carries meaning, they destroy it.
+# - **Compare fairly**: a step costs about two, and somewhat more if the passes are fast. Give
+#   vanilla twice the epochs, and try Mixup and CutMix, which need no extra pass.
 #
 # ## Which options to tune
 #
-# Change one at a time, in this order. `prob`, `enabled`, `label_smoothing` and `seed` belong to the `Mixer`: `mix.prob = 0.5`. The
-# others belong to the method: `mix.method.u = 0.5`. There the loss is called `criterion`: `mix.method.criterion = "bce"`.
+# Change one at a time, in this order. `prob`, `enabled`, `label_smoothing` and `seed` belong to the
+# `Mixer`: `mix.prob = 0.5`. The others belong to the method: `mix.method.u = 0.5`. There the loss
+# is called `criterion`: `mix.method.criterion = "bce"`.
 #
 # | option | default | what it does | try |
 # |---|---|---|---|
@@ -707,8 +741,8 @@ show.Markdown("\n".join(lines) or "SAGE beside vanilla: not run.")
 # | `bn` | "train" | BatchNorm in the clean pass of `loss`: "train" updates the running statistics with both batches, "batch" and "eval" with the mixed batch alone ("eval" also normalises the clean pass with them); a call never updates them | leave it |
 # | `seed` | None | own generators; use a different seed in each process. Put `mix.state_dict()` into your checkpoint and restore it with `mix.load_state_dict(...)`: a resumed run draws what it would have drawn | |
 #
-# The paper's setting for CIFAR-10 is `SAGE(10, loss="bce", u=0.6, reuse=0.3)`, with `mix.loss`. Its learning rate of 0.2 belongs to
-# that loss.
+# The paper's setting for CIFAR-10 is `SAGE(10, loss="bce", u=0.6, reuse=0.3)`, with `mix.loss`. Its
+# learning rate of 0.2 belongs to that loss.
 #
 # ## Symptoms and causes
 #
@@ -744,8 +778,8 @@ show.Markdown("\n".join(lines) or "SAGE beside vanilla: not run.")
 # %% [markdown]
 # ### Exercise 14.1
 #
-# In the built-in images we know where the objects are. What share of its saliency does the trained network put on the object, what
-# share does `contrast`, and what share would a uniform map?
+# In the built-in images we know where the objects are. What share of its saliency does the trained
+# network put on the object, what share does `contrast`, and what share would a uniform map?
 
 # %% tags=["hide-cell"]
 # NBVAL_IGNORE_OUTPUT
@@ -768,14 +802,15 @@ show.table(["map", "% of it on the object"], [[name, 100 * part] for name, part 
 # %% [markdown]
 # ### Exercise 14.2
 #
-# Can a batch of one image be mixed, and with what? What would happen to its label? Then mix a batch of eight images with
-# `per_image=True` and count the different shares.
+# Can a batch of one image be mixed, and with what? What would happen to its label? Then mix a batch
+# of eight images with `per_image=True` and count the different shares.
 
 # %% tags=["hide-cell"]
 net = network()
 x, target = batch
 alone, label = SAGE(num_classes=classes).bind(net)(x[:1], target[:1])
-assert label[0, target[0]] == 1 and not torch.equal(alone, x[:1])  # with itself, shifted: the label stays one-hot
+# with itself, shifted: the label stays one-hot
+assert label[0, target[0]] == 1 and not torch.equal(alone, x[:1])
 eight = SAGE(num_classes=classes, per_image=True).bind(net)
 eight(x[:8], target[:8])
 assert len(eight.last.share.unique()) >= 7 and len(eight.last.tau.unique(dim=0)) >= 4
@@ -783,12 +818,13 @@ assert len(eight.last.share.unique()) >= 7 and len(eight.last.tau.unique(dim=0))
 # %% [markdown]
 # ### Exercise 14.3
 #
-# You accumulate gradients over two batches of 25. Is that the same SAGE step as one batch of 50? What differs, and which of these
-# differences does `per_image=True` remove?
+# You accumulate gradients over two batches of 25. Is that the same SAGE step as one batch of 50?
+# What differs, and which of these differences does `per_image=True` remove?
 
 # %% tags=["hide-cell"]
-# It is not. Partners come from the same small batch, lambda and shifts are drawn twice instead of once, and BatchNorm sees 25
-# images, in both passes. With per_image=True each image has its own lambda and shifts in either case; the other two remain.
+# It is not. Partners come from the same small batch, lambda and shifts are drawn twice instead of
+# once, and BatchNorm sees 25 images, in both passes. With per_image=True each image has its own
+# lambda and shifts in either case; the other two remain.
 parts = SAGE(num_classes=classes, seed=seed).bind(net)
 shares = []
 for part in range(2):

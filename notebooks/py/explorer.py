@@ -17,11 +17,12 @@
 # %% [markdown]
 # # Rearrangement explorer
 #
-# Move one image over another and watch what SAGE watches: the mask of Equation 2, the mixed image, and $v(\tau)$ of Equation 4,
-# the saliency that the mix keeps. [Chapter 4](04_rearrangement.ipynb) derives them, [chapter 8](08_search.ipynb) searches them.
+# Move one image over another and watch what SAGE watches: the mask of Equation 2, the mixed image,
+# and $v(\tau)$ of Equation 4, the saliency that the mix keeps. [Chapter 4](04_rearrangement.ipynb)
+# derives them, [chapter 8](08_search.ipynb) searches them.
 #
-# The maps are computed by the library when this page is built, from a network trained for a few epochs on the built-in
-# images. All else happens in your browser, by the same equations.
+# The maps are computed by the library when this page is built, from a network trained for a few
+# epochs on the built-in images. All else happens in your browser, by the same equations.
 
 # %% tags=["parameters", "hide-cell"]
 seed = 0
@@ -61,17 +62,21 @@ HTML(f'<div class="sage-explorer"><script type="application/json">{json.dumps(da
 # %% [markdown]
 # **What to do.**
 #
-# - Choose a pair. Drag the second image (orange) over the first (blue), or give the picture the focus and use the arrow keys,
-#   with Shift for steps of four. A click on the landscape moves it there.
-# - The landscape is $v$ for all 3,969 shifts, bright where much saliency survives; its colours are stretched anew for each pair and
-#   setting. White dots are a sample of 1 %, as SAGE draws one for each batch; the white ring is the best of them, the red dot the best
-#   of all, the black ring where you are.
+# - Choose a pair. Drag the second image (orange) over the first (blue), or give the picture the
+#   focus and use the arrow keys, with Shift for steps of four. A click on the landscape moves it
+#   there.
+# - The landscape is $v$ for all 3,969 shifts, bright where much saliency survives; its colours are
+#   stretched anew for each pair and setting. White dots are a sample of 1 %, as SAGE draws one for
+#   each batch; the white ring is the best of them, the red dot the best of all, the black ring
+#   where you are.
 # - In the maps and the mask, blue is the first image's and orange the second's.
-# - $\lambda$ weighs the first image's map against the second's; it is drawn below $u$. $\sigma$ is the blur of the maps in pixels.
+# - $\lambda$ weighs the first image's map against the second's; it is drawn below $u$. $\sigma$ is
+#   the blur of the maps in pixels.
 #
-# **What to try.** Put one object on the other: $v$ falls, since both want the same pixels. Set $\lambda$ near 0: the share $\gamma$
-# falls too. Set $\sigma$ to 0: the landscape becomes rough. Draw a few times, and compare the best of the sample with the best of
-# all: how much does searching everything gain? (The cell below asserts the first three for the pair that is shown at first.)
+# **What to try.** Put one object on the other: $v$ falls, since both want the same pixels. Set
+# $\lambda$ near 0: the share $\gamma$ falls too. Set $\sigma$ to 0: the landscape becomes rough.
+# Draw a few times, and compare the best of the sample with the best of all: how much does searching
+# everything gain? (The cell below asserts the first three for the pair that is shown at first.)
 #
 # ## One state, still
 

@@ -17,26 +17,32 @@
 # %% [markdown]
 # # Scorecard
 #
-# This page compares the 131 numbers in the paper's seven tables {cite:p}`ma2022sage`, and its claims, with what this book has measured.
-# It is computed from the tables as printed, from our records and from a list of claims (`book/claims.yml`).
+# This page compares the 131 numbers in the paper's seven tables {cite:p}`ma2022sage`, and its
+# claims, with what this book has measured. It is computed from the tables as printed, from our
+# records and from a list of claims (`book/claims.yml`).
 #
 # The verdict on a **number** is one of these:
 #
 # - *not run*: there is no record.
-# - *shortened recipe*, *longer recipe*, *changed recipe*: there are records, but of another recipe, such as a narrower network, fewer
-#   epochs or half precision. The number is shown beside the paper's; it neither confirms nor refutes it.
+# - *shortened recipe*, *longer recipe*, *changed recipe*: there are records, but of another recipe,
+#   such as a narrower network, fewer epochs or half precision. The number is shown beside the
+#   paper's; it neither confirms nor refutes it.
 # - *another recipe*: few-shot accuracy. The paper does not say how it trained those networks.
-# - *another machine*: the paper gives GPU hours on a T4. We give the time of a step as a multiple of vanilla's, on other hardware.
+# - *another machine*: the paper gives GPU hours on a T4. We give the time of a step as a multiple
+#   of vanilla's, on other hardware.
 # - *fewer than 3 seeds*: the paper's recipe, but too few runs to decide anything.
-# - *higher*, *lower*, *not distinguishable*: the paper's recipe with three seeds or more. The difference of the two means is decided at
-#   5 % for all cells of a table together ([how](11_image_classification.ipynb)). The paper gives no standard deviations; we assume
-#   that its three runs varied as ours do.
+# - *higher*, *lower*, *not distinguishable*: the paper's recipe with three seeds or more. The
+#   difference of the two means is decided at 5 % for all cells of a table together
+#   ([how](11_image_classification.ipynb)). The paper gives no standard deviations; we assume that
+#   its three runs varied as ours do.
 #
-# There are two answers for a **claim**. *As printed* asks the paper's own means: in how many of the comparisons that the claim makes
-# does it hold? It only asks which number is larger. *As measured* asks our records, difference by difference over equal seeds. With
-# the paper's recipe and three seeds or more, the answer is *supported* (all comparisons are decided for the claim), *contradicted* (some
-# are decided against it and none for it), *mixed* (both) or *undecided*. The comparisons of a claim are decided together, by Holm's
-# procedure. Records of any other recipe or machine can neither support nor contradict a claim; the answer then only names the recipe.
+# There are two answers for a **claim**. *As printed* asks the paper's own means: in how many of the
+# comparisons that the claim makes does it hold? It only asks which number is larger. *As measured*
+# asks our records, difference by difference over equal seeds. With the paper's recipe and three
+# seeds or more, the answer is *supported* (all comparisons are decided for the claim),
+# *contradicted* (some are decided against it and none for it), *mixed* (both) or *undecided*. The
+# comparisons of a claim are decided together, by Holm's procedure. Records of any other recipe or
+# machine can neither support nor contradict a claim; the answer then only names the recipe.
 
 # %% tags=["hide-input", "parameters"]
 convention = "pixels, clamped"  # of the budgets of Tables 4 and 5, as in the published code: see "Out of distribution"
@@ -125,8 +131,8 @@ display(show.Markdown(scorecard.progress_text(book)),
         show.table(["a claim, as measured", "claims"], [*answers.most_common()]))
 
 # %% [markdown]
-# Anyone can run any of these numbers: [the plans](11_image_classification.ipynb) name the parameters, and a record in `book/results`
-# appears here when this page is run again.
+# Anyone can run any of these numbers: [the plans](11_image_classification.ipynb) name the
+# parameters, and a record in `book/results` appears here when this page is run again.
 #
 # ## The claims
 
@@ -134,11 +140,12 @@ display(show.Markdown(scorecard.progress_text(book)),
 show.table(["claim", "verdict", "as printed", "as measured", "place", "chapter"], claim_rows)
 
 # %% [markdown]
-# Some claims need a margin: "comparable" or "as fast as" has to become a number. The paper gives none, and we knew its numbers when
-# we chose these. In the tables of accuracy a margin is in points, in Table 6 a share of the other method's hours. *Share* is the part
-# of the comparisons that is enough, where a claim says "almost all". *Resolution at 96 %* means the difference that two means of three
-# runs can resolve at that accuracy, $1.96\, s \sqrt{2/3}$; the standard deviation $s$ between seeds is taken from 200 published runs
-# (`book/claims.yml` has the formula).
+# Some claims need a margin: "comparable" or "as fast as" has to become a number. The paper gives
+# none, and we knew its numbers when we chose these. In the tables of accuracy a margin is in
+# points, in Table 6 a share of the other method's hours. *Share* is the part of the comparisons
+# that is enough, where a claim says "almost all". *Resolution at 96 %* means the difference that
+# two means of three runs can resolve at that accuracy, $1.96\, s \sqrt{2/3}$; the standard
+# deviation $s$ between seeds is taken from 200 published runs (`book/claims.yml` has the formula).
 
 # %% tags=["hide-input", "records", "nbval-ignore-output"]
 show.table(["claim", "margin", "share", "where they come from"],
@@ -148,10 +155,11 @@ show.table(["claim", "margin", "share", "where they come from"],
 # %% [markdown]
 # ## The tables, number by number
 #
-# Accuracies are in percent, mean ± standard deviation over seeds, with their number in brackets. Table 6 is in hours, and ours are
-# multiples of vanilla's step. Tables 4 and 5 are measured with budgets in pixels of [0, 1] and images clamped to real ones, as the
-# published code has it; the section after this one has the other conventions. A letter stands for a recipe. *Runs* leads to the
-# executed notebooks, or to the records.
+# Accuracies are in percent, mean ± standard deviation over seeds, with their number in brackets.
+# Table 6 is in hours, and ours are multiples of vanilla's step. Tables 4 and 5 are measured with
+# budgets in pixels of [0, 1] and images clamped to real ones, as the published code has it; the
+# section after this one has the other conventions. A letter stands for a recipe. *Runs* leads to
+# the executed notebooks, or to the records.
 
 # %% tags=["hide-input", "records", "nbval-ignore-output"]
 show.table(["recipe", "what it is"], [[letter, {"paper": "the paper's"}.get(kind, kind.replace("few_shot", "few-shot"))]
@@ -163,8 +171,9 @@ show.table(["table", "row", "cell", "reported", "measured", "verdict", "runs", "
 # %% [markdown]
 # ## Tables 4 and 5 under every convention
 #
-# The paper does not say in which units it counts the budgets, nor whether it clamps images. Which convention comes nearest to the
-# printed numbers must not choose the one that we compare with. So here are all four, side by side.
+# The paper does not say in which units it counts the budgets, nor whether it clamps images. Which
+# convention comes nearest to the printed numbers must not choose the one that we compare with. So
+# here are all four, side by side.
 
 # %% tags=["hide-input", "records", "nbval-ignore-output"]
 def under(cell, name):

@@ -17,16 +17,18 @@
 # %% [markdown]
 # # Experiment: few-shot classification
 #
-# A network is trained on base classes with any method, then tried on classes it never saw, each shown by one or five labelled
-# pictures. Validation classes, a third group, choose the epoch. As it stands it is a short run on painted shapes; the paper's
-# Table 2 is about mini-ImageNet, of which you need a copy, and CIFAR-FS is made from CIFAR-100:
+# A network is trained on base classes with any method, then tried on classes it never saw, each
+# shown by one or five labelled pictures. Validation classes, a third group, choose the epoch. As it
+# stands it is a short run on painted shapes; the paper's Table 2 is about mini-ImageNet, of which
+# you need a copy, and CIFAR-FS is made from CIFAR-100:
 #
 # ```
 # papermill notebooks/experiments/few_shot.ipynb OUT.ipynb -p dataset mini_imagenet -p root DATA -p method sage
 # papermill notebooks/experiments/few_shot.ipynb OUT.ipynb -p dataset cifar_fs -p root DATA -p method sage -y 'shots: [1, 5, 10]'
 # ```
 #
-# papermill's `-p` takes one number or word; a list or a mapping, such as `options: {u: 1.0}`, goes through `-y`.
+# papermill's `-p` takes one number or word; a list or a mapping, such as `options: {u: 1.0}`, goes
+# through `-y`.
 #
 # A run that is stopped, even by force, goes on where it was when the same command is given again.
 
@@ -65,9 +67,10 @@ progress = True
 # %% [markdown]
 # ## What is run
 #
-# The paper does not say how its few-shot networks were trained. The recipe here is the one of its other tables, stochastic
-# gradient descent and a tenth of the learning rate after each third, but 100 epochs, and a crop by a sixteenth. The code of the
-# setup that it follows trains otherwise: Adam, learning rate 1e-4, cross-entropy, pictures of 96 pixels cropped to 84.
+# The paper does not say how its few-shot networks were trained. The recipe here is the one of its
+# other tables, stochastic gradient descent and a tenth of the learning rate after each third, but
+# 100 epochs, and a crop by a sixteenth. The code of the setup that it follows trains otherwise:
+# Adam, learning rate 1e-4, cross-entropy, pictures of 96 pixels cropped to 84.
 
 # %%
 from dataclasses import asdict
@@ -137,8 +140,9 @@ if target.exists():
 # %% [markdown]
 # ## One episode
 #
-# Each row is a class that the network was not trained on, three of the episode's. Left of the gap some of the pictures that tell
-# it, right of it some of those to be told apart. Too few pictures in a class would be an error here, before anything is trained.
+# Each row is a class that the network was not trained on, three of the episode's. Left of the gap
+# some of the pictures that tell it, right of it some of those to be told apart. Too few pictures in
+# a class would be an error here, before anything is trained.
 
 # %% mystnb={"image": {"alt": "Three of an episode's classes, a row each: support pictures left of a gap, query pictures right of it."}}
 drawn = {k: tried.draw(test.labels) for k, tried in tries.items()}
@@ -150,7 +154,8 @@ show.grid(rows, labels=[test.classes[test.labels[row[0]]].replace(" ", "\n") for
 # %% [markdown]
 # ## Training
 #
-# After every epoch the network is tried on episodes of the validation classes. The weights of the best epoch are kept.
+# After every epoch the network is tried on episodes of the validation classes. The weights of the
+# best epoch are kept.
 
 # %% mystnb={"image": {"alt": "Learning curve: accuracy on episodes of the validation classes in percent after each epoch."}}
 # NBVAL_IGNORE_OUTPUT
@@ -179,8 +184,8 @@ _ = net.load_state_dict(trained.best)
 # %% [markdown]
 # ## New classes
 #
-# The mean over all episodes and its 95 % interval. The interval is about the draw of episodes alone; it does not cover other
-# classes or another seed of training.
+# The mean over all episodes and its 95 % interval. The interval is about the draw of episodes
+# alone; it does not cover other classes or another seed of training.
 
 # %%
 # NBVAL_IGNORE_OUTPUT

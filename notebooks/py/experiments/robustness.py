@@ -17,8 +17,9 @@
 # %% [markdown]
 # # Experiment: how robust is a trained network?
 #
-# The paper's three perturbations under every convention for the budget, PGD, the fifteen common corruptions and
-# calibration, for one network that [the train notebook](train.ipynb) trained. The results are added to that run's record.
+# The paper's three perturbations under every convention for the budget, PGD, the fifteen common
+# corruptions and calibration, for one network that [the train notebook](train.ipynb) trained. The
+# results are added to that run's record.
 #
 # ```
 # papermill notebooks/experiments/robustness.ipynb OUT.ipynb -p root DATA \
@@ -50,9 +51,10 @@ results = "runs"         # for the small network
 # %% [markdown]
 # ## The network and its record
 #
-# The weights must give the accuracy that the record of their training states: that is checked below, before anything else is
-# believed. Where the weights were lost and the same run was trained again, on other hardware its curve differs a little. Then the
-# evaluation says so: it carries the final accuracy, hardware and versions of the network that it is about.
+# The weights must give the accuracy that the record of their training states: that is checked
+# below, before anything else is believed. Where the weights were lost and the same run was trained
+# again, on other hardware its curve differs a little. Then the evaluation says so: it carries the
+# final accuracy, hardware and versions of the network that it is about.
 
 # %%
 # NBVAL_IGNORE_OUTPUT
@@ -112,8 +114,9 @@ show.table(["run", "method", "model", "width", "recipe", "network"],
 # %% [markdown]
 # ## The paper's perturbations
 #
-# Four conventions, since the paper names none: budgets in pixels of [0, 1] or in normalised values, pictures clamped to real
-# ones or not. One forward and one backward pass serve both attacks in all of them.
+# Four conventions, since the paper names none: budgets in pixels of [0, 1] or in normalised values,
+# pictures clamped to real ones or not. One forward and one backward pass serve both attacks in all
+# of them.
 
 # %%
 # NBVAL_IGNORE_OUTPUT
@@ -122,8 +125,9 @@ show.table(["accuracy, %", "clean", *robustness.PERTURBATIONS],
            [[c.name, perturbed["clean"], *perturbed[c.name].values()] for c in robustness.CONVENTIONS])
 
 # %% [markdown]
-# **What to see.** The same budgets, counted in normalised values, are several times smaller in pixels, and the network fares
-# much better. FGSM is one step; PGD takes many, and is what a network has to stand up to before it is called robust.
+# **What to see.** The same budgets, counted in normalised values, are several times smaller in
+# pixels, and the network fares much better. FGSM is one step; PGD takes many, and is what a network
+# has to stand up to before it is called robust.
 
 # %%
 # NBVAL_IGNORE_OUTPUT
@@ -141,9 +145,10 @@ show.table(["PGD, clamped pixels", "accuracy, %"], [*pgd.items(), ["AutoAttack, 
 # %% [markdown]
 # ## Common corruptions
 #
-# Fifteen kinds at five severities: noise, blur, weather, digital. The mean over all of them is the figure that CIFAR-10-C is
-# cited for; here the images are made on the device, and frost is grown, not photographed. With `published`, the published arrays are
-# evaluated too, once they are known to be made from this test set.
+# Fifteen kinds at five severities: noise, blur, weather, digital. The mean over all of them is the
+# figure that CIFAR-10-C is cited for; here the images are made on the device, and frost is grown,
+# not photographed. With `published`, the published arrays are evaluated too, once they are known to
+# be made from this test set.
 
 # %%
 # NBVAL_IGNORE_OUTPUT
@@ -167,7 +172,8 @@ show.table(["accuracy, %", *(f"severity {s}" for s in severities)],
 # %% [markdown]
 # ## Calibration
 #
-# Is the network right as often as it says? Each bar is a bin of confidence; on the diagonal the two agree.
+# Is the network right as often as it says? Each bar is a bin of confidence; on the diagonal the two
+# agree.
 
 # %% mystnb={"image": {"alt": "Reliability diagram: accuracy against confidence in fifteen bins, with the diagonal of perfect agreement."}}
 # NBVAL_IGNORE_OUTPUT
@@ -178,7 +184,8 @@ show.reliability(calibrated["bins"], f"ECE {100 * calibrated['ece']:.1f} %, NLL 
 # %% [markdown]
 # ## Into the record
 #
-# Under the name "robustness", with the parameters that decide it. The same evaluation is not added twice.
+# Under the name "robustness", with the parameters that decide it. The same evaluation is not added
+# twice.
 
 # %%
 # NBVAL_IGNORE_OUTPUT

@@ -17,13 +17,15 @@
 # %% [markdown]
 # # Experiment: what the search costs
 #
-# How long does it take to find the best of all shifts for a batch of pairs, and to mix them? The library's search
-# against two loops over the images, on the same maps and candidates, in turn, in one run:
+# How long does it take to find the best of all shifts for a batch of pairs, and to mix them? The
+# library's search against two loops over the images, on the same maps and candidates, in turn, in
+# one run:
 #
-# - **canvas**: built as the authors' code is. All candidates are sampled by an affine grid on a canvas three times as
-#   wide, image after image, with the mask on the whole canvas; then each image is moved and mixed by itself;
-# - **frame**: a kinder loop. For each image all candidates at once, moved by index inside the frame; the mixing after it
-#   is the library's.
+# - **canvas**: built as the authors' code is. All candidates are sampled by an affine grid on a
+#   canvas three times as wide, image after image, with the mask on the whole canvas; then each
+#   image is moved and mixed by itself;
+# - **frame**: a kinder loop. For each image all candidates at once, moved by index inside the
+#   frame; the mixing after it is the library's.
 #
 # As it stands this is a small run. The numbers of the book come from
 #
@@ -31,10 +33,12 @@
 # papermill notebooks/experiments/search_time.ipynb OUT.ipynb -p pairs 100 -p rounds 9 -p results book/results
 # ```
 #
-# Other sizes of images, or shares of the shifts, are lists and go through `-y`: `-y 'sizes: [32, 64]'`, `-y 'fractions: [0.1, 1.0]'`.
+# Other sizes of images, or shares of the shifts, are lists and go through `-y`:
+# `-y 'sizes: [32, 64]'`, `-y 'fractions: [0.1, 1.0]'`.
 #
-# On a GPU the same command measures the GPU. The loops take time and memory in proportion to the images, so at more
-# than 1 % of the shifts they are timed on `loop_pairs` images and scaled up; the library always does all of them.
+# On a GPU the same command measures the GPU. The loops take time and memory in proportion to the
+# images, so at more than 1 % of the shifts they are timed on `loop_pairs` images and scaled up; the
+# library always does all of them.
 
 # %% tags=["parameters"]
 pairs = 20               # images in the batch; the paper has 100
@@ -69,8 +73,8 @@ torch.set_num_threads(threads)
 # %% [markdown]
 # ## The two loops
 #
-# The canvas needs square images; a candidate is a translation of the grid, in units of half the canvas. The grids of the
-# candidates are shared by all images, and timed by themselves.
+# The canvas needs square images; a candidate is a translation of the grid, in units of half the
+# canvas. The grids of the candidates are shared by all images, and timed by themselves.
 
 # %%
 def grid(tau, d):
@@ -120,8 +124,9 @@ def frame(a, b, tau):
 # %% [markdown]
 # ## Maps and candidates
 #
-# Smoothed maps with a few peaks, as saliency has them, and candidates drawn as SAGE draws them. All three agree: the same
-# shift, or a gap below $10^{-6}$ of the total saliency, computed in `float64`; and the same pictures and labels.
+# Smoothed maps with a few peaks, as saliency has them, and candidates drawn as SAGE draws them. All
+# three agree: the same shift, or a gap below $10^{-6}$ of the total saliency, computed in
+# `float64`; and the same pictures and labels.
 
 # %%
 g = torch.Generator().manual_seed(seed)
@@ -182,15 +187,18 @@ for size in sizes:
         timed["canvas"] = [once + each * pairs / loop for once, each in zip(grids, timed["canvas"], strict=True)]
         timed["frame"] = [each * pairs / loop for each in timed["frame"]]
         for name, seconds in timed.items():
-            extra = {"peak_bytes": timing.peak_memory(lambda maps=maps, tau=batch[4]: best_offset(*maps, tau), device),
-                     "form": choose_backend(maps[0][:, 0], batch[4]).__name__} if name == "library" else {}
+            tau = batch[4]
+            extra = {"peak_bytes": timing.peak_memory(
+                         lambda maps=maps, tau=tau: best_offset(*maps, tau), device),
+                     "form": choose_backend(maps[0][:, 0], tau).__name__,
+                     } if name == "library" else {}
             rows.append({"name": name, "size": size, "fraction": fraction, "shifts": len(batch[4]),
                          "timed_pairs": pairs if name == "library" else loop, "seconds": timing.spread(seconds),
                          "ratio": timing.ratio(seconds, timed["library"]), **extra})
 
 # %% [markdown]
-# The ratio is taken within each round, then its median, least and greatest. Memory is what the search alone adds at its
-# peak.
+# The ratio is taken within each round, then its median, least and greatest. Memory is what the
+# search alone adds at its peak.
 
 # %%
 # NBVAL_IGNORE_OUTPUT

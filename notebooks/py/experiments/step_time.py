@@ -17,16 +17,18 @@
 # %% [markdown]
 # # Experiment: what a training step costs
 #
-# One step of each method: crop, mix, pass through the network, update. SAGE needs two passes, so that **two vanilla
-# steps** are the yardstick; they are timed beside each method, in turn, in one run. As it stands this is a small run on
-# a narrow network, which shows little but that it works. The numbers of the book come from
+# One step of each method: crop, mix, pass through the network, update. SAGE needs two passes, so
+# that **two vanilla steps** are the yardstick; they are timed beside each method, in turn, in one
+# run. As it stands this is a small run on a narrow network, which shows little but that it works.
+# The numbers of the book come from
 #
 # ```
 # papermill notebooks/experiments/step_time.ipynb OUT.ipynb -p width 64 -p batch 32 -p rounds 9 -p results book/results
 # ```
 #
-# and on a GPU from the same command with `-p batch 100 -p precision bf16 -p channels_last True -p compile_network True`. Other methods
-# and options are a list and go through `-y`: `-y 'sides: [[sage, {}], [sage, {fraction: 0.1}]]'`.
+# and on a GPU from the same command with `-p batch 100 -p precision bf16 -p channels_last True -p
+# compile_network True`. Other methods and options are a list and go through `-y`: `-y 'sides:
+# [[sage, {}], [sage, {fraction: 0.1}]]'`.
 
 # %% tags=["parameters"]
 model = "preactresnet18"
@@ -69,8 +71,8 @@ train = catalog.load(datasets, "shapes", train=20 * batch, test=10)[0].to(device
 # %% [markdown]
 # ## A step
 #
-# `Run` is what `fit` trains with: it takes a batch by number, and its step is recorded as a CUDA graph where there is a
-# GPU. Each side has a network of its own.
+# `Run` is what `fit` trains with: it takes a batch by number, and its step is recorded as a CUDA
+# graph where there is a GPU. Each side has a network of its own.
 
 # %%
 def run_of(name, options):
@@ -97,8 +99,8 @@ yardstick = {"two vanilla steps": lambda: (steps["vanilla"](), steps["vanilla"](
 timed = timing.interleaved({**yardstick, **steps}, rounds, warm=5 if device == "cuda" else 1)
 
 # %% [markdown]
-# The same for `mix` alone, which makes the pictures; for the methods that need a gradient it has a pass through the network,
-# without the gradient with respect to the weights.
+# The same for `mix` alone, which makes the pictures; for the methods that need a gradient it has a
+# pass through the network, without the gradient with respect to the weights.
 
 # %%
 def mixing(run):
@@ -114,8 +116,9 @@ def mixing(run):
 mixes = timing.interleaved({label: mixing(run) for label, (run, _) in made.items()}, rounds)
 
 # %% [markdown]
-# Two vanilla steps over two vanilla steps is 1 by definition; SAGE may come out below it, since it updates the weights
-# once. `launches` are kernels on a GPU and tensor operations elsewhere, counted without a CUDA graph.
+# Two vanilla steps over two vanilla steps is 1 by definition; SAGE may come out below it, since it
+# updates the weights once. `launches` are kernels on a GPU and tensor operations elsewhere, counted
+# without a CUDA graph.
 
 # %%
 def plain(run):
@@ -166,8 +169,9 @@ plt.show()
 # %% [markdown]
 # ## Where SAGE's time goes
 #
-# The parts of one step on one batch, each by itself. The clean pass computes the gradient with respect to the images and to the
-# weights, and adds the latter to `.grad`. The search looks at 1 % of the shifts.
+# The parts of one step on one batch, each by itself. The clean pass computes the gradient with
+# respect to the images and to the weights, and adds the latter to `.grad`. The search looks at 1 %
+# of the shifts.
 
 # %%
 run, _ = made[next(label for label in steps if label.startswith("sage"))]
@@ -213,9 +217,9 @@ show.table(["part", "milliseconds", "share, %", "microseconds an image"],
 # %% [markdown]
 # ## Half precision
 #
-# In bfloat16 the passes are cheaper, and the gradient coarser. Saliency is computed from it in `float32`, whatever the
-# passes are in. How far does it move, and with it the shift that SAGE takes? Asked of a network that has seen each image
-# once.
+# In bfloat16 the passes are cheaper, and the gradient coarser. Saliency is computed from it in
+# `float32`, whatever the passes are in. How far does it move, and with it the shift that SAGE
+# takes? Asked of a network that has seen each image once.
 
 # %%
 # NBVAL_IGNORE_OUTPUT

@@ -17,25 +17,26 @@
 # %% [markdown]
 # # Experiment: train a network with any method
 #
-# One run of the benchmark: a data set, a network, a method, a seed. It shows its settings and the method at work on
-# its own data, trains, and writes one JSON record. As it stands it is a short run on the built-in shapes; on real data
-# it is run through papermill:
+# One run of the benchmark: a data set, a network, a method, a seed. It shows its settings and the
+# method at work on its own data, trains, and writes one JSON record. As it stands it is a short run
+# on the built-in shapes; on real data it is run through papermill:
 #
 # ```
 # papermill notebooks/experiments/train.ipynb OUT.ipynb \
 #     -p dataset cifar10 -p root DATA -p method sage -p model preactresnet18 -p seed 0
 # ```
 #
-# papermill's `-p` takes one number or word. A mapping or a list goes through `-y`: an ablation, and several seeds trained side by
-# side, are
+# papermill's `-p` takes one number or word. A mapping or a list goes through `-y`: an ablation, and
+# several seeds trained side by side, are
 #
 # ```
 # papermill notebooks/experiments/train.ipynb OUT.ipynb -p dataset cifar10 -p root DATA -y 'options: {fraction: 0.1}'
 # papermill notebooks/experiments/train.ipynb OUT.ipynb -p dataset cifar10 -p root DATA -y 'more_seeds: [1, 2]'
 # ```
 #
-# A run that is stopped, even by force, goes on where it was when the same command is given again. `epochs` has no
-# small default on real data: 0 stands for the paper's 300 there, and for 2 on the shapes.
+# A run that is stopped, even by force, goes on where it was when the same command is given again.
+# `epochs` has no small default on real data: 0 stands for the paper's 300 there, and for 2 on the
+# shapes.
 
 # %% tags=["parameters"]
 dataset = "shapes"
@@ -138,8 +139,8 @@ for target in targets:
 # %% [markdown]
 # ## The method on this data
 #
-# First row: images as the network gets them, cropped and flipped. Second row: what the method makes of them, by the
-# still untrained network.
+# First row: images as the network gets them, cropped and flipped. Second row: what the method makes
+# of them, by the still untrained network.
 
 # %% mystnb={"image": {"alt": "Two rows of six training images: above as they are, below as the method mixes them."}}
 from copy import deepcopy
@@ -185,8 +186,9 @@ curves = fit_together(started, held_out, redraw, progress)
 # %% [markdown]
 # ## The record
 #
-# Final accuracy, the median of the last ten epochs and the best epoch are kept apart: the best was chosen on the test
-# set. The record also says which test images the final network gets right, so that two networks can be compared image by image.
+# Final accuracy, the median of the last ten epochs and the best epoch are kept apart: the best was
+# chosen on the test set. The record also says which test images the final network gets right, so
+# that two networks can be compared image by image.
 
 # %%
 # NBVAL_IGNORE_OUTPUT
