@@ -1,10 +1,18 @@
 """The mixing mask: Equation 2 of SAGE (Ma et al., BMVC 2022, section 3.2)."""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 
 from .saliency import at_least_float32
 
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
 
-def mask(a, b):
+
+def mask(a: Float[Tensor, "*#shape"], b: Float[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
     """Share of each pixel owned by the first image, maps (..., H, W) -> (..., H, W) in [0, 1]:
     Equation 2.
 

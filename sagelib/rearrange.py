@@ -9,14 +9,22 @@ so v(tau) is the mass of the first map, plus what stays in the frame of the seco
 that lives only where both have saliency. `search/` has that in the forms that suit sizes and
 devices.
 """
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 
 from . import search
 from .saliency import at_least_float32
 
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
 
-def offsets(h, w, device=None):
+
+def offsets(h: int, w: int, device: torch.device | str | None = None) -> Int[Tensor, "n 2"]:
     """All (2h-1)(2w-1) shifts that leave at least one pixel in an h x w frame, integer (N, 2):
     rows, columns."""
     if h < 1 or w < 1:
@@ -25,7 +33,8 @@ def offsets(h, w, device=None):
     return torch.cartesian_prod(rows, columns)
 
 
-def shift(z, tau, of=None):
+def shift(z: Float[Tensor, "b c h w"], tau: Int[Tensor, "... 2"],
+          of: Int[Tensor, " b"] | None = None) -> Float[Tensor, "b c h w"]:
     """Move z (B, C, H, W) by tau = (rows down, columns right), zeros where nothing came:
     Equation 3.
 
@@ -49,7 +58,8 @@ def shift(z, tau, of=None):
     return windows[image[:, None, None], channel, rows[:, None], (w - j).clamp(0, 2 * w)[:, None]]
 
 
-def total_saliency(a, b, tau):
+def total_saliency(a: Float[Tensor, "b 1 h w"], b: Float[Tensor, "b 1 h w"],
+                   tau: Int[Tensor, "... n 2"]) -> Float[Tensor, "b n"]:
     """What the mix keeps of both maps at each shift of the second, (B, 1, H, W) x 2 -> (B, N):
     Equation 4.
 
@@ -62,7 +72,8 @@ def total_saliency(a, b, tau):
     return search.search(a, b, tau.to(a.device))
 
 
-def best_offset(a, b, tau):
+def best_offset(a: Float[Tensor, "b 1 h w"], b: Float[Tensor, "b 1 h w"],
+                tau: Int[Tensor, "... n 2"]) -> Int[Tensor, "b 2"]:
     """The shift of the second map that keeps the most saliency, (B, 2); the first of equals.
     Section 3.3.
 

@@ -4,14 +4,21 @@ Source: Ma, Dvornik, Zhang, Pishdad, Derpanis, Fazly, "SAGE: Saliency-Guided Mix
 Rearrangements", BMVC 2022, sections 3.1 and 3.2. The authors' code takes the mean of absolute
 values over the channels (`norm="l1"` here) where the paper takes the l2 norm.
 """
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
 
 NORMS = ("l2", "l1")
 
 
-def saliency(grad, norm="l2"):
+def saliency(grad: Float[Tensor, "b c h w"], norm: str = "l2") -> Float[Tensor, "b 1 h w"]:
     """How much each pixel moves the loss, (B, C, H, W) -> (B, 1, H, W), at least 0: Equation 1.
 
     `grad` is the gradient of the loss with respect to the images. `norm="l2"` is the paper's norm
@@ -27,7 +34,8 @@ def saliency(grad, norm="l2"):
     return g.abs().mean(1, keepdim=True) if norm == "l1" else g.square().sum(1, keepdim=True).sqrt()
 
 
-def smooth(s, sigma=1.0, radius=None):
+def smooth(s: Float[Tensor, "*b h w"], sigma: float = 1.0,
+           radius: int | None = None) -> Float[Tensor, "*b h w"]:
     """Gaussian blur of maps or images (..., H, W), `sigma` in pixels: 5x5 for sigma 1, reflected
     border.
 
@@ -49,7 +57,7 @@ def smooth(s, sigma=1.0, radius=None):
     return s
 
 
-def normalise(s):
+def normalise(s: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
     """Maps (B, 1, H, W), at least 0, scaled to sum to 1 each.
 
     A map with nothing in it, or with a NaN or an infinity anywhere, becomes uniform: the image then
@@ -66,13 +74,13 @@ def normalise(s):
     return s / s.sum((-2, -1), keepdim=True)
 
 
-def at_least_float32(z):
+def at_least_float32(z: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The tensor in float32, or in float64 if it comes so: maps are never kept in half
     precision."""
     return z if z.dtype == torch.float64 else z.float()
 
 
-def mirrored(n, radius, device):
+def mirrored(n: int, radius: int, device: torch.device | str) -> Int[Tensor, " places"]:
     """Indices of n places and `radius` more on each side, mirrored at the first and the last
     place."""
     if n == 1:

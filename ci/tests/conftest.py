@@ -1,10 +1,17 @@
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from sagelib import datasets
-from sagelib.catalog import load
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import typed
+
+typed.install()
+from sagelib import datasets  # noqa: E402
+from sagelib.catalog import load  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -43,8 +50,6 @@ def images():
 @pytest.fixture
 def vectors():
     """What the authors' code computed on given draws: name -> dict of tensors."""
-    from pathlib import Path
-
     def read(name):
         with np.load(Path(__file__).parent / "vectors" / f"{name}.npz") as found:
             return {k: torch.from_numpy(found[k]) for k in found if found[k].dtype.kind in "fiu"}
