@@ -12,11 +12,14 @@ import importlib.machinery
 import sys
 import types
 
-from beartype import BeartypeConf, beartype
+import numpy as np
+from beartype import BeartypeConf, FrozenDict, beartype
 from jaxtyping import TypeCheckError, jaxtyped
 
 PACKAGE = "sagelib"
-typechecker = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float
+# an int is a float, as for type checkers, and NumPy's numbers are numbers
+numbers = FrozenDict({float: float | int | np.number, int: int | np.integer})
+typechecker = beartype(conf=BeartypeConf(hint_overrides=numbers))
 
 
 def install():
@@ -80,6 +83,8 @@ def _check_class(cls):
         elif isinstance(value, property) and _annotated(value.fget):
             setattr(cls, name, value.getter(checked(value.fget)))
         elif _annotated(value) and not (name == "__init__" and "__dataclass_fields__" in vars(cls)):
+            if value.__annotations__.get("return") == "Self":  # beartype knows it in a class alone
+                value.__annotations__["return"] = cls
             setattr(cls, name, checked(value))
 
 

@@ -4,8 +4,10 @@
     mix = SAGE(num_classes=10).bind(model)
     x, y = mix(x, target)
 """
+from __future__ import annotations
+
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors: at run time they are imported when they are asked for
     from .method import Method, Mixed
@@ -22,9 +24,8 @@ __all__ = [
 ]
 
 
-def __getattr__(name):
-    """What a user's loop needs, imported when it is asked for: a tool that needs no torch does not
-    wait for it."""
+def __getattr__(name: str) -> Any:
+    """A name of `__all__`, imported at its first use: other tools do not wait for torch."""
     if name in ("Method", "Mixed"):
         from . import method
         return getattr(method, name)
@@ -34,5 +35,5 @@ def __getattr__(name):
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])

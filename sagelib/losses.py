@@ -1,19 +1,30 @@
-"""Losses for soft labels, and one-hot labels. The paper's tables: binary cross-entropy on the
-softmax.
+"""Losses for soft labels, and one-hot labels.
+
+The paper's tables are trained with binary cross-entropy on the softmax.
 
 One logit for two classes, logits and labels (B, 1), counts as the logits (-z/2, z/2): both losses
 are then binary cross-entropy of the logit z.
 """
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import torch
 import torch.nn.functional as F
 
 from .modes import without_autocast
 from .saliency import at_least_float32
 
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
 
-def bce(logits, y):
-    """Binary cross-entropy on the softmax, mean over images and classes (the authors' code; logs
-    stop at -100)."""
+
+def bce(logits: Float[Tensor, "b k"], y: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
+    """Binary cross-entropy on the softmax, mean over images and classes: the authors' code.
+
+    Logarithms stop at -100.
+    """
     if _one_logit(logits, y):
         return _binary(logits, y)
     with without_autocast(logits.device):
@@ -23,7 +34,7 @@ def bce(logits, y):
         return F.binary_cross_entropy(p.nan_to_num(0.5), y.to(p.dtype)) + 0 * p.sum()
 
 
-def cross_entropy(logits, y):
+def cross_entropy(logits: Float[Tensor, "b k"], y: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
     """Cross-entropy with soft labels, mean over images."""
     if _one_logit(logits, y):
         return _binary(logits, y)
@@ -44,19 +55,23 @@ def _binary(logits, y):
     return F.binary_cross_entropy_with_logits(logits, y.to(logits.dtype))
 
 
-def logits_of(out, classes):
-    """Logits (B, classes) of what a network gave: a tensor, the first of several, or something that
-    has logits."""
-    out = out["logits"] if isinstance(out, dict) and "logits" in out else getattr(
-        out, "logits", out)
-    out = out[0] if isinstance(out, (tuple, list)) else out
+def logits_of(out: Any, classes: int) -> Float[Tensor, "b {classes}"]:
+    """Logits (B, classes) of a network's output: a tensor, the first of several, or its `.logits`.
+
+    ValueError if there are none, or not one for each class.
+    """
+    if isinstance(out, dict) and "logits" in out:
+        out = out["logits"]
+    out = getattr(out, "logits", out)
+    if isinstance(out, (tuple, list)):
+        out = out[0]
     if not isinstance(out, torch.Tensor):
         keys = f" with {', '.join(map(repr, out))}" if isinstance(out, dict) else ""
         raise ValueError(f"the network gives a {type(out).__name__}{keys}; it must give logits, "
                          "or something that has logits: bind a wrapper that does")
     if out.ndim != 2 or out.shape[1] != classes:
-        hint = "; one logit for two classes is num_classes=1" if out.ndim == 2 and out.shape[
-            1] == 1 else ""
+        one_logit = out.ndim == 2 and out.shape[1] == 1
+        hint = "; one logit for two classes is num_classes=1" if one_logit else ""
         raise ValueError(f"the network gives {tuple(out.shape)}; with num_classes={classes} it "
                          f"must give logits (B, {classes}){hint}")
     return out
@@ -65,6 +80,6 @@ def logits_of(out, classes):
 LOSSES = {"bce": bce, "cross_entropy": cross_entropy}
 
 
-def one_hot(labels, classes):
+def one_hot(labels: Int[Tensor, " b"], classes: int) -> Float[Tensor, "b {classes}"]:
     """Class indices (B,) -> labels (B, classes), float32."""
     return F.one_hot(labels, classes).float()

@@ -13,12 +13,11 @@ if TYPE_CHECKING:
 
 
 def mask(a: Float[Tensor, "*#shape"], b: Float[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
-    """Share of each pixel owned by the first image, maps (..., H, W) -> (..., H, W) in [0, 1]:
-    Equation 2.
+    """Share of each pixel owned by the first image, (..., H, W) in [0, 1]. Equation 2.
 
-    `a` and `b` are saliency maps of the first and of the second image, at least 0. Where both are 0
-    the share is 0, as the paper's small constant in the denominator makes it. Both shapes must
-    broadcast.
+    `a` and `b` are saliency maps of the first and of the second image, at least 0, of shapes that
+    broadcast. Where both are 0 the share is 0, as with the paper's small constant in the
+    denominator.
     """
     a, b = at_least_float32(a), at_least_float32(b)
     total = a + b

@@ -5,12 +5,14 @@
 are floats (B, C, H, W), normalised; labels are soft, (B, K), with rows that sum to 1; saliency maps
 are (B, 1, H, W), at least 0.
 """
+from __future__ import annotations
+
 import dataclasses
 import math
 import numbers
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -19,37 +21,52 @@ from .modes import evaluation_mode
 from .saliency import saliency
 from .stored_grad import input_gradient, loss_with_stored_grad
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
+    from typing import Self
+
+    from jaxtyping import Float, Int
+    from torch import Tensor, nn
+
+    Criterion = str | Callable[[Tensor, Tensor], Tensor]  # a name, or (logits, labels) -> a scalar
+    SaliencyFn = Callable[[Tensor], Tensor]               # images -> maps
+
 
 @dataclass
 class Mixed:
-    """Mixed images x (B, C, H, W) and soft labels y (B, K), and how they were made, as far as the
-    method has it."""
+    """Mixed images (B, C, H, W) and soft labels (B, K), and what a method tells of their making.
 
-    x: torch.Tensor
-    y: torch.Tensor
-    mask: torch.Tensor | None = None   # (B, 1, H, W): the image's share, the rest is its partner's
-    tau: torch.Tensor | None = None    # (B, 2): how far the partner was moved, rows and columns
-    share: torch.Tensor | None = None  # (B,): weight of the image's own label
-    pair: torch.Tensor | None = None   # (B,): image i was mixed with image pair[i]
-    saliency: torch.Tensor | None = None  # (B, 1, H, W): before any blur, up to a factor
+    mask: the image's share of each pixel, the rest is its partner's. tau: how far the partner was
+    moved, rows and columns. share: weight of the image's own label. pair: image i was mixed with
+    image pair[i]. saliency: before any blur, up to a factor.
+    """
+
+    x: Float[Tensor, "b c h w"]
+    y: Float[Tensor, "b k"]
+    mask: Float[Tensor, "b 1 h w"] | None = None
+    tau: Int[Tensor, "b 2"] | None = None
+    share: Float[Tensor, " b"] | None = None
+    pair: Int[Tensor, " b"] | None = None
+    saliency: Float[Tensor, "b 1 h w"] | None = None
 
 
-def number(default, low, high):
+def number(default: float, low: float, high: float) -> Any:
     """A field that holds a number in [low, high]."""
     return dataclasses.field(default=default, metadata={"low": low, "high": high})
 
 
-def whole(default, low, high):
+def whole(default: int, low: int, high: int) -> Any:
     """A field that holds a whole number from low to high."""
     return dataclasses.field(default=default, metadata={"low": low, "high": high, "whole": True})
 
 
-def per_channel(default, low):
+def per_channel(default: float, low: float) -> Any:
     """A field that holds one number above `low` for each channel, or one number for all of them."""
     return dataclasses.field(default=default, metadata={"above": low})
 
 
-def choice(default, *names):
+def choice(default: str, *names: str) -> Any:
     """A field that holds one of these names."""
     return dataclasses.field(default=default, metadata={"names": (default, *names)})
 
@@ -66,11 +83,10 @@ class Method:
 
     # in words, for tables: what it takes, and what its label means
     NEEDS, LABEL = "nothing", "the image's own"
-    needs_network = False  # whether `mix` looks at the network
-    last = None            # the Mixed of the latest step
-    _made = False          # whether all options have been set
+    last = cast("Mixed | None", None)  # of the latest step
+    _made = False                      # whether all options have been set
 
-    criterion: str | Callable = dataclasses.field(
+    criterion: Criterion = dataclasses.field(
         default="bce", metadata={"names": ("bce", "cross_entropy"), "functions": True})
     generator: torch.Generator | None = dataclasses.field(default=None, init=False, repr=False)
     cpu_rng: random.Random | None = dataclasses.field(default=None, init=False, repr=False)
@@ -102,145 +118,155 @@ class Method:
                 super().__setattr__(name, before)
                 raise
 
-    def check_options(self):
+    @property
+    def needs_network(self) -> bool:
+        """Whether `mix` looks through the network."""
+        return False
+
+    def check_options(self) -> None:
         """ValueError for options that exclude each other."""
 
-    def seed(self, seed, device="cpu"):
-        """Draw from generators of its own, on that device and on the CPU; returns the method."""
+    def seed(self, seed: int, device: torch.device | str = "cpu") -> Self:
+        """This method, which draws from its own generators from now on, on `device` and the CPU."""
         self.generator = torch.Generator(device).manual_seed(seed)
         self.cpu_rng = random.Random(seed)
         return self
 
-    def options(self):
+    def options(self) -> dict[str, Any]:
         """The options, name -> value, as records keep them: the criterion's name under `loss`."""
-        found = {
-            k: list(v) if isinstance(v := getattr(self, k), tuple) else v
-            for k in option_names(self)
-        }
+        found = {name: getattr(self, name) for name in option_names(self)}
+        found = {k: list(v) if isinstance(v, tuple) else v for k, v in found.items()}
         criterion = found.pop("criterion")
         return {"loss": criterion if isinstance(criterion, str) else _name(criterion), **found}
 
-    def mix(self, x, y, net=None):
+    def mix(self, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"],
+            net: nn.Module | None = None) -> Mixed:
         """Images (B, C, H, W) and soft labels (B, K) -> Mixed; nothing else changes."""
         raise NotImplementedError(f"{type(self).__name__} has no mix(x, y, net)")
 
-    def loss(self, net, x, y, scaler=None):
-        """The loss of one training step, a scalar: `.backward()` of it is the caller's.
+    def loss(self, net: nn.Module, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"],
+             scaler: torch.amp.GradScaler | None = None) -> Float[Tensor, ""]:
+        """The loss of one training step, a scalar; the caller calls `.backward()`.
 
         net: called with images, gives logits (B, K), a tuple that begins with them, or something
-        that has `logits`.
-        scaler: the loop's GradScaler, which a method with a first pass through the network has to
-        know.
+        that has `logits`. scaler: the loop's GradScaler, for a method with a first pass through the
+        network.
         """
         mixed = self.last = self.mix(x, y, net)
         return self.loss_of(net(mixed.x), mixed.y)
 
-    def loss_of(self, out, y):
-        """The criterion of what the network gave for soft labels y (B, K), a scalar, in float32."""
+    def loss_of(self, out: Any, y: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
+        """The criterion of a network's output and soft labels y (B, K), a scalar, in float32."""
         check_labels(y)
-        found = (LOSSES.get(self.criterion) or self.criterion)(logits_of(out, y.shape[1]), y)
+        criterion = self.criterion
+        function = LOSSES[criterion] if isinstance(criterion, str) else criterion
+        found = function(logits_of(out, y.shape[1]), y)
         if found.ndim:
             raise ValueError(f"the loss function gave {tuple(found.shape)}; it must give a "
                              "scalar, as with reduction='mean'")
         return found
 
-    def attach(self, net, stages=None):
-        """Prepare for this network, before its first step: for most methods nothing, and `stages`
-        is an error."""
+    def attach(self, net: nn.Module, stages: Sequence[str | nn.Module] | None = None) -> None:
+        """Prepare for this network, before its first step: for most methods nothing to do."""
         if stages is not None:
             raise ValueError(f"{type(self).__name__} mixes images alone: leave out stages=, which "
                              "Manifold Mixup takes")
 
-    def detach(self):
+    def detach(self) -> None:
         """Take out of the network what `attach` put in."""
 
-    def units(self):
-        """Passes of a step through the network, forward and backward: 3, that is forward, backward
-        to the layers' inputs, backward to the weights. A first pass that gives saliency adds 2, or
-        3 if it also trains the weights."""
+    def units(self) -> int:
+        """Passes of a step through the network: 3, forward, backward to inputs, and to weights.
+
+        A first pass that gives saliency adds 2, or 3 if it also trains the weights.
+        """
         return 3
 
-    def state(self):
-        """What one step leaves for the next, as tensors for a checkpoint; most methods: nothing."""
+    def state(self) -> dict[str, Tensor]:
+        """What a step leaves for the next, as tensors for a checkpoint; mostly nothing."""
         return {}
 
-    def load_state(self, state, device):
+    def load_state(self, state: Mapping[str, Tensor], device: torch.device | str) -> None:
         """Take up what `state` gave."""
 
     # draws, all from the method's generator
 
-    def draw_uniform(self, low, high, device, n=None):
+    def draw_uniform(self, low: float, high: float, device: torch.device | str,
+                     n: int | None = None) -> Float[Tensor, "*n"]:
         """One number from U(low, high), a 0-d tensor; with n, so many, (n,)."""
         u = torch.rand(() if n is None else (n,), generator=self.generator,
                        device=self._place(device))
         return (low + (high - low) * u).to(device)
 
-    def draw_beta(self, alpha, device, n=None):
-        """One number from Beta(alpha, alpha), a 0-d tensor; with n, so many, (n,). alpha = 0 gives
-        1: no mixing."""
+    def draw_beta(self, alpha: float, device: torch.device | str,
+                  n: int | None = None) -> Float[Tensor, "*n"]:
+        """One number from Beta(alpha, alpha), a 0-d tensor; with n, so many, (n,).
+
+        alpha = 0 gives 1: no mixing.
+        """
         many = () if n is None else (n,)
         if alpha == 0:
             return torch.ones(many, device=device)
         two = torch.full((*many, 2), float(alpha), device=self._place(device))
         return torch._sample_dirichlet(two, generator=self.generator)[..., 0].to(device)
 
-    def draw_permutation(self, n, device):
+    def draw_permutation(self, n: int, device: torch.device | str) -> Int[Tensor, " {n}"]:
         """A random order of n things, (n,)."""
         return torch.randperm(n, generator=self.generator, device=self._place(device)).to(device)
 
-    def draw_choice(self, values):
-        """One of these values, on the host: for what decides shapes, which a device could not tell
-        without a wait."""
+    def draw_choice(self, values: Iterable[Any]) -> Any:
+        """One of these values, drawn on the host: for what decides shapes."""
         return (self.cpu_rng or random).choice(list(values))
 
-    def draw_seed(self):
-        """A whole number below 2**31, on the host: for a library that draws for itself."""
+    def draw_seed(self) -> int:
+        """A whole number below 2**31, drawn on the host: for a library with its own generator."""
         return (self.cpu_rng or random).randrange(2**31)
 
-    def _many(self, x):
+    def _many(self, x: Tensor) -> tuple[int, ...]:
         """The last argument of a draw: none for the batch, as many as images with `per_image`."""
-        return (len(x),) if self.per_image else ()
+        return (len(x),) if getattr(self, "per_image", False) else ()
 
-    def _place(self, device):
+    def _place(self, device: torch.device | str) -> torch.device | str:
         return self.generator.device if self.generator is not None else device
 
 
 @dataclass(kw_only=True)
 class SaliencyGuided(Method):
-    """A method that mixes by saliency; a pass of the clean batch through the network gives it.
+    """A method that mixes by saliency, from a pass of the clean batch through the network.
 
     `saliency_fn`, a function of the images (B, C, H, W) that gives maps (B, H, W) or (B, 1, H, W),
     at least 0, takes the place of the network's maps; it is no option of the method and no part of
     a record.
     """
 
-    saliency_fn = None
+    saliency_fn = cast("SaliencyFn | None", None)
 
     @property
-    def needs_network(self):
+    def needs_network(self) -> bool:
         return self.saliency_fn is None
 
-    def mix_with_saliency(self, x, y, s):
-        """Images and labels mixed by saliency maps s (B, 1, H, W), at least 0, of any
-        scale -> Mixed."""
+    def mix_with_saliency(self, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"],
+                          s: Float[Tensor, "b 1 h w"]) -> Mixed:
+        """Images and labels mixed by saliency maps s (B, 1, H, W), at least 0, of any scale."""
         raise NotImplementedError
 
-    def saliency_loss(self, out, y):
+    def saliency_loss(self, out: Any, y: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
         """The loss whose gradient with respect to the images is the saliency."""
         return cross_entropy(logits_of(out, y.shape[1]), y)
 
-    def saliency_pass_mode(self, net, training=False):
-        """The network's modes during the pass that gives saliency, as a context; `training`: as
-        part of a step."""
+    def saliency_pass_mode(self, net: nn.Module,
+                           training: bool = False) -> AbstractContextManager[None]:
+        """The network's modes in the pass that gives saliency; `training`: as part of a step."""
         return evaluation_mode(net)
 
-    def saliency_from_grad(self, grad):
+    def saliency_from_grad(self, grad: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w"]:
         """Equation 1: gradient with respect to the images (B, C, H, W) -> maps (B, 1, H, W)."""
         return saliency(grad)
 
-    def compute_saliency(self, net, x, y, training=False):
-        """What `net` looks at in each image, or `saliency_fn`: maps (B, 1, H, W); every .grad stays
-        as it was."""
+    def compute_saliency(self, net: nn.Module | None, x: Float[Tensor, "b c h w"],
+                         y: Float[Tensor, "b k"],
+                         training: bool = False) -> Float[Tensor, "b 1 h w"]:
+        """Maps (B, 1, H, W) by `saliency_fn`, or through `net`; every .grad stays as it was."""
         if self.saliency_fn is not None:
             return checked_maps(self.saliency_fn, x)
         if net is None:
@@ -248,10 +274,13 @@ class SaliencyGuided(Method):
                              "y, net)")
         check_labels(y)
         with self.saliency_pass_mode(net, training):
-            return self.saliency_from_grad(
-                input_gradient(net, x, lambda out: self.saliency_loss(out, y)))
+            grad = input_gradient(net, x, lambda out: self.saliency_loss(out, y))
+            return self.saliency_from_grad(grad)
 
-    def clean_pass(self, net, x, y, weight, scaler=None):
+    def clean_pass(
+        self, net: nn.Module, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], weight: float,
+        scaler: torch.amp.GradScaler | None = None,
+    ) -> tuple[Float[Tensor, ""] | float, Float[Tensor, "b 1 h w"]]:
         """The clean batch in a step: weight times its loss, with its gradient stored, and the maps.
 
         With a weight of 0 the loss is 0 and the pass leaves no gradient. Maps of `saliency_fn` need
@@ -260,26 +289,26 @@ class SaliencyGuided(Method):
         if weight == 0:
             return 0, self.compute_saliency(net, x, y, training=True)
         with self.saliency_pass_mode(net, training=True):
-            clean, grad = loss_with_stored_grad(net, x,
-                                                lambda out: weight * self.saliency_loss(out, y),
-                                                scaler)
+            clean, grad = loss_with_stored_grad(
+                net, x, lambda out: weight * self.saliency_loss(out, y), scaler)
         if self.saliency_fn is not None:
             return clean, self.compute_saliency(net, x, y)
         return clean, self.saliency_from_grad(grad)
 
-    def mix(self, x, y, net=None):
+    def mix(self, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"],
+            net: nn.Module | None = None) -> Mixed:
         return self.mix_with_saliency(x, y, self.compute_saliency(net, x, y))
 
-    def units(self):
+    def units(self) -> int:
         return 5
 
 
-def option_names(method):
+def option_names(method: Method | type[Method]) -> list[str]:
     """The names of a method's options, which its constructor takes."""
     return [f.name for f in dataclasses.fields(method) if f.init]
 
 
-def check_labels(y, n=None):
+def check_labels(y: Tensor, n: int | None = None) -> None:
     """One clear error for labels that are not soft, or not for n images."""
     if y.ndim != 2 or not y.is_floating_point() or len(y) != (len(y) if n is None else n):
         raise ValueError(f"labels must be soft, floats of shape ({n or 'B'}, K), not {y.dtype} "
@@ -292,9 +321,9 @@ def _name(function):
     return f"{named.__module__}.{named.__qualname__}"
 
 
-def checked_maps(saliency_fn, x):
-    """Saliency maps (B, 1, H, W), float32, without a graph, that a user's function gives for
-    images x (B, C, H, W)."""
+def checked_maps(saliency_fn: SaliencyFn,
+                 x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w"]:
+    """Maps (B, 1, H, W) of a user's function for images x, float32, without a graph."""
     with torch.no_grad():
         s = saliency_fn(x)
     if not isinstance(s, torch.Tensor):
@@ -309,26 +338,29 @@ def checked_maps(saliency_fn, x):
     return s.detach().to(x.device).float()
 
 
-def readable(z):
+def readable(z: Tensor) -> bool:
     """Whether the host can check values: not on another device, nor in a compiled step."""
     return z.is_cpu and not torch.compiler.is_compiling()
 
 
-def blend(x, y, pair, weight, share):
-    """weight * x + (1 - weight) * partner, labels by `share` (B,): what pair methods that move
-    nothing end with."""
+def blend(
+    x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], pair: Int[Tensor, " b"],
+    weight: Float[Tensor, "b 1 #h #w"], share: Float[Tensor, " b"],
+) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b k"]]:
+    """weight * x + (1 - weight) * partner, (B, C, H, W), and labels (B, K) by `share`."""
     weight = weight.to(x.dtype)
     return weight * x + (1 - weight) * x[pair], blend_labels(y, pair, share)
 
 
-def blend_labels(y, pair, share):
-    """Labels (B, K): `share` (B,) of the image's own, the rest its partner's."""
+def blend_labels(y: Float[Tensor, "b k"], pair: Int[Tensor, " b"],
+                 share: Float[Tensor, " b"]) -> Float[Tensor, "b k"]:
+    """Labels (B, K): `share` of the image's own, the rest its partner's."""
     share = share.to(y.dtype)[:, None]
     return share * y + (1 - share) * y[pair]
 
 
-def check_pairs(x, y, pair):
-    """One clear error for images, labels or a pairing of the wrong shape."""
+def check_pairs(x: Tensor, y: Tensor, pair: Tensor) -> None:
+    """One clear error for images, labels or a permutation of the wrong shape."""
     if x.ndim != 4 or not x.is_floating_point():
         raise ValueError(f"images must be floats of shape (B, C, H, W), not {x.dtype} "
                          f"{tuple(x.shape)}")
@@ -338,14 +370,15 @@ def check_pairs(x, y, pair):
                          f"{tuple(pair.shape)}")
 
 
-def check_saliency(s, x):
-    """Saliency maps (B, 1, H, W) for images x, or one clear error for another shape."""
+def check_saliency(s: Tensor, x: Float[Tensor, "b c h w"]) -> None:
+    """One clear error for saliency maps that are not (B, 1, H, W), as images x."""
     if s.shape != (len(x), 1, *x.shape[2:]):
         raise ValueError(f"saliency must be of shape {(len(x), 1, *x.shape[2:])}, not "
                          f"{tuple(s.shape)}")
 
 
-def as_column(lam, x):
+def as_column(lam: float | Float[Tensor, "*n"],
+              x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 1 1"]:
     """A mixing weight, a number or (B,), as float32 (B, 1, 1, 1) beside images x."""
     lam = scalar(lam, x.device, torch.float64 if x.dtype == torch.float64 else torch.float32)
     if lam.shape not in {(), (1,), (len(x),)}:
@@ -354,7 +387,8 @@ def as_column(lam, x):
     return lam.expand(len(x))[:, None, None, None]
 
 
-def scalar(value, device, dtype=torch.float32):
+def scalar(value: float | Tensor, device: torch.device | str,
+           dtype: torch.dtype = torch.float32) -> Tensor:
     """A number or a tensor as a tensor on this device, without a copy from the host."""
     if isinstance(value, (int, float)):
         return torch.full((), float(value), device=device, dtype=dtype)

@@ -7,11 +7,14 @@
 Both work under autocast and a GradScaler, in DistributedDataParallel, with accumulated gradients,
 on compiled networks. The sources of the methods are in their files under `methods`.
 """
+from __future__ import annotations
+
 import contextlib
 import copy
 import math
 import numbers
 import random
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +24,20 @@ from .method import Method, option_names, readable
 from .methods import comixup, cutmix, manifold_mixup, mixup, puzzlemix, sage, saliencymix
 from .unwrap import check_network, loader_worker
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
+    from typing import Literal, Self
+
+    from jaxtyping import Float, Shaped
+    from torch import Tensor, nn
+
+    from .method import Criterion, Mixed, SaliencyFn
+
+    PerChannel = float | Sequence[float]  # one number, or one for each channel
+
+M = TypeVar("M", bound=Method)
+
 
 def _whole(value, low, high=math.inf):
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
@@ -29,9 +46,9 @@ def _whole(value, low, high=math.inf):
 
 OWN = {  # what a Mixer itself is told: which values are allowed, and how that is said
     "num_classes": (lambda v: _whole(v, 1), "a whole number, at least 1"),
-    "label_smoothing": (lambda v: isinstance(v, numbers.Real) and 0 <= v < 1,
+    "label_smoothing": (lambda v: isinstance(v, numbers.Real) and 0 <= float(v) < 1,
                         "a number, at least 0 and below 1"),
-    "prob": (lambda v: isinstance(v, numbers.Real) and 0 <= v <= 1, "a number from 0 to 1"),
+    "prob": (lambda v: isinstance(v, numbers.Real) and 0 <= float(v) <= 1, "a number from 0 to 1"),
     "seed": (lambda v: v is None or _whole(v, 0, 2**63),
              "a whole number from 0 to 2**63 - 1, or None"),
     "saliency": (lambda v: v is None or callable(v), "a function of the images, or None"),
@@ -39,7 +56,7 @@ OWN = {  # what a Mixer itself is told: which values are allowed, and how that i
 }
 
 
-class Mixer:
+class Mixer(Generic[M]):
     """A mixing method for a loop of one's own.
 
     method: such as `CutMix(alpha=0.5)` of `sagelib.methods.cutmix`. num_classes: of the labels; 1
@@ -60,8 +77,17 @@ class Mixer:
     methods that need no network break its graph only for a seed, or for a prob between 0 and 1.
     """
 
-    def __init__(self, method, num_classes, *, label_smoothing=0.0, prob=1.0, saliency=None,
-                 seed=None):
+    method: M
+    model: nn.Module | None
+    num_classes: int
+    label_smoothing: float
+    prob: float
+    seed: int | None
+    enabled: bool
+
+    def __init__(self, method: M, num_classes: int, *, label_smoothing: float = 0.0,
+                 prob: float = 1.0, saliency: SaliencyFn | None = None,
+                 seed: int | None = None) -> None:
         if not isinstance(method, Method):
             raise ValueError(f"method is {method!r}; give a method itself, such as "
                              "catalog.load(methods, 'cutmix')")
@@ -108,25 +134,26 @@ class Mixer:
         return f"Mixer({self.method}, {self.num_classes}, {shown})"
 
     @property
-    def saliency(self):
+    def saliency(self) -> SaliencyFn | None:
         """The function that gives maps in place of the network, or None."""
         return getattr(self.method, "saliency_fn", None)
 
     @saliency.setter
-    def saliency(self, function):
-        if hasattr(self.method, "saliency_fn"):
-            self.method.saliency_fn = function
+    def saliency(self, function: SaliencyFn | None) -> None:
+        method: Any = self.method
+        if hasattr(method, "saliency_fn"):
+            method.saliency_fn = function
         elif function is not None:
             raise ValueError(f"{type(self.method).__name__} looks at no saliency: leave out "
                              "saliency=")
 
     @property
-    def last(self):
+    def last(self) -> Mixed | None:
         """The `Mixed` of the latest batch, None where it was left alone."""
         return self.method.last
 
-    def bind(self, model, stages=None):
-        """Look through this network from now on; returns self.
+    def bind(self, model: nn.Module, stages: Sequence[str | nn.Module] | None = None) -> Self:
+        """This Mixer, which looks through the network `model` from now on.
 
         An nn.Module that is called with the images alone and gives logits (B, K), a tuple that
         begins with them, or something that has `logits`; wrap one that takes more. Plain, compiled,
@@ -146,19 +173,21 @@ class Mixer:
         self.__dict__.update(model=model, _passed=False)
         return self
 
-    def unbind(self):
+    def unbind(self) -> None:
         """Leave the network, as before it is pickled: Manifold Mixup's hooks are taken out."""
         self.method.detach()
         self.__dict__["model"] = None
 
-    def __call__(self, x, target):
-        """Images (B, C, H, W), normalised floats, and class indices (B,) or soft labels
-        (B, K) -> images, soft labels.
+    def __call__(
+        self, x: Float[Tensor, "b c h w"], target: Shaped[Tensor, "b ..."],
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b k"]]:
+        """Mixed images (B, C, H, W) and their soft labels (B, K).
 
-        With num_classes=1 the targets are 0 and 1, or between them, (B,) or (B, 1), and the labels
-        (B, 1). The network keeps every .grad, every requires_grad, its modes and BatchNorm's
-        running statistics. Layers with another state of their own (spectral norm) see one more
-        forward, and dropout draws once more.
+        x: normalised images, floats. target: class indices (B,) or soft labels (B, K); with
+        num_classes=1 they are 0 and 1, or between them, (B,) or (B, 1), and the labels (B, 1). The
+        network keeps every .grad, every requires_grad, its modes and BatchNorm's running
+        statistics. Layers with another state of their own (spectral norm) see one more forward, and
+        dropout draws once more.
         """
         x, y = soft_labels(x, target, self.num_classes, self.label_smoothing)
         if not self._mixes(x):
@@ -169,7 +198,8 @@ class Mixer:
             mixed.x = mixed.x.contiguous(memory_format=torch.channels_last)
         return mixed.x, mixed.y
 
-    def loss(self, x, target, scaler=None):
+    def loss(self, x: Float[Tensor, "b c h w"], target: Shaped[Tensor, "b ..."],
+             scaler: torch.amp.GradScaler | None = None) -> Float[Tensor, ""]:
         """The loss of one step by the method, a scalar to call .backward() on.
 
         The gradient of the clean batch, where saliency came from, is part of it; until .backward()
@@ -183,7 +213,7 @@ class Mixer:
         with self._looking():
             return self.method.loss(net, x, y, scaler)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         """Where the generators of `seed` are, for a checkpoint; {} without a seed."""
         method = self.method
         if method.generator is None or method.cpu_rng is None:
@@ -191,42 +221,45 @@ class Mixer:
         return {"generator": method.generator.get_state(), "device": str(method.generator.device),
                 "host": method.cpu_rng.getstate()}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on with the draws of a `state_dict`; a loader's workers draw anew."""
         if state:
             try:
-                self.method.seed(0, state["device"])
+                generator = torch.Generator(state["device"])
             except (RuntimeError, AssertionError) as error:
                 raise ValueError(f"these draws were made on {state['device']}, which is not here; "
                                  "they go on there, or start anew from a seed") from error
-            self._drawn_in = 0
-            self.method.generator.set_state(state["generator"].cpu())
+            generator.set_state(state["generator"].cpu())
             version, numbers_, gauss = state["host"]
-            self.method.cpu_rng.setstate((version, tuple(numbers_), gauss))
+            cpu_rng = random.Random()
+            cpu_rng.setstate((version, tuple(numbers_), gauss))
+            self.method.generator, self.method.cpu_rng = generator, cpu_rng
+            self._drawn_in = 0
 
-    def _mixes(self, x):
+    def _mixes(self, x: Tensor) -> bool:
         """Whether this batch is mixed; the generators are made where there are none."""
         method = self.method
         method.last = None
         if self.seed is not None:
-            here = worker.seed if (worker := loader_worker()) else 0
+            worker = loader_worker()
+            here = worker.seed if worker else 0
             there = method.generator and method.generator.device
             if there != x.device or self._drawn_in != here:
                 method.seed((self.seed + here) % 2**63, x.device)
                 self._drawn_in = here
         return self.enabled and (self.prob == 1 or (method.cpu_rng or random).random() < self.prob)
 
-    def _network(self):
+    def _network(self) -> nn.Module:
         if self.model is None:
             name = type(self.method).__name__
             raise RuntimeError(f"{name} needs the network: call .bind(model) first")
         return self.model
 
-    def _looking(self):
+    def _looking(self) -> AbstractContextManager[nn.Module | None]:
         return self._watched() if self.method.needs_network else contextlib.nullcontext(self.model)
 
     @contextlib.contextmanager
-    def _watched(self):
+    def _watched(self) -> Iterator[nn.Module]:
         """The network, whose buffers are put back if its first pass fails."""
         net = self._network()
         if loader_worker():
@@ -234,7 +267,8 @@ class Mixer:
                                "learns: mix in the training loop, or give saliency=, a function "
                                "of the images")
         first = not self._passed and not torch.compiler.is_compiling()
-        before = [(b, b.clone()) for b in net.buffers() if not is_lazy(b)] if first else []
+        buffers = [b for b in net.buffers() if not is_lazy(b)] if first else []
+        before = [(b, b.clone()) for b in buffers]
         try:
             yield net
         except Exception:
@@ -245,9 +279,12 @@ class Mixer:
         self._passed = True
 
 
-def SAGE(num_classes, *, u=0.6, reuse=0.3, fraction=0.01, sigma=1.0, norm="l2", bn="train",
-         per_image=False, guided=True, rearranged=True, loss="cross_entropy", label_smoothing=0.0,
-         prob=1.0, saliency=None, seed=None):
+def SAGE(num_classes: int, *, u: float = 0.6, reuse: float = 0.3, fraction: float = 0.01,
+         sigma: float = 1.0, norm: Literal["l2", "l1"] = "l2",
+         bn: Literal["train", "eval", "batch"] = "train", per_image: bool = False,
+         guided: bool = True, rearranged: bool = True, loss: Criterion = "cross_entropy",
+         label_smoothing: float = 0.0, prob: float = 1.0, saliency: SaliencyFn | None = None,
+         seed: int | None = None) -> Mixer[sage.Sage]:
     """Saliency-guided mixup with optimal rearrangements: Algorithm 1 of the paper, as a Mixer.
 
     u: lambda is uniform on (0, u). reuse: share of the clean gradient in `loss`; a call has none.
@@ -268,8 +305,9 @@ def SAGE(num_classes, *, u=0.6, reuse=0.3, fraction=0.01, sigma=1.0, norm="l2", 
                  seed=seed)
 
 
-def Mixup(num_classes, *, alpha=1.0, per_image=False, loss="cross_entropy", label_smoothing=0.0,
-          prob=1.0, seed=None):
+def Mixup(num_classes: int, *, alpha: float = 1.0, per_image: bool = False,
+          loss: Criterion = "cross_entropy", label_smoothing: float = 0.0, prob: float = 1.0,
+          seed: int | None = None) -> Mixer[mixup.Mixup]:
     """Mixup, as a Mixer: lambda from Beta(alpha, alpha); per_image: one for each image.
 
     A call needs no network. The other parameters are as in SAGE.
@@ -278,8 +316,9 @@ def Mixup(num_classes, *, alpha=1.0, per_image=False, loss="cross_entropy", labe
     return Mixer(method, num_classes, label_smoothing=label_smoothing, prob=prob, seed=seed)
 
 
-def CutMix(num_classes, *, alpha=1.0, per_image=False, loss="cross_entropy", label_smoothing=0.0,
-           prob=1.0, seed=None):
+def CutMix(num_classes: int, *, alpha: float = 1.0, per_image: bool = False,
+           loss: Criterion = "cross_entropy", label_smoothing: float = 0.0, prob: float = 1.0,
+           seed: int | None = None) -> Mixer[cutmix.CutMix]:
     """CutMix, as a Mixer: a box of area 1 - lambda, lambda from Beta(alpha, alpha).
 
     per_image: a box for each image. A call needs no network. The other parameters are as in SAGE.
@@ -288,9 +327,11 @@ def CutMix(num_classes, *, alpha=1.0, per_image=False, loss="cross_entropy", lab
     return Mixer(method, num_classes, label_smoothing=label_smoothing, prob=prob, seed=seed)
 
 
-def SaliencyMix(num_classes, *, alpha=1.0, published=False, per_image=False, detector="builtin",
-                mean=0.0, std=1.0, loss="cross_entropy", label_smoothing=0.0, prob=0.5,
-                saliency=None, seed=None):
+def SaliencyMix(num_classes: int, *, alpha: float = 1.0, published: bool = False,
+                per_image: bool = False, detector: Literal["builtin", "opencv"] = "builtin",
+                mean: PerChannel = 0.0, std: PerChannel = 1.0, loss: Criterion = "cross_entropy",
+                label_smoothing: float = 0.0, prob: float = 0.5, saliency: SaliencyFn | None = None,
+                seed: int | None = None) -> Mixer[saliencymix.SaliencyMix]:
     """SaliencyMix, as a Mixer: a box around the partner's most salient point, or your map's peak.
 
     A call needs no network. mean, std: of the normalised images. prob: 0.5 as in its paper. The
@@ -303,9 +344,11 @@ def SaliencyMix(num_classes, *, alpha=1.0, published=False, per_image=False, det
                  seed=seed)
 
 
-def PuzzleMix(num_classes, *, alpha=1.0, beta=1.2, gamma=0.5, eta=0.2, t_eps=0.8, transport=True,
-              per_image=False, mean=0.0, std=1.0, loss="cross_entropy", label_smoothing=0.0,
-              prob=1.0, saliency=None, seed=None):
+def PuzzleMix(num_classes: int, *, alpha: float = 1.0, beta: float = 1.2, gamma: float = 0.5,
+              eta: float = 0.2, t_eps: float = 0.8, transport: bool = True, per_image: bool = False,
+              mean: PerChannel = 0.0, std: PerChannel = 1.0, loss: Criterion = "cross_entropy",
+              label_smoothing: float = 0.0, prob: float = 1.0, saliency: SaliencyFn | None = None,
+              seed: int | None = None) -> Mixer[puzzlemix.PuzzleMix]:
     """Puzzle Mix, as a Mixer: blocks of two images by a minimum cut, moved by a transport plan.
 
     Needs scipy and numba. mean, std: of the normalised images, to get back to pixels. The other
@@ -318,9 +361,11 @@ def PuzzleMix(num_classes, *, alpha=1.0, beta=1.2, gamma=0.5, eta=0.2, t_eps=0.8
                  seed=seed)
 
 
-def CoMixup(num_classes, *, partition=20, beta=0.32, gamma=1.0, eta=0.05, omega=0.001,
-            threshold=0.83, alpha=2.0, sweeps=4, clean=1.0, bn="train", loss="cross_entropy",
-            label_smoothing=0.0, prob=1.0, saliency=None, seed=None):
+def CoMixup(num_classes: int, *, partition: int = 20, beta: float = 0.32, gamma: float = 1.0,
+            eta: float = 0.05, omega: float = 0.001, threshold: float = 0.83, alpha: float = 2.0,
+            sweeps: int = 4, clean: float = 1.0, bn: Literal["train", "batch"] = "train",
+            loss: Criterion = "cross_entropy", label_smoothing: float = 0.0, prob: float = 1.0,
+            saliency: SaliencyFn | None = None, seed: int | None = None) -> Mixer[comixup.CoMixup]:
     """Co-Mixup, as a Mixer: up to `partition` images mixed jointly, by cells.
 
     Needs scipy and numba. clean: weight of the clean loss in `loss`; a call has none. bn: "train"
@@ -333,8 +378,10 @@ def CoMixup(num_classes, *, partition=20, beta=0.32, gamma=1.0, eta=0.05, omega=
                  seed=seed)
 
 
-def ManifoldMixup(num_classes, *, alpha=2.0, stages=2, per_image=False, loss="cross_entropy",
-                  label_smoothing=0.0, prob=1.0, seed=None):
+def ManifoldMixup(num_classes: int, *, alpha: float = 2.0, stages: int = 2,
+                  per_image: bool = False, loss: Criterion = "cross_entropy",
+                  label_smoothing: float = 0.0, prob: float = 1.0,
+                  seed: int | None = None) -> Mixer[manifold_mixup.ManifoldMixup]:
     """Manifold Mixup, as a Mixer: Mixup of the images, or after one of the first `stages` stages.
 
     A call says where and returns soft labels; the next forward of the network in training mode
@@ -346,7 +393,7 @@ def ManifoldMixup(num_classes, *, alpha=2.0, stages=2, per_image=False, loss="cr
     return Mixer(method, num_classes, label_smoothing=label_smoothing, prob=prob, seed=seed)
 
 
-def _copied(method):
+def _copied(method: M) -> M:
     """A method with options and draws of its own, which go on where the other's are."""
     method = copy.copy(method)
     if method.generator is not None:
@@ -355,10 +402,15 @@ def _copied(method):
     return method
 
 
-def soft_labels(x, target, classes, smoothing=0.0):
-    """Images x (B, C, H, W), detached, and labels (B, classes), float32, from class indices (B,) or
-    soft targets (B, classes); with one class, the probability of class 1, from 0 and 1 or what lies
-    between, (B,) or (B, 1)."""
+def soft_labels(
+    x: Float[Tensor, "b c h w"], target: Shaped[Tensor, "b ..."], classes: int,
+    smoothing: float = 0.0,
+) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b {classes}"]]:
+    """Images x, detached, and labels (B, classes), float32.
+
+    target: class indices (B,) or soft targets (B, classes); with one class, the probability of
+    class 1, from 0 to 1, (B,) or (B, 1).
+    """
     for name, z in (("images", x), ("targets", target)):
         if not isinstance(z, torch.Tensor):
             raise TypeError(f"{name} must be a tensor, not a {type(z).__name__}")
@@ -379,8 +431,8 @@ def soft_labels(x, target, classes, smoothing=0.0):
         if readable(target) and not 0 <= int(target.min()) <= int(target.max()) < classes:
             raise ValueError(f"class indices must be from 0 to {classes - 1}, not "
                              f"{int(target.min())} to {int(target.max())}")
-        return x.detach(
-        ), F.one_hot(target, classes).float() * (1 - smoothing) + smoothing / classes
+        y = F.one_hot(target, classes).float()
+        return x.detach(), y * (1 - smoothing) + smoothing / classes
     if target.shape != (len(x), classes) or not target.is_floating_point():
         raise ValueError(f"targets must be class indices ({len(x)},) or soft labels ({len(x)}, "
                          f"{classes}), floats; they are {target.dtype} {tuple(target.shape)}")

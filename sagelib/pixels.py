@@ -1,11 +1,21 @@
-"""From normalised images to pixels and back, for data sets, attacks and methods that look at
-colours."""
+"""Normalised images to pixels and back: for data sets, attacks and methods that use colours."""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-def per_channel_tensor(values, device):
-    """One number, several, or a tensor of them -> float32 (C, 1, 1) or (1, 1, 1), to go with images
-    (B, C, H, W)."""
+    from jaxtyping import Float
+    from torch import Tensor
+
+    PerChannel = float | Sequence[float] | Tensor  # one number, or one for each channel
+
+
+def per_channel_tensor(values: PerChannel, device: torch.device | str) -> Float[Tensor, "#c 1 1"]:
+    """One number or one for each channel -> (1, 1, 1) or (C, 1, 1), float32, beside images."""
     if isinstance(values, (int, float)):
         values = [values]
     if not isinstance(values, torch.Tensor):
@@ -13,9 +23,9 @@ def per_channel_tensor(values, device):
     return values.to(device, torch.float32).flatten()[:, None, None]
 
 
-def to_pixels(x, mean, std):
-    """Normalised images (B, C, H, W) back to [0, 1], float32; mean and std are numbers or one for
-    each channel."""
+def to_pixels(x: Float[Tensor, "b c h w"], mean: PerChannel,
+              std: PerChannel) -> Float[Tensor, "b c h w"]:
+    """Normalised images (B, C, H, W) back to [0, 1], float32."""
     mean, std = per_channel_tensor(mean, x.device), per_channel_tensor(std, x.device)
     for name, values in (("mean", mean), ("std", std)):
         if len(values) not in (1, x.shape[1]):
@@ -24,23 +34,25 @@ def to_pixels(x, mean, std):
     return x.float() * std + mean
 
 
-def from_pixels(p, mean, std):
+def from_pixels(p: Float[Tensor, "b c h w"], mean: PerChannel,
+                std: PerChannel) -> Float[Tensor, "b c h w"]:
     """Images (B, C, H, W) in [0, 1] normalised, float32: `to_pixels` backwards."""
     return (p.float() - per_channel_tensor(mean, p.device)) / per_channel_tensor(std, p.device)
 
 
-def multiply_add(x, weight, z):
-    """x * weight + z in float32, rounded once, for a weight that is rounded to float32 first: no
-    float64 is needed.
+def multiply_add(x: Float[Tensor, "*shape"], weight: float,
+                 z: Float[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
+    """x * weight + z in float32, rounded once; the weight is rounded to float32 first.
 
     T. Dekker, "A floating-point technique for extending the available precision", 1971: the
     rounding errors of the product and of the sum are numbers too. Factors are split into halves of
-    12 bits, whose products are exact.
+    12 bits, whose products are exact; no float64 is needed.
     """
-    weight = torch.full((), weight, device=x.device)
-    (x1, x2), (w1, w2) = ((high := 4097 * v - (4097 * v - v), v - high) for v in (x, weight))
-    product = x * weight
-    lost = x2 * w2 - (((product - x1 * w1) - x2 * w1) - x1 * w2)  # product + lost is x * weight
+    factor = torch.full((), weight, device=x.device)
+    x1, w1 = (4097 * v - (4097 * v - v) for v in (x, factor))
+    x2, w2 = x - x1, factor - w1
+    product = x * factor
+    lost = x2 * w2 - (((product - x1 * w1) - x2 * w1) - x1 * w2)  # product + lost is x * factor
     total = product + z
     part = total - product
     return total + (((product - (total - part)) + (z - part)) + lost)

@@ -1,5 +1,6 @@
-"""Rearrangement: shifting one image over another, Equations 3 and 4 of SAGE (Ma et al., BMVC 2022,
-section 3.3).
+"""Rearrangement: shifting one image over another, Equations 3 and 4.
+
+Source: SAGE (Ma et al., BMVC 2022), section 3.3.
 
 The search never builds a mask. With M of Equation 2 and b the shifted second map,
 
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
 
 
 def offsets(h: int, w: int, device: torch.device | str | None = None) -> Int[Tensor, "n 2"]:
-    """All (2h-1)(2w-1) shifts that leave at least one pixel in an h x w frame, integer (N, 2):
-    rows, columns."""
+    """All (2h-1)(2w-1) shifts (rows, columns) that keep a pixel in an h x w frame, (N, 2)."""
     if h < 1 or w < 1:
         raise ValueError(f"an image has at least one row and one column, not {h} x {w}")
     rows, columns = torch.arange(1 - h, h, device=device), torch.arange(1 - w, w, device=device)
@@ -35,8 +35,7 @@ def offsets(h: int, w: int, device: torch.device | str | None = None) -> Int[Ten
 
 def shift(z: Float[Tensor, "b c h w"], tau: Int[Tensor, "... 2"],
           of: Int[Tensor, " b"] | None = None) -> Float[Tensor, "b c h w"]:
-    """Move z (B, C, H, W) by tau = (rows down, columns right), zeros where nothing came:
-    Equation 3.
+    """Move z (B, C, H, W) by tau = (rows down, columns right), filling with zeros. Equation 3.
 
     out[i, j] = z[i - tau_i, j - tau_j]. `tau` is an integer tensor, (2,) for the whole batch or
     (B, 2) for each image. With `of`, integers (B,), z[of] is moved.
@@ -60,8 +59,7 @@ def shift(z: Float[Tensor, "b c h w"], tau: Int[Tensor, "... 2"],
 
 def total_saliency(a: Float[Tensor, "b 1 h w"], b: Float[Tensor, "b 1 h w"],
                    tau: Int[Tensor, "... n 2"]) -> Float[Tensor, "b n"]:
-    """What the mix keeps of both maps at each shift of the second, (B, 1, H, W) x 2 -> (B, N):
-    Equation 4.
+    """Saliency that the mix keeps at each shift of the second map, (B, N). Equation 4.
 
     `a` and `b` are saliency maps, at least 0; `tau` is (N, 2) shifts of `b` in pixels, the same for
     every pair, or (B, N, 2), those of each pair. Exact for any number of them, in a few megabytes
@@ -74,10 +72,10 @@ def total_saliency(a: Float[Tensor, "b 1 h w"], b: Float[Tensor, "b 1 h w"],
 
 def best_offset(a: Float[Tensor, "b 1 h w"], b: Float[Tensor, "b 1 h w"],
                 tau: Int[Tensor, "... n 2"]) -> Int[Tensor, "b 2"]:
-    """The shift of the second map that keeps the most saliency, (B, 2); the first of equals.
-    Section 3.3.
+    """The shift of the second map that keeps the most saliency, (B, 2). Section 3.3.
 
-    Arguments as in `total_saliency`. tau* = argmax of v over the candidates, for each pair.
+    Arguments as in `total_saliency`. tau* = argmax of v over the candidates, for each
+    pair; the first of equals.
     """
     v = total_saliency(a, b, tau).nan_to_num_(nan=-torch.inf)
     tau, best = tau.to(a.device), v.argmax(1)

@@ -6,6 +6,7 @@ values over the channels (`norm="l1"` here) where the paper takes the l2 norm.
 """
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING
 
@@ -36,12 +37,11 @@ def saliency(grad: Float[Tensor, "b c h w"], norm: str = "l2") -> Float[Tensor, 
 
 def smooth(s: Float[Tensor, "*b h w"], sigma: float = 1.0,
            radius: int | None = None) -> Float[Tensor, "*b h w"]:
-    """Gaussian blur of maps or images (..., H, W), `sigma` in pixels: 5x5 for sigma 1, reflected
-    border.
+    """Gaussian blur of maps or images (..., H, W), `sigma` in pixels, with a reflected border.
 
-    The kernel reaches `radius` pixels to each side, ceil(2 sigma) unless told, and sums to 1; the
-    border pixel itself is not repeated. `sigma=0` returns the maps unchanged. Section 3.2
-    ("Gaussian-smoothed").
+    The kernel reaches `radius` pixels to each side, ceil(2 sigma) unless told (5 x 5 for sigma 1),
+    and sums to 1; the border pixel itself is not repeated. `sigma=0` returns the maps unchanged.
+    Section 3.2 ("Gaussian-smoothed").
     """
     if not (math.isfinite(sigma) and sigma >= 0):
         raise ValueError(f"sigma is {sigma}; it must be a finite number of pixels, at least 0")
@@ -52,8 +52,9 @@ def smooth(s: Float[Tensor, "*b h w"], sigma: float = 1.0,
     weights = [math.exp(-0.5 * (k / sigma) ** 2) for k in range(-radius, radius + 1)]
     for axis in (-2, -1):
         wide = s.index_select(axis, mirrored(s.shape[axis], radius, s.device))
-        s = sum(w / sum(weights) * wide.narrow(axis, k, s.shape[axis])
-                for k, w in enumerate(weights))
+        parts = [w / sum(weights) * wide.narrow(axis, k, s.shape[axis])
+                 for k, w in enumerate(weights)]
+        s = functools.reduce(torch.add, parts)
     return s
 
 
@@ -75,14 +76,12 @@ def normalise(s: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
 
 
 def at_least_float32(z: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """The tensor in float32, or in float64 if it comes so: maps are never kept in half
-    precision."""
+    """The tensor in float32, or in float64 if it is: maps are never kept in half precision."""
     return z if z.dtype == torch.float64 else z.float()
 
 
 def mirrored(n: int, radius: int, device: torch.device | str) -> Int[Tensor, " places"]:
-    """Indices of n places and `radius` more on each side, mirrored at the first and the last
-    place."""
+    """Indices of n places and `radius` more on each side, mirrored at both ends."""
     if n == 1:
         return torch.zeros(1 + 2 * radius, dtype=torch.long, device=device)
     i = torch.arange(-radius, n + radius, device=device).abs() % (2 * (n - 1))

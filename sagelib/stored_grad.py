@@ -1,19 +1,32 @@
-"""The pass over the clean batch that saliency comes from: its gradient with respect to the images,
-and a loss in which the gradient of the weights is stored, for one `.backward()` later.
+"""The clean batch's pass: the gradient with respect to the images, and a loss that stores its own.
 
 Algorithm 1 of SAGE (https://arxiv.org/abs/2211.00113) adds the clean batch's gradient to that of
 the mixed batch. The pass that gives saliency has computed it already; here the loss hands it out
 when `.backward()` comes through.
 """
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import torch
 
 from .saliency import at_least_float32
 from .unwrap import unwrapped
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
-def loss_with_stored_grad(net, x, loss_of, scaler=None):
-    """loss_of(net(x)), a scalar that stores its gradient, and the gradient with respect to x
-    (B, C, H, W).
+    from jaxtyping import Float
+    from torch import Tensor, nn
+
+    LossOf = Callable[[Any], Tensor]  # the output of a network -> a loss, a scalar
+
+
+def loss_with_stored_grad(
+    net: nn.Module, x: Float[Tensor, "b c h w"], loss_of: LossOf,
+    scaler: torch.amp.GradScaler | None = None,
+) -> tuple[Float[Tensor, ""], Float[Tensor, "b c h w"]]:
+    """loss_of(net(x)), a scalar that stores its gradient, and that with respect to x, (B, C, H, W).
 
     The gradient with respect to the weights is computed now. When a later .backward() comes through
     the loss, the weights receive it together with all else: once, as DistributedDataParallel,
@@ -36,7 +49,8 @@ def loss_with_stored_grad(net, x, loss_of, scaler=None):
     return stored, _unscaled(grad, scale)
 
 
-def input_gradient(net, x, loss_of):
+def input_gradient(net: nn.Module, x: Float[Tensor, "b c h w"],
+                   loss_of: LossOf) -> Float[Tensor, "b c h w"]:
     """Gradient of loss_of(net(x)) with respect to x, (B, C, H, W); no .grad is computed or touched.
 
     RuntimeError where the network passes no gradient to the images.
@@ -48,10 +62,11 @@ def input_gradient(net, x, loss_of):
         return _unscaled(gradient(scale * loss, [images])[0], scale)
 
 
-def gradient(loss, inputs, allow_unused=True):
-    """Gradients of a scalar with respect to each of `inputs`, None where it does not depend on one
-    (without `allow_unused` that is PyTorch's error).
+def gradient(loss: Float[Tensor, ""], inputs: Sequence[Tensor],
+             allow_unused: bool = True) -> tuple[Tensor | None, ...]:
+    """Gradients of a scalar with respect to each of `inputs`, None where it does not depend on one.
 
+    Without `allow_unused` an input that it does not depend on is PyTorch's error.
     A network that recomputes segments with use_reentrant=True has no such gradient: a RuntimeError
     says what to do.
     """
@@ -65,7 +80,7 @@ def gradient(loss, inputs, allow_unused=True):
                            "images alone: use_reentrant=False does") from error
 
 
-def leaves(loss):
+def leaves(loss: Tensor) -> list[Tensor]:
     """The tensors that a loss was computed from and that collect a gradient, each once."""
     seen, todo, found = set(), [loss.grad_fn], []
     while todo:
@@ -88,12 +103,12 @@ class _StoredGrad(torch.autograd.Function):
         return loss.clone()
 
     @staticmethod
-    def backward(ctx, out):
+    def backward(ctx, *out):
         if torch.is_grad_enabled():
             raise RuntimeError("a second derivative (create_graph=True) of this loss would lack "
                                "the clean batch's part: set reuse=0, or clean=0 for Co-Mixup")
         scale, *grads = ctx.saved_tensors
-        factor = out / scale
+        factor = out[0] / scale
         if len({g.dtype for g in grads}) == 1 and factor.dtype == grads[0].dtype:  # in one go
             return None, None, None, *torch._foreach_mul(grads, factor)
         return None, None, None, *(factor.to(g) * g for g in grads)

@@ -1,29 +1,38 @@
 """The network inside what a training loop wraps it in, and where it cannot be looked through."""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
 import torch
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-
-def unwrapped(model):
-    """The network inside DistributedDataParallel, DataParallel or Lightning Fabric: a pass through
-    it exchanges no gradient. A compiled network stays compiled."""
-    inner = eager(model)
-    wrapped = isinstance(
-        inner, (DistributedDataParallel, DataParallel)) or type(inner).__name__ == "_FabricModule"
-    return unwrapped(inner.module) if wrapped else model
+if TYPE_CHECKING:
+    from torch import nn
 
 
-def uncompiled(model):
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside DistributedDataParallel, DataParallel or Lightning Fabric.
+
+    A pass through it exchanges no gradient. A compiled network stays compiled.
+    """
+    inner: Any = eager(model)
+    parallel = isinstance(inner, (DistributedDataParallel, DataParallel))
+    if parallel or type(inner).__name__ == "_FabricModule":
+        return unwrapped(inner.module)
+    return model
+
+
+def uncompiled(model: nn.Module) -> nn.Module:
     """`unwrapped`, and out of torch.compile: the modules that hooks are registered in."""
     return eager(unwrapped(model))
 
 
-def eager(model):
-    """The module inside torch.compile's wrapper, still in any other wrapper; the model itself if it
-    is not compiled."""
-    return getattr(model, "_orig_mod", model)
+def eager(model: nn.Module) -> nn.Module:
+    """The module inside torch.compile's wrapper, or the model itself if it is not compiled."""
+    return cast("nn.Module", getattr(model, "_orig_mod", model))
 
 
-def check_network(model, prob):
+def check_network(model: nn.Module, prob: float) -> None:
     """One clear error for what cannot be looked through."""
     if not isinstance(model, torch.nn.Module):
         raise TypeError("bind takes the network, an nn.Module that is called with the images "
@@ -32,15 +41,14 @@ def check_network(model, prob):
     if any("running_mean" in name for m in scripted for name, _ in m.named_buffers()):
         raise ValueError("the BatchNorm of a scripted network cannot be held still: train it as "
                          "it was before torch.jit.script, or use torch.compile")
-    several = torch.distributed.is_available() and torch.distributed.is_initialized() and (
-        torch.distributed.get_world_size() > 1)
-    if several and 0 < prob < 1 and any(
-            isinstance(m, torch.nn.SyncBatchNorm) for m in model.modules()):
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    several = distributed and torch.distributed.get_world_size() > 1
+    synchronised = any(isinstance(m, torch.nn.SyncBatchNorm) for m in model.modules())
+    if several and synchronised and 0 < prob < 1:
         raise ValueError(f"prob is {prob}: each process would decide for itself, and "
                          "SyncBatchNorm would wait for those that do not mix; it must be 0 or 1")
 
 
-def loader_worker():
-    """The DataLoader's worker that this process is, with a seed of its own in each epoch, or None;
-    none compiles."""
+def loader_worker() -> Any:
+    """The DataLoader's worker that this process is, whose `seed` changes each epoch, or None."""
     return None if torch.compiler.is_compiling() else torch.utils.data.get_worker_info()

@@ -13,11 +13,21 @@ Every form looks only at the overlap, where both images are in the frame:
 The CPU's two take the mass that stays in the frame from a table of sums in float64. The others add
 up what they read, and need no float64, which a Mac's GPU does not have.
 """
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 
 from ..machine import triton_kernels
 from .cpu import slices, table, visible
 from .gather import gather
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jaxtyping import Float, Int
+    from torch import Tensor
 
 __all__ = ["choose_backend", "gather", "search", "slices", "table", "visible"]
 
@@ -26,8 +36,10 @@ MOST = 0.4       # part of all shifts from which the table is cheaper than slice
 
 @torch.library.custom_op("sagelib::total_saliency", mutates_args=())
 def search(a: torch.Tensor, b: torch.Tensor, tau: torch.Tensor) -> torch.Tensor:
-    """v (B, N) for maps a and b (B, H, W), at least 0, and shifts tau (N, 2) or (B, N, 2) of b. No
-    value leaves the device."""
+    """v (B, N) for maps a and b (B, H, W), at least 0, and shifts tau (N, 2) or (B, N, 2) of b.
+
+    No value leaves the device.
+    """
     return choose_backend(a, tau)(a, b, tau)
 
 
@@ -36,7 +48,8 @@ def _(a, b, tau):
     return a.new_empty(len(a), tau.shape[-2])
 
 
-def choose_backend(a, tau):
+def choose_backend(a: Float[Tensor, "b h w"],
+                   tau: Int[Tensor, "... n 2"]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """The function that `search` uses for these maps and that many shifts."""
     if tau.ndim == 3:
         return gather

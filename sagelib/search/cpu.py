@@ -1,16 +1,22 @@
-"""Equation 4 on a CPU: slices of both maps for some shifts, or a table of all of them. Both are
-exact."""
+"""Equation 4 on a CPU, exact: slices of both maps for some shifts, or a table of all of them."""
+from __future__ import annotations
+
 import functools
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
 BLOCK = 1 << 19  # numbers in the working memory: 2 MB of float32
 
 
-def slices(a, b, tau):
-    """v from slices: two maps in, sum of 1 / (1/a + 1/b) out, shift after shift. A zero adds
-    exactly nothing."""
+def slices(a: Float[Tensor, "b h w"], b: Float[Tensor, "b h w"],
+           tau: Int[Tensor, "n 2"]) -> Float[Tensor, "b n"]:
+    """v from slices of both maps, shift after shift; a zero adds exactly nothing."""
     h, w = a.shape[1:]
     inverse_a, inverse_b = 1 / a, 1 / b
     overlap = a.new_empty(len(tau), len(a))
@@ -21,9 +27,9 @@ def slices(a, b, tau):
     return _from_overlap(a, b, tau, overlap.T)
 
 
-def table(a, b, tau):
-    """v for all shifts, of which those of tau are picked: rows against rows, the batch
-    innermost."""
+def table(a: Float[Tensor, "b h w"], b: Float[Tensor, "b h w"],
+          tau: Int[Tensor, "n 2"]) -> Float[Tensor, "b n"]:
+    """v picked from the table of all shifts: rows against rows, the batch innermost."""
     h, w = a.shape[1:]
     several = max(1, BLOCK // (w * w))
     i, j = tau[:, 0] + h - 1, tau[:, 1] + w - 1
@@ -35,8 +41,7 @@ def table(a, b, tau):
 
 
 def _whole_table(a, b):
-    """What b adds to v at every shift, (B, 2h-1, 2w-1): its visible mass less twice the overlap
-    term."""
+    """What b adds to v at every shift: its visible mass less twice the overlap, (B, 2h-1, 2w-1)."""
     n, h, w = a.shape
     inverse_a, inverse_b = ((1 / z).permute(1, 2, 0).contiguous() for z in (a, b.flip(2)))
     mass, by = _integral(b).permute(1, 2, 0).contiguous(), torch.arange(1 - w, w)
@@ -71,17 +76,12 @@ def _from_overlap(a, b, tau, overlap):
     return a.sum((1, 2))[:, None] + visible(b, tau) - 2 * overlap
 
 
-def visible(b, tau):
-    """Mass of each map (B, H, W) that stays in the frame after each shift: four look-ups in an
-    integral image."""
+def visible(b: Float[Tensor, "b h w"], tau: Int[Tensor, "... n 2"]) -> Float[Tensor, "b n"]:
+    """Mass of each map that each shift keeps in the frame, (B, N), from an integral image."""
     h, w = b.shape[1:]
     integral, i, j = _integral(b), tau[..., 0], tau[..., 1]
-    top, bottom, left, right = (
-        (-i).clamp(0, h),
-        (h - i).clamp(0, h),
-        (-j).clamp(0, w),
-        (w - j).clamp(0, w),
-    )
+    top, bottom = (-i).clamp(0, h), (h - i).clamp(0, h)
+    left, right = (-j).clamp(0, w), (w - j).clamp(0, w)
     each = slice(None) if tau.ndim == 2 else torch.arange(len(b), device=b.device)[:, None]
     inside = (integral[each, bottom, right] - integral[each, top, right]
               - integral[each, bottom, left] + integral[each, top, left])
@@ -89,6 +89,5 @@ def visible(b, tau):
 
 
 def _integral(b):
-    """Sums over all rectangles from the top left corner, (B, h + 1, w + 1); float64, since they are
-    subtracted."""
+    """Sums over all rectangles from the top left corner, (B, h + 1, w + 1), in float64."""
     return F.pad(b.double().cumsum(1).cumsum(2), (1, 0, 1, 0))

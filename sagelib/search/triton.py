@@ -1,13 +1,20 @@
-"""Equation 4 on an NVIDIA GPU: one kernel, one program for each pair of maps and shift, nothing but
-the overlap read.
+"""Equation 4 on an NVIDIA GPU: one program for each pair of maps and shift reads the overlap.
 
     v(tau)  =  sum of a  +  sum over the overlap of b (1 - 2 M),   M = a / (a + b) of Equation 2,
 
 since a pixel where only one image has saliency is kept whole. Needs Triton (it comes with torch for
 NVIDIA GPUs); TRITON_INTERPRET=1 runs the kernel on a CPU, for tests.
 """
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import triton
 import triton.language as tl
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
 
 PIXELS = 512  # of the overlap that a program looks at in one go
 
@@ -32,12 +39,14 @@ def _kernel(a, b, tau, out, shifts, H, W, ROWS: tl.constexpr, COLUMNS: tl.conste
     tl.store(out + image * shifts + k, tl.sum(tl.sum(kept, 1), 0))
 
 
-def search(a, b, tau):
+def search(a: Float[Tensor, "b h w"], b: Float[Tensor, "b h w"],
+           tau: Int[Tensor, "n 2"]) -> Float[Tensor, "b n"]:
     """v (B, N) for maps (B, H, W), float32, and shifts (N, 2), on one device."""
     n, h, w = a.shape
     out = a.new_empty(n, len(tau))
     columns = triton.next_power_of_2(w)
     _kernel[(len(tau), n)](a.contiguous(), b.contiguous(), tau.contiguous(), out, len(tau), h, w,
+                           # pyrefly: ignore[bad-argument-type]  (Triton makes them constants)
                            ROWS=max(1, PIXELS // columns), COLUMNS=columns)
     return out.add_(a.sum((1, 2))[:, None])
 
