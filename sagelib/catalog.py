@@ -2,24 +2,30 @@
 
 Adding a method, a model or a data set is adding a file: nothing else is edited.
 """
+from __future__ import annotations
+
 import importlib
 import inspect
 import pkgutil
 from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from types import ModuleType
 
 
-def names(package):
+def names(package: ModuleType) -> list[str]:
     """The names users can type: the modules of a package, without those that begin with "_"."""
-    return sorted(m.name
-                  for m in pkgutil.iter_modules(package.__path__)
-                  if not m.name.startswith("_"))
+    modules = pkgutil.iter_modules(package.__path__)
+    return sorted(m.name for m in modules if not m.name.startswith("_"))
 
 
-def load(package, name, **options):
-    """Build what `name` stands for: a method, a network (`classes`, `width`) or a data set (`root`,
-    `train`).
+def load(package: ModuleType, name: str, **options: Any) -> Any:
+    """The method, network or data sets that `name` stands for, built with these options.
 
-    Raises ValueError for a name or an option that is not there, with the list of those that are.
+    A network takes `classes` and `width`, a data set `root` or numbers of images. Raises ValueError
+    for a name or an option that is not there, with the list of those that are.
     """
     entry = _entry(package, name)
     known = list(defaults(package, name))
@@ -33,41 +39,40 @@ def load(package, name, **options):
     return entry(**options)
 
 
-def defaults(package, name):
+def defaults(package: ModuleType, name: str) -> dict[str, Any]:
     """The options that `name` takes and their default values; None where there is none."""
     found = inspect.signature(_entry(package, name)).parameters
     return {k: None if p.default is p.empty else p.default for k, p in found.items()}
 
 
-def settings(package, name, choice, dataset, model):
-    """The options tuned for a method on a data set and network, from its own file; {} where none
-    are named.
+def settings(package: ModuleType, name: str, choice: str, dataset: str,
+             model: str) -> dict[str, Any]:
+    """The options tuned for a method on a data set and network, from its file; {} without any.
 
     `choice` is "paper" (what the paper or its README states) or "default" (the method's own
     defaults).
     """
-    table = getattr(_module(package, name), "SETTINGS", {})
+    table = stated(package, name, "SETTINGS") or {}
     known = sorted({"default", "paper", *table})
     if choice not in known:
         raise ValueError(f"unknown settings {choice!r}; known: {', '.join(known)}")
     return dict(table.get(choice, {}).get((dataset, model), {}))
 
 
-def settings_name(package, name, choice, dataset, model, stated=()):
-    """The name of the settings that `settings` gives: `choice`, or "default" where none are named
-    for these two.
+def settings_name(package: ModuleType, name: str, choice: str, dataset: str, model: str,
+                  own_defaults: Collection[str] = ()) -> str:
+    """The name of the settings that `settings` gives: `choice`, or "default" where it has none.
 
-    stated: the data sets on which the defaults of a method without a table of its own count as
-    `choice`.
+    own_defaults: the data sets on which the defaults of a method without a table of its own count
+    as `choice`.
     """
-    table = getattr(_module(package, name), "SETTINGS", {}).get(choice)
-    known = dataset in stated if table is None else (dataset, model) in table
+    table = (stated(package, name, "SETTINGS") or {}).get(choice)
+    known = dataset in own_defaults if table is None else (dataset, model) in table
     return choice if known else "default"
 
 
-def stated(package, name, what):
-    """What the file of `name` states under a name in capitals, such as the IMAGES of a data set;
-    None without it."""
+def stated(package: ModuleType, name: str, what: str) -> Any:
+    """A constant in the file of `name`, such as the IMAGES of a data set; None without it."""
     return getattr(_module(package, name), what, None)
 
 

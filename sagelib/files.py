@@ -1,16 +1,20 @@
-"""Files that are written whole or not at all, also where a file system has no hard links or no
-locks."""
+"""Files that are written completely or not at all, even without hard links or locks."""
+from __future__ import annotations
 
 import contextlib
 import os
 import uuid
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import BinaryIO
 
 
-def create(target, content):
-    """Write a new file as `replace` does, but never over another. FileExistsError if there is one,
-    which stays.
+def create(target: str | Path, content: str | Callable[[BinaryIO], object]) -> None:
+    """Write a new file as `replace` does; FileExistsError if there is one, which stays.
 
     BlockingIOError where another process is about to write it, on a file system without hard links.
     """
@@ -20,10 +24,10 @@ def create(target, content):
         except FileExistsError:
             raise
         except OSError:  # no hard links, as on exFAT, SMB or a mounted Google Drive
-            _claimed_rename(part, target)
+            _claimed_rename(part, Path(target))
 
 
-def replace(target, content):
+def replace(target: str | Path, content: str | Callable[[BinaryIO], object]) -> None:
     """Write a file under a temporary name and rename it over the one that is there, if any.
 
     content: a text, or a function that writes to the open binary file. The folder is made.
@@ -40,7 +44,10 @@ def _written(target, content):
     part = target.with_name(f".{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
     try:
         with open(part, "wb") as file:
-            content(file) if callable(content) else file.write(content.encode())
+            if callable(content):
+                content(file)
+            else:
+                file.write(content.encode())
             file.flush()
             os.fsync(file.fileno())
         yield part
@@ -49,18 +56,15 @@ def _written(target, content):
 
 
 def _claimed_rename(part, target):
-    """Rename unless the target is there. A file that one process alone can create keeps others out
-    meanwhile."""
-    claim = Path(target).with_name(f".{Path(target).name}.claim")
+    """Rename unless the target is there. Only one process can create the claim file meanwhile."""
+    claim = target.with_name(f".{target.name}.claim")
     try:
         os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
     except FileExistsError:
-        raise BlockingIOError(
-            f"another process is writing {target}; if none is, one was killed there: "
-            f"remove {claim}, and try again"
-        ) from None
+        raise BlockingIOError(f"another process is writing {target}; if none is, one was killed "
+                              f"there: remove {claim}, and try again") from None
     try:
-        if Path(target).exists():
+        if target.exists():
             raise FileExistsError(f"{target} is there already")
         os.rename(part, target)
     finally:
@@ -68,9 +72,11 @@ def _claimed_rename(part, target):
 
 
 @contextlib.contextmanager
-def locked(folder):
-    """A context for one process at a time, by a lock on the folder; a warning where the file system
-    has no locks."""
+def locked(folder: str | Path) -> Iterator[None]:
+    """A context for one process at a time, by a lock on the folder.
+
+    A warning where the file system has no locks.
+    """
     import fcntl  # Windows has none
 
     handle = os.open(folder, os.O_RDONLY)
@@ -78,11 +84,8 @@ def locked(folder):
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
         except OSError as error:
-            warnings.warn(
-                f"{folder} is on a file system without locks ({error.strerror}): let "
-                "one process at a time add evaluations to the records there",
-                stacklevel=4,
-            )
+            warnings.warn(f"{folder} is on a file system without locks ({error.strerror}): let one "
+                          "process at a time add evaluations to the records there", stacklevel=4)
         yield
     finally:
         os.close(handle)

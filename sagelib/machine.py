@@ -1,10 +1,16 @@
 """What this process may use of its machine."""
+from __future__ import annotations
+
 import functools
 import importlib
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 
-def cores():
+def cores() -> int:
     """How many processor cores this process may use, which may be fewer than the machine has."""
     if hasattr(os, "process_cpu_count"):  # Python 3.13
         return os.process_cpu_count() or 1
@@ -14,9 +20,8 @@ def cores():
 
 
 @functools.cache
-def triton_kernels(package, name):
-    """The module `name` of a package, whose kernels are in Triton; None where Triton is not
-    installed."""
+def triton_kernels(package: str, name: str) -> ModuleType | None:
+    """The module `name` of a package, with kernels in Triton; None where Triton is missing."""
     try:
         return importlib.import_module(f"{package}.{name}")
     except ImportError:

@@ -3,7 +3,7 @@
 `mix(x, y, net) -> Mixed` returns mixed images and soft labels and changes nothing else.
 `loss(net, x, y)` is the loss of one training step, a scalar; the caller calls `.backward()`. Images
 are floats (B, C, H, W), normalised; labels are soft, (B, K), with rows that sum to 1; saliency maps
-are (B, 1, H, W), at least 0.
+are (B, 1, H, W), at least 0. It is one file, so that who writes a method reads no other.
 """
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
-"""The methods where timm's or torchvision's Mixup stands in a training loop.
+"""The methods for your training loop, in place of timm's or torchvision's Mixup.
 
     mix = SAGE(num_classes=10).bind(model)
     x, y = mix(x, target)        # then the loop goes on as it was, with soft labels
     loss = mix.loss(x, target)   # or: Algorithm 1 with gradient reuse, then loss.backward()
 
 Both work under autocast and a GradScaler, in DistributedDataParallel, with accumulated gradients,
-on compiled networks. The sources of the methods are in their files under `methods`.
+on compiled networks. The sources of the methods are in their files under `methods`. It is one file,
+since the seven typed functions repeat the options of their methods for editors.
 """
 from __future__ import annotations
 
@@ -57,19 +58,19 @@ OWN = {  # what a Mixer itself is told: which values are allowed, and how that i
 
 
 class Mixer(Generic[M]):
-    """A mixing method for a loop of one's own.
+    """A mixing method for your training loop.
 
     method: such as `CutMix(alpha=0.5)` of `sagelib.methods.cutmix`. num_classes: of the labels; 1
     for a network with one logit for two classes, whose targets are 0 and 1 and whose labels (B, 1)
-    are the probability of class 1. The method's criterion is the loss: "bce" unless told, where
-    `SAGE(10)` and its sisters take cross-entropy.
-    label_smoothing: of class indices, in [0, 1). prob: share of the batches that are mixed.
-    saliency: a function of the images (B, C, H, W) that gives maps (B, H, W) or (B, 1, H, W), at
-    least 0, which take the place of the network's maps: a call then needs no network, and `loss`
-    still trains on the clean batch where the method reuses it.
-    seed: draw from generators of its own, on the images' device, instead of PyTorch's; on several
-    processes give each its own seed. A value out of range is a ValueError, also when it is set
-    later. The method's options are read and changed on `method`: `mix.method.u = 0.5`.
+    are the probability of class 1. label_smoothing: of class indices, in [0, 1). prob: share of the
+    batches that are mixed. saliency: a function of the images (B, C, H, W) that gives maps
+    (B, H, W) or (B, 1, H, W), at least 0, in place of the network's: a call then needs no network,
+    and `loss` still trains on the clean batch where the method reuses it. seed: draw from own
+    generators, on the images' device, instead of PyTorch's; on several processes give each its own.
+
+    A value out of range is a ValueError, also when it is set later. The method's options are read
+    and changed on `method`: `mix.method.u = 0.5`. Its criterion is the loss: "bce" unless told,
+    where `SAGE(10)` and its sisters take cross-entropy.
 
     After a call `last` is its `Mixed`: x, y, and mask, tau, share, pair, saliency as far as the
     method has them; None where the batch was left alone. It is kept until the next call.
@@ -184,8 +185,9 @@ class Mixer(Generic[M]):
         """Mixed images (B, C, H, W) and their soft labels (B, K).
 
         x: normalised images, floats. target: class indices (B,) or soft labels (B, K); with
-        num_classes=1 they are 0 and 1, or between them, (B,) or (B, 1), and the labels (B, 1). The
-        network keeps every .grad, every requires_grad, its modes and BatchNorm's running
+        num_classes=1 they are 0 and 1, or between them, (B,) or (B, 1), and the labels (B, 1).
+
+        The network keeps every .grad, every requires_grad, its modes and BatchNorm's running
         statistics. Layers with another state of their own (spectral norm) see one more forward, and
         dropout draws once more.
         """
@@ -291,13 +293,13 @@ def SAGE(num_classes: int, *, u: float = 0.6, reuse: float = 0.3, fraction: floa
     fraction: part of all shifts that is searched. sigma: of the blur of the maps, pixels. norm:
     "l2" or "l1" over the channels. per_image: a lambda and shifts for each image. bn: BatchNorm in
     the clean pass of `loss`: "train" updates the running statistics with both batches, as the
-    paper's code does, "batch" and "eval" with the mixed one; a call leaves them alone.
-    `SAGE(10, loss="bce", u=0.6, reuse=0.3)` is the paper's setting for CIFAR-10, whose learning
-    rate of 0.2 goes with that loss. The other options are in `methods/sage.py`.
+    paper's code does, "batch" and "eval" with the mixed one; a call updates none. guided,
+    rearranged: False are the ablations, as in `methods/sage.py`. loss: "cross_entropy", "bce" (the
+    paper's tables), or a function of logits and soft labels that gives a scalar; for one logit both
+    names are binary cross-entropy. num_classes, label_smoothing, prob, saliency, seed: as in Mixer.
 
-    loss: "cross_entropy", "bce" (the paper's tables), or a function of logits and soft labels that
-    gives a scalar; for one logit both names are binary cross-entropy. num_classes, label_smoothing,
-    prob, saliency, seed: as in Mixer.
+    `SAGE(10, loss="bce", u=0.6, reuse=0.3)` is the paper's setting for CIFAR-10, whose learning
+    rate of 0.2 goes with that loss.
     """
     method = sage.Sage(criterion=loss, u=u, reuse=reuse, fraction=fraction, sigma=sigma, norm=norm,
                        bn=bn, per_image=per_image, guided=guided, rearranged=rearranged)
@@ -308,9 +310,11 @@ def SAGE(num_classes: int, *, u: float = 0.6, reuse: float = 0.3, fraction: floa
 def Mixup(num_classes: int, *, alpha: float = 1.0, per_image: bool = False,
           loss: Criterion = "cross_entropy", label_smoothing: float = 0.0, prob: float = 1.0,
           seed: int | None = None) -> Mixer[mixup.Mixup]:
-    """Mixup, as a Mixer: lambda from Beta(alpha, alpha); per_image: one for each image.
+    """Mixup, as a Mixer: lambda from Beta(alpha, alpha).
 
     A call needs no network. The other parameters are as in SAGE.
+
+    per_image: a lambda for each image.
     """
     method = mixup.Mixup(criterion=loss, alpha=alpha, per_image=per_image)
     return Mixer(method, num_classes, label_smoothing=label_smoothing, prob=prob, seed=seed)
@@ -321,7 +325,9 @@ def CutMix(num_classes: int, *, alpha: float = 1.0, per_image: bool = False,
            seed: int | None = None) -> Mixer[cutmix.CutMix]:
     """CutMix, as a Mixer: a box of area 1 - lambda, lambda from Beta(alpha, alpha).
 
-    per_image: a box for each image. A call needs no network. The other parameters are as in SAGE.
+    A call needs no network. The other parameters are as in SAGE.
+
+    per_image: a box for each image.
     """
     method = cutmix.CutMix(criterion=loss, alpha=alpha, per_image=per_image)
     return Mixer(method, num_classes, label_smoothing=label_smoothing, prob=prob, seed=seed)
@@ -334,8 +340,10 @@ def SaliencyMix(num_classes: int, *, alpha: float = 1.0, published: bool = False
                 seed: int | None = None) -> Mixer[saliencymix.SaliencyMix]:
     """SaliencyMix, as a Mixer: a box around the partner's most salient point, or your map's peak.
 
-    A call needs no network. mean, std: of the normalised images. prob: 0.5 as in its paper. The
-    other options are in `methods/saliencymix.py`, the other parameters as in SAGE.
+    A call needs no network. The other options are in `methods/saliencymix.py`, the other parameters
+    as in SAGE.
+
+    mean, std: of the normalised images. prob: 0.5 as in its paper.
     """
     # prob is drawn by the Mixer, and not again by the method
     method = saliencymix.SaliencyMix(criterion=loss, alpha=alpha, prob=1.0, published=published,
@@ -351,8 +359,10 @@ def PuzzleMix(num_classes: int, *, alpha: float = 1.0, beta: float = 1.2, gamma:
               seed: int | None = None) -> Mixer[puzzlemix.PuzzleMix]:
     """Puzzle Mix, as a Mixer: blocks of two images by a minimum cut, moved by a transport plan.
 
-    Needs scipy and numba. mean, std: of the normalised images, to get back to pixels. The other
-    options are in `methods/puzzlemix.py`, the other parameters as in SAGE.
+    Needs scipy and numba. The other options are in `methods/puzzlemix.py`, the other parameters as
+    in SAGE.
+
+    mean, std: of the normalised images, to get back to pixels.
     """
     method = puzzlemix.PuzzleMix(criterion=loss, alpha=alpha, beta=beta, gamma=gamma, eta=eta,
                                  t_eps=t_eps, transport=transport, per_image=per_image, mean=mean,
@@ -368,8 +378,10 @@ def CoMixup(num_classes: int, *, partition: int = 20, beta: float = 0.32, gamma:
             saliency: SaliencyFn | None = None, seed: int | None = None) -> Mixer[comixup.CoMixup]:
     """Co-Mixup, as a Mixer: up to `partition` images mixed jointly, by cells.
 
-    Needs scipy and numba. clean: weight of the clean loss in `loss`; a call has none. bn: "train"
-    or "batch". The other options are in `methods/comixup.py`, the other parameters as in SAGE.
+    Needs scipy and numba. The other options are in `methods/comixup.py`, the other parameters as in
+    SAGE.
+
+    clean: weight of the clean loss in `loss`; a call has none. bn: "train" or "batch".
     """
     method = comixup.CoMixup(criterion=loss, partition=partition, beta=beta, gamma=gamma, eta=eta,
                              omega=omega, threshold=threshold, alpha=alpha, sweeps=sweeps,

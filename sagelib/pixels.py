@@ -8,10 +8,11 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from jaxtyping import Float
     from torch import Tensor
 
-    PerChannel = float | Sequence[float] | Tensor  # one number, or one for each channel
+    PerChannel = float | Sequence[float] | np.ndarray | Tensor  # one for all, or for each channel
 
 
 def per_channel_tensor(values: PerChannel, device: torch.device | str) -> Float[Tensor, "#c 1 1"]:

@@ -1,12 +1,29 @@
-"""Pictures, maps, curves and tables for the chapters. The only module that knows matplotlib."""
+"""Images, maps, curves and tables for the chapters. The only module that imports matplotlib."""
+from __future__ import annotations
+
 import inspect
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import torch
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    import numpy as np
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+    from torch import Tensor
+
+    Image = Tensor | np.ndarray
+    Curve = list[dict[str, Any]]
+
 STALE = "no longer agrees with the tables above"  # what ci/book looks for in the chapters it ran
-MAPS = {"saliency": dict(cmap="magma", vmin=0), "mask": dict(cmap="coolwarm_r", vmin=0, vmax=1),
-        "value": dict(cmap="viridis")}
+MAPS: dict[str, dict[str, Any]] = {
+    "saliency": dict(cmap="magma", vmin=0), "mask": dict(cmap="coolwarm_r", vmin=0, vmax=1),
+    "value": dict(cmap="viridis")
+}
 COLOURS = {
     "vanilla": "#5b6470", "mixup": "#0072b2", "cutmix": "#d55e00", "manifold_mixup": "#332288",
     "saliencymix": "#c98a00", "puzzlemix": "#cc79a7", "comixup": "#56b4e9",
@@ -16,16 +33,18 @@ plt.rcParams.update({"figure.dpi": 80, "savefig.dpi": 80, "font.size": 10, "axes
                      "axes.spines.right": False, "image.interpolation": "nearest"})
 
 
-def grid(rows, titles=None, labels=None, kind="saliency", size=1.5):
-    """Rows of pictures and maps. Three channels make a picture (floats in [0, 1] or bytes), one a
-    map in colour.
+def grid(rows: Sequence[Tensor | Sequence[Image | None]],
+         titles: Sequence[str] | Sequence[Sequence[str]] | None = None,
+         labels: Sequence[str] | None = None, kind: str = "saliency", size: float = 1.5) -> None:
+    """Rows of images (3, H, W), floats in [0, 1] or bytes, and of maps (1, H, W) or (H, W).
 
-    `titles` stand over the columns: a list, or one list for each row. `labels` stand left of the
+    `titles` are above the columns: a list, or one list for each row. `labels` are left of the
     rows. `kind` of the maps: "saliency", "mask" (blue: the first image, red: the second) or
-    "value".
+    "value". None leaves a place empty.
     """
     columns = max(map(len, rows))
-    each = titles and isinstance(titles[0], (list, tuple))
+    each = bool(titles) and isinstance(titles[0], (list, tuple))
+    above: Any = titles if each else [titles]  # a list for each row, or for the first
     height = size * len(rows) * (1.18 if each else 1) + (0.25 if titles else 0)
     _, axes = plt.subplots(len(rows), columns, squeeze=False, layout="constrained",
                            figsize=(size * columns, height))
@@ -33,25 +52,27 @@ def grid(rows, titles=None, labels=None, kind="saliency", size=1.5):
         for j, axis in enumerate(axes[i]):
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
-            if j < len(row) and row[j] is not None:
-                picture(axis, row[j], kind)
+            z = row[j] if j < len(row) else None
+            if z is not None:
+                picture(axis, z, kind)
                 if titles and (each or i == 0):
-                    axis.set_title(titles[i][j] if each else titles[j], fontsize=10)
+                    axis.set_title(above[i][j], fontsize=10)
         if labels:
             axes[i, 0].set_ylabel(labels[i], fontsize=10)
     plt.show()
 
 
-def picture(axis, z, kind="saliency"):
-    """Draw one image (3, H, W) or one map (1, H, W) or (H, W) on an axis; returns what matplotlib
-    drew."""
+def picture(axis: Axes, z: Image, kind: str = "saliency") -> AxesImage:
+    """One image (3, H, W) or one map (1, H, W) or (H, W), drawn on an axis."""
     z = torch.as_tensor(z).detach().cpu().squeeze()
     if z.ndim == 3:
         return axis.imshow(z.permute(1, 2, 0).numpy())
     return axis.imshow(z.float().numpy(), **MAPS[kind])
 
 
-def bars(values, ylabel, title=None, errors=None, limit=None, size=(6, 2.8)):
+def bars(values: Mapping[str, float], ylabel: str, title: str | None = None,
+         errors: Sequence[float] | None = None, limit: tuple[float, float] | None = None,
+         size: tuple[float, float] = (6, 2.8)) -> None:
     """One bar for each name in `values` (name -> number), the number written on it."""
     _, axis = plt.subplots(figsize=size, layout="constrained")
     drawn = axis.bar(list(values), list(values.values()), yerr=errors, capsize=4,
@@ -65,18 +86,19 @@ def bars(values, ylabel, title=None, errors=None, limit=None, size=(6, 2.8)):
     plt.show()
 
 
-def curves(runs, key="test_accuracy", ylabel="test accuracy, %", size=(6.4, 3.2), draw=True):
-    """Learning curves: name -> curve (a list of dicts), or a list of curves (one a seed) drawn in
-    one colour.
+def curves(runs: Mapping[str, Curve | list[Curve]], key: str = "test_accuracy",
+           ylabel: str = "test accuracy, %", size: tuple[float, float] = (6.4, 3.2),
+           draw: bool = True) -> Figure | None:
+    """Learning curves of `runs`: name -> curve, one dict an epoch, or a list with a curve a seed.
 
-    `draw=False` returns the figure instead of showing it.
+    The seeds of a name have one colour. `draw=False` returns the figure instead of showing it.
     """
     fig, axis = plt.subplots(figsize=size, layout="constrained")
     for name, found in runs.items():
-        found = found if found and isinstance(found[0], list) else [found]
-        for k, curve in enumerate(found):
+        of_seeds: list[Any] = found if found and isinstance(found[0], list) else [found]
+        for k, curve in enumerate(of_seeds):
             axis.plot([e["epoch"] + 1 for e in curve], [e[key] for e in curve], marker="o",
-                      markersize=3, color=COLOURS.get(name), label=name if k == 0 else None)
+                      markersize=3, color=COLOURS.get(name), label=None if k else name)
     axis.set(xlabel="epoch", ylabel=ylabel)
     axis.grid(alpha=0.3)
     axis.legend(frameon=False)
@@ -85,9 +107,9 @@ def curves(runs, key="test_accuracy", ylabel="test accuracy, %", size=(6.4, 3.2)
     plt.show()
 
 
-def scatter(points, xlabel, ylabel, title=None, size=(6.2, 3.5)):
-    """A mark for each method: name -> (x, y). Where vanilla is among them, dashed lines go through
-    its mark."""
+def scatter(points: Mapping[str, tuple[float, float]], xlabel: str, ylabel: str,
+            title: str | None = None, size: tuple[float, float] = (6.2, 3.5)) -> None:
+    """A mark for each method: name -> (x, y). Dashed lines go through the mark of vanilla."""
     _, axis = plt.subplots(figsize=size, layout="constrained")
     for name, (x, y) in sorted(points.items(), key=lambda item: [*COLOURS, item[0]].index(item[0])):
         marker = dict(zip(COLOURS, "osD^v<>*PX", strict=True)).get(name, "h")
@@ -102,9 +124,9 @@ def scatter(points, xlabel, ylabel, title=None, size=(6.2, 3.5)):
     plt.show()
 
 
-def reliability(bins, title=None, size=(4.2, 3.4)):
-    """Reliability diagram of `bins`: lists count, accuracy and confidence (fractions), as
-    calibration.scores gives."""
+def reliability(bins: Mapping[str, Sequence[float]], title: str | None = None,
+                size: tuple[float, float] = (4.2, 3.4)) -> None:
+    """Reliability diagram of `bins`, as calibration.scores gives: count, accuracy, confidence."""
     _, axis = plt.subplots(figsize=size, layout="constrained")
     n = len(bins["count"])
     rows = zip(bins["count"], bins["accuracy"], bins["confidence"], strict=True)
@@ -121,51 +143,49 @@ def reliability(bins, title=None, size=(4.2, 3.4)):
 class Markdown:
     """Text that a notebook shows as Markdown, and a terminal as it is."""
 
-    def __init__(self, text):
+    def __init__(self, text: str) -> None:
         self.text = text
 
     def _repr_markdown_(self):
         return self.text
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return self.text
 
 
-def table(header, rows, caption=None):
-    """A table: names of the columns, and rows of anything; floats get two decimals, columns of
-    numbers stand right.
+def table(header: Sequence[object], rows: Iterable[Iterable[object]],
+          caption: str | None = None) -> Markdown:
+    """A table: names of the columns, rows of anything. Floats get two decimals.
 
-    A column that is empty in every row is left out. `caption`: a sentence above it.
+    Columns of numbers are aligned right, except the first. A column that is empty in every row is
+    left out. `caption`: a sentence above the table.
     """
     def cell(v):
         return f"{v:.2f}" if isinstance(v, float) else str(v)
 
-    rows = [list(row) for row in rows]
-    kept = [
-        k for k in range(len(header))
-        if not rows or any(cell(row[k]) for row in rows if k < len(row))
-    ]
-    header, *rows = ([line[k] for k in kept if k < len(line)] for line in [header, *rows])
-    numbers = [
-        any(isinstance(row[k], (int, float))
-            for row in rows
-            if k < len(row))
-        for k in range(len(header))
-    ]
-    lines = [header, ["--:" if right and k else "---" for k, right in enumerate(numbers)], *rows]
+    body = [list(row) for row in rows]
+    columns = [[row[k] for row in body if k < len(row)] for k in range(len(header))]
+    kept = [k for k, column in enumerate(columns) if not body or any(map(cell, column))]
+    numbers = [any(isinstance(v, (int, float)) for v in columns[k]) for k in kept]
+    rule = ["--:" if right and k else "---" for k, right in enumerate(numbers)]
+    header, *body = ([line[k] for k in kept if k < len(line)] for line in [header, *body])
     above = f"*{caption}*\n\n" if caption else ""
-    return Markdown(above + "\n".join("| " + " | ".join(map(cell, line)) + " |" for line in lines))
+    lines = ["| " + " | ".join(map(cell, line)) + " |" for line in [header, rule, *body]]
+    return Markdown(above + "\n".join(lines))
 
 
-def source(*things):
+def source(*things: Callable[..., Any]) -> Markdown:
     """The library's own lines for functions or classes."""
-    return Markdown("```python\n" +
-                    "\n\n\n".join(inspect.getsource(thing).rstrip() for thing in things) + "\n```")
+    texts = [inspect.getsource(thing).rstrip() for thing in things]
+    return Markdown("```python\n" + "\n\n\n".join(texts) + "\n```")
 
 
-def written_for(holds, paragraph):
-    """Guard of a paragraph that was written for certain records: shows nothing where it still
-    `holds`, else a note that names the paragraph to rewrite. New records never stop a chapter."""
-    note = (f"> **Newer records.** The paragraph “{paragraph}” was written before the newest "
-            f"records, and {STALE}.")
-    return None if holds else Markdown(note)
+def written_for(holds: bool, paragraph: str) -> Markdown | None:
+    """A note that names a paragraph to rewrite, or None while it still `holds`.
+
+    Guards a paragraph that was written for certain records. New records never stop a chapter.
+    """
+    if holds:
+        return None
+    return Markdown(f"> **Newer records.** The paragraph “{paragraph}” was written before the "
+                    f"newest records, and {STALE}.")

@@ -1,6 +1,8 @@
-"""The short training that several chapters start from, and the saliency maps of its network.
-Chapter 2 shows both."""
+"""The short training that several chapters start from, and saliency maps; chapter 2 shows both."""
+from __future__ import annotations
+
 from copy import deepcopy
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -11,10 +13,16 @@ from .losses import bce
 from .saliency import saliency
 from .train import Recipe, fit
 
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor, nn
 
-def short_training(train, epochs, seed=0, method="vanilla"):
-    """A PreActResNet18 of width 8, trained on a small `Dataset` for some epochs with batches of
-    50."""
+    from .data.dataset import Dataset
+
+
+def short_training(train: Dataset, epochs: int, seed: int = 0,
+                   method: str = "vanilla") -> nn.Module:
+    """A PreActResNet18 of width 8, trained on a small data set in batches of 50."""
     torch.manual_seed(seed)
     net = load(models, "preactresnet18", classes=len(train.classes), width=8)
     draws = torch.Generator().manual_seed(seed)
@@ -23,7 +31,8 @@ def short_training(train, epochs, seed=0, method="vanilla"):
     return net
 
 
-def saliency_maps(net, x, y):
+def saliency_maps(net: nn.Module, x: Float[Tensor, "b c h w"],
+                  y: Float[Tensor, "b k"]) -> Float[Tensor, "b 1 h w"]:
     """Equation 1 for images x (B, C, H, W) and labels y (B, K): (B, 1, H, W).
 
     The network is in the mode that it is in; a copy is run, so that training mode updates nothing.

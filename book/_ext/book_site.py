@@ -1,5 +1,6 @@
 """What the site needs beyond its theme: docstrings as they are written here, lighter pages, roles
 still in use."""
+import inspect
 import re
 
 import tinycss2
@@ -25,9 +26,9 @@ def count(app, config):
 
 def as_written(app, what, name, obj, options, lines):
     """Docstrings here are plain text: `code` between single backticks, lists that begin where they
-    like, and examples indented by four spaces after an empty line."""
+    like, examples indented by four spaces after an empty line, and parameters ("sigma: ...")."""
     text, inside = [], None  # inside a list, or an example
-    for line in lines:
+    for line in parameters_listed(lines, _parameters(obj)):
         empty = not text or not text[-1].strip()
         if inside == "example" and (line.startswith("    ") or not line.strip()):
             text.append(line)
@@ -44,6 +45,34 @@ def as_written(app, what, name, obj, options, lines):
             inside = kind
         text.append(_escaped(line))
     lines[:] = text
+
+
+def parameters_listed(lines, names):
+    """Lines in which each "sigma: ..." that begins a sentence, for one of these names, is an entry
+    of a list."""
+    if not names:
+        return lines
+    name = "|".join(map(re.escape, names))
+    entry = re.compile(rf"(?:^|(?<=[.;:]) )((?:{name})(?:, (?:{name}))*): ")
+    found = []
+    for paragraph in "\n".join(lines).split("\n\n"):
+        first, *parts = entry.split(" ".join(paragraph.split("\n")))
+        if not parts or paragraph.startswith(("    ", "- ")):
+            found += [*paragraph.split("\n"), ""]
+            continue
+        found += [first, ""] if first else []
+        for names_, said in zip(parts[::2], parts[1::2], strict=True):
+            quoted = ", ".join(f"`{n}`" for n in names_.split(", "))
+            found.append(f"- {quoted}: {re.sub(';$', '.', said)}")
+        found.append("")
+    return found
+
+
+def _parameters(obj):
+    try:
+        return [*inspect.signature(obj).parameters]
+    except (TypeError, ValueError):
+        return []
 
 
 def _escaped(line):

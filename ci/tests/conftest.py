@@ -42,7 +42,7 @@ def tiny():
 
 @pytest.fixture
 def images():
-    """Six images, not square, and their class numbers."""
+    """Six images, not square, and their class indices."""
     g = torch.Generator().manual_seed(0)
     return torch.randn(6, 3, 14, 18, generator=g), torch.randint(10, (6,), generator=g)
 
@@ -58,7 +58,7 @@ def vectors():
 
 @pytest.fixture
 def pictures(tmp_path):
-    """A user's own folder: two classes, three training and two test pictures each, 12 x 16
+    """A user's own folder: two classes, three training and two test images each, 12 x 16
     pixels."""
     from PIL import Image
     g = np.random.default_rng(0)

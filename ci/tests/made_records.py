@@ -20,20 +20,10 @@ from sagelib.bench.paper_recipe import LR, WIDTH
 from sagelib.evaluate import robustness
 
 KINDS = ("none", "today", "paper", "against", "fourth_seed", "fifth_method")
-HARDWARE = {
-    "device": "cuda",
-    "gpu": "Tesla T4",
-    "gpu_memory_gb": 15.0,
-    "cpu": "a CPU",
-    "cores": 4,
-    "threads": 4,
-}
-STAMP = {
-    "hardware": HARDWARE,
-    "versions": {"python": "3.12", "torch": "2.11", "sagelib": "0.1.0"},
-    "commit": None,
-    "finished": "2027-01-01T00:00:00+00:00",
-}
+HARDWARE = {"device": "cuda", "gpu": "Tesla T4", "gpu_memory_gb": 15.0, "cpu": "a CPU", "cores": 4,
+            "threads": 4}
+STAMP = {"hardware": HARDWARE, "versions": {"python": "3.12", "torch": "2.11", "sagelib": "0.1.0"},
+         "commit": None, "finished": "2027-01-01T00:00:00+00:00"}
 
 
 def make(kind, folder):
@@ -71,11 +61,8 @@ def turned(rows):
         columns = [k for k in rows[0] if k not in ("part", "setting")]
         return [
             dict(zip(rows[0], values, strict=True))
-            for values in zip(
-                *([r[k] for r in rows] for k in ("part", "setting")),
-                *(opposite([r[k] for r in rows]) for k in columns),
-                strict=True,
-            )
+            for values in zip(*([r[k] for r in rows] for k in ("part", "setting")),
+                              *(opposite([r[k] for r in rows]) for k in columns), strict=True)
         ]
     names = [k for k, v in rows[0].items() if isinstance(v, float)]
     return [
@@ -116,68 +103,31 @@ def training(cell, seed, shift, perturbed):
     right = np.arange(10_000) < round(100 * accuracy)
     lr = LR.get((cell.dataset, cell.method), 0.2)
     curve = [
-        {
-            "epoch": e,
-            "lr": lr,
-            "train_loss": 0.1,
-            "seconds": 60.0,
-            "test_accuracy": accuracy,
-            "test_loss": 1.0,
-        }
+        {"epoch": e, "lr": lr, "train_loss": 0.1, "seconds": 60.0, "test_accuracy": accuracy,
+         "test_loss": 1.0}
         for e in range(3)
     ]
     made = records.make(
-        dataset=dict(
-            name=cell.dataset,
-            classes=int(cell.dataset[5:]),
-            train=50_000,
-            test=10_000,
-            height=32,
-            width=32,
-        ),
+        dataset=dict(name=cell.dataset, classes=int(cell.dataset[5:]), train=50_000, test=10_000,
+                     height=32, width=32),
         model=dict(name=cell.model, width=WIDTH[cell.model], parameters=1),
         seed=seed,
         curve=curve,
         method=dict(name=cell.method, settings="paper", loss="bce", **cell.options),
-        recipe=dict(
-            epochs=300,
-            lr=lr,
-            momentum=0.9,
-            nesterov=True,
-            weight_decay=1e-4,
-            milestones=[1 / 3, 2 / 3],
-            decay=0.1,
-            precision="fp32",
-            channels_last=False,
-            compile=False,
-            batch=100,
-            padding=2,
-            flip=True,
-        ),
-        parameters=dict(
-            settings="paper",
-            options=cell.options,
-            lr=lr,
-            model=cell.model,
-            method=cell.method,
-            seed=seed,
-        ),
+        recipe=dict(epochs=300, lr=lr, momentum=0.9, nesterov=True, weight_decay=1e-4,
+                    milestones=[1 / 3, 2 / 3], decay=0.1, precision="fp32", channels_last=False,
+                    compile=False, batch=100, padding=2, flip=True),
+        parameters=dict(settings="paper", options=cell.options, lr=lr, model=cell.model,
+                        method=cell.method, seed=seed),
     )
     made["final"]["correct"] = base64.b64encode(np.packbits(right)).decode()
     if perturbed:
         one = {p: perturbed[p] + shift for p in robustness.PERTURBATIONS}
-        results = {
-            "clean": accuracy,
-            "perturbed": {c.name: one for c in robustness.CONVENTIONS},
-            **copy.deepcopy(evaluation_of_today()),
-        }
+        results = {"clean": accuracy, "perturbed": {c.name: one for c in robustness.CONVENTIONS},
+                   **copy.deepcopy(evaluation_of_today())}
         made["evaluations"] = [
-            {
-                "what": "robustness",
-                "results": results,
-                **STAMP,
-                "parameters": {**quantities.BUDGET, "images": 10_000, "seed": 0},
-            }
+            {"what": "robustness", "results": results, **STAMP,
+             "parameters": {**quantities.BUDGET, "images": 10_000, "seed": 0}}
         ]
     return made
 
@@ -200,42 +150,22 @@ def few_shots(table):
         for method in [k for k, v in row.items() if isinstance(v, float)]:
             for seed, shift in shifts(method):
                 episodes = [
-                    dict(
-                        ways=5,
-                        shots=shots,
-                        queries=15,
-                        episodes=1000,
-                        distance=d,
-                        seed=seed,
-                        interval=0.5,
-                        accuracy=row[method] + shift - 15 * (shots == 1),
-                    )
+                    dict(ways=5, shots=shots, queries=15, episodes=1000, distance=d, seed=seed,
+                         interval=0.5, accuracy=row[method] + shift - 15 * (shots == 1))
                     for shots in (1, 5)
                     for d in ("cosine", "euclidean")
                 ]
                 asked = dict(
-                    dataset=dict(
-                        name=row["dataset"],
-                        classes=64,
-                        train=38_400,
-                        val_classes=16,
-                        test_classes=20,
-                        height=84,
-                        width=84,
-                    ),
+                    dataset=dict(name=row["dataset"], classes=64, train=38_400, val_classes=16,
+                                 test_classes=20, height=84, width=84),
                     model=dict(name=row["model"], width=64, parameters=1),
                     seed=seed,
                     method=dict(name=method, settings="paper", loss="bce"),
                     recipe=dict(epochs=100, lr=0.2, batch=100),
                 )
                 curve = [dict(epoch=0, lr=0.2, train_loss=1.0, seconds=1.0, val_accuracy=70.0)]
-                yield records.make_few_shot(
-                    **asked,
-                    exam={},
-                    curve=curve,
-                    episodes=episodes,
-                    parameters=dict(settings="paper"),
-                )
+                yield records.make_few_shot(**asked, exam={}, curve=curve, episodes=episodes,
+                                            parameters=dict(settings="paper"))
 
 
 def timings(table):
@@ -250,13 +180,8 @@ def timings(table):
         yield records.make_timing(
             what="step_time",
             rows=[both, *rows],
-            parameters=dict(
-                model=model,
-                width=WIDTH[model],
-                batch=100,
-                precision="fp32",
-                sides=[[m, {}] for m in names],
-            ),
+            parameters=dict(model=model, width=WIDTH[model], batch=100, precision="fp32",
+                            sides=[[m, {}] for m in names]),
         )
 
 
@@ -277,12 +202,8 @@ def one_more(kind, folder):
     else:
         with_evaluation = next(r for r in here if r.get("evaluations"))
         changed = [
-            {
-                **tuned["puzzlemix"],
-                "seed": 7,
-                "run": "00000007",
-                "evaluations": with_evaluation["evaluations"],
-            }
+            {**tuned["puzzlemix"], "seed": 7, "run": "00000007",
+             "evaluations": with_evaluation["evaluations"]}
         ]
     for record in changed:
         records.write(record, folder)

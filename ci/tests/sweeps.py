@@ -27,10 +27,8 @@ small:
 
 def command(plan, tmp_path, *more):
     where = ["--results", str(tmp_path / "results"), "--out", str(tmp_path / "out")]
-    return [
-        sys.executable, "-m", "sagelib.bench.sweep",
-        str(plan), "--size", "small", *where, "--jobs", "2", *more
-    ]
+    return [sys.executable, "-m", "sagelib.bench.sweep",
+            str(plan), "--size", "small", *where, "--jobs", "2", *more]
 
 
 def swept(plan, tmp_path, *more):

@@ -162,15 +162,21 @@ def test_what_the_site_does_to_style_sheets_pages_and_docstrings():
                      '<script src="book.js"></script>')
     assert site.lighter(light, searches=False) == light
     assert "searchindex" in site.lighter(page, searches=True)
-    lines = [
-        "One `x` and `y`s: a * b_c.", "", "- a", "  more", "- b", "Then:", "", "    code(1)",
-        "    more", "", "End."
-    ]
+    lines = ["One `x` and `y`s: a * b_c.", "", "- a", "  more", "- b", "Then:", "", "    code(1)",
+             "    more", "", "End."]
     site.as_written(None, "function", "f", None, None, lines)
     assert lines == [
         r"One ``x`` and ``y``\ s: a \* b\_c.", "", "- a", "  more", "- b", "", "Then:", "",
         ".. code-block:: python", "", "    code(1)", "    more", "", "End."
     ]
+
+
+def test_parameters_in_a_docstring_are_a_list_on_the_site():
+    lines = ["Blur of s.", "", "Sigma: as here. sigma: pixels, of", "two axes; norm, radius: as",
+             "in it.", "", "    sigma: code", ""]
+    listed = extension("book_site").parameters_listed(lines, ["s", "sigma", "norm", "radius"])
+    assert listed == ["Blur of s.", "", "Sigma: as here.", "", "- `sigma`: pixels, of two axes.",
+                      "- `norm`, `radius`: as in it.", "", "    sigma: code", "", ""]
 
 
 @pytest.mark.parametrize("origin, url", [
@@ -181,10 +187,8 @@ def test_what_the_site_does_to_style_sheets_pages_and_docstrings():
 def test_launch_links_lead_to_the_projects_own_place_or_are_not_there(origin, url, tmp_path):
     (tmp_path / "_config.yml").write_text((TOP / "book/_config.yml").read_text())
     subprocess.run(["bash", "-c", f". {TOP}/ci/environment.sh; launch_links _config.yml"],
-                   cwd=tmp_path, check=True, env={
-                       "PATH": os.environ["PATH"], "REPOSITORY": origin,
-                       "GIT_CEILING_DIRECTORIES": str(tmp_path)
-                   })
+                   cwd=tmp_path, check=True, env={"PATH": os.environ["PATH"], "REPOSITORY": origin,
+                                                  "GIT_CEILING_DIRECTORIES": str(tmp_path)})
     options = yaml.safe_load(
         (tmp_path / "_config.yml").read_text())["sphinx"]["config"]["html_theme_options"]
     assert options.get("repository_url") == url
@@ -284,6 +288,10 @@ def test_imports_run_one_way_and_the_core_needs_torch_alone(path):
     parts = path.relative_to(TOP / "sagelib").with_suffix("").parts
     heavy = {"torchvision", "cv2", "ray", "PIL", "tqdm", "jsonschema"}
     tree = ast.parse(path.read_text())
+    annotations = [n for n in tree.body if isinstance(n, ast.If)
+                   and ast.unparse(n.test) == "TYPE_CHECKING"]  # never imported when it runs
+    tree.body = [n for n in tree.body if n not in annotations]
+    assert parts[0] == "bench" or not any("bench" in ast.unparse(n) for n in annotations)
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level:
             package = parts[:len(parts) - node.level]
@@ -309,10 +317,8 @@ ONCE = {  # pattern -> the files of sagelib and ci that may have it, and second 
         {"sagelib/modes.py", "sagelib/evaluate/autoattack.py"},
         ["net.eval()", "m.training = False"],
     ),
-    r"2 \* \(n - 1\)|% *period": (
-        {"sagelib/saliency.py"},
-        ["i % (2 * (n - 1))", "at = torch.arange(n) % period"],
-    ),
+    r"2 \* \(n - 1\)|% *period": ({"sagelib/saliency.py"},
+                                  ["i % (2 * (n - 1))", "at = torch.arange(n) % period"]),
     r"math\.exp\(-|/ \(2 \* sigma\*\*2\)": (
         # the latter: along a line of any direction
         {"sagelib/saliency.py", "sagelib/evaluate/corruptions/blur.py"},
@@ -320,17 +326,12 @@ ONCE = {  # pattern -> the files of sagelib and ci that may have it, and second 
     ),
     # the rows of Tables 3 and 7 are in their plans
     r"\"without (rearrangement|saliency-guided mixup)\": ": (
-        set(),
-        ['"without rearrangement": ("sage", {"rearranged": False})'],
+        set(), ['"without rearrangement": ("sage", {"rearranged": False})'],
     ),
-    r"\b_BatchNorm\b": (
-        {"sagelib/modes.py"},
-        ["isinstance(m, torch.nn.modules.batchnorm._BatchNorm)"],
-    ),
-    r"\b_orig_mod\b|_FabricModule": (
-        {"sagelib/unwrap.py"},
-        ['getattr(net, "_orig_mod", net)', "net._orig_mod"],
-    ),
+    r"\b_BatchNorm\b": ({"sagelib/modes.py"},
+                        ["isinstance(m, torch.nn.modules.batchnorm._BatchNorm)"]),
+    r"\b_orig_mod\b|_FabricModule": ({"sagelib/unwrap.py"},
+                                     ['getattr(net, "_orig_mod", net)', "net._orig_mod"]),
     # machine.triton_kernels alone
     r"(?m)from \.\S* import \w*triton\b|from \.\S*triton import|^ +import triton": (
         set(),
@@ -363,7 +364,8 @@ def test_a_method_opens_with_its_source_and_where_it_differs(path):
                          ids=lambda p: str(p.relative_to(TOP)))
 def test_public_things_have_docstrings_and_files_are_short(path):
     tree = ast.parse(path.read_text())
-    assert ast.get_docstring(tree) and len(path.read_text().splitlines()) <= 400  # one idea a file
+    opening, lines = ast.get_docstring(tree), len(path.read_text().splitlines())
+    assert opening and (lines <= 400 or "one file" in opening), "why is it so long?"
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
             assert ast.get_docstring(node), node.name

@@ -58,15 +58,10 @@ sys.exit(1 if failed else 0)
 def test_a_cluster_of_two_nodes_loses_one_in_the_middle_and_no_run(plan, tmp_path):
     file = plan(epochs=12)
     (tmp_path / "drive.py").write_text(CLUSTER)
-    quiet = {
-        **os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0",
-        "HOME": str(tmp_path)
-    }
+    quiet = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0",
+             "HOME": str(tmp_path)}
     driver = subprocess.run([
-        sys.executable,
-        str(tmp_path / "drive.py"),
-        str(file),
-        str(tmp_path / "results"),
+        sys.executable, str(tmp_path / "drive.py"), str(file), str(tmp_path / "results"),
         str(tmp_path / "out")
     ], capture_output=True, text=True, cwd=TOP, env=quiet, timeout=HANGS)
     assert driver.returncode == 0, driver.stdout + driver.stderr
@@ -106,10 +101,8 @@ def test_the_slurm_example_runs_where_slurms_commands_answer(plan, tmp_path):
 
 
 def test_shell_scripts_are_clean():
-    scripts = [
-        TOP / "ci/book", TOP / "ci/test", TOP / "ci/environment.sh", PLANS / "sweep.sbatch",
-        TOP / ".ci/run"
-    ]
+    scripts = [TOP / "ci/book", TOP / "ci/test", TOP / "ci/environment.sh", PLANS / "sweep.sbatch",
+               TOP / ".ci/run"]
     shellcheck = Path(sys.executable).parent / "shellcheck"
     ended = subprocess.run([shellcheck, *scripts], capture_output=True, text=True, cwd=TOP)
     assert ended.returncode == 0, ended.stdout

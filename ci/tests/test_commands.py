@@ -40,10 +40,8 @@ WORDS = (r"(?:[A-Z]+=\S+ )*"
          r"|conda |git |docker )")
 OPTIONS = r"(?:-p|-y) |--[a-z]"
 # options of programs that are not ours: timm's and torchvision's scripts, the authors' code
-OTHERS = {
-    "--mixup", "--cutmix", "--smoothing 0", "--mixup-alpha", "--cutmix-alpha", "--seed",
-    "--eval_mode"
-}
+OTHERS = {"--mixup", "--cutmix", "--smoothing 0", "--mixup-alpha", "--cutmix-alpha", "--seed",
+          "--eval_mode"}
 
 
 @dataclass(frozen=True)
@@ -127,17 +125,13 @@ def texts():
             [*(ast.get_docstring(n) or "" for n in documented), *(f"`{m}`" for m in messages)])
 
 
-RULES = {
-    "script": r"(REPOSITORY=\S+ )?ci/\w+( |$)",
-    "papermill": r"(\.venv/bin/)?papermill "
-    r"notebooks/experiments/",
-    "sweep": r"(\.venv/bin/)?python -m sagelib\.bench\.sweep( |$)",
-    "attempt": r"python -m sagelib\.bench\.sweep\.worker FOLDER$",
-    "slurm": r"sbatch book/plans/sweep\.sbatch ",
-    "jupytext": r"(\.venv/bin/)?jupytext --sync ",
-    "jupyter": r"\.venv/bin/jupyter lab$",
-    "pip": r"%?pip install ",
-}
+RULES = {"script": r"(REPOSITORY=\S+ )?ci/\w+( |$)",
+         "papermill": r"(\.venv/bin/)?papermill " r"notebooks/experiments/",
+         "sweep": r"(\.venv/bin/)?python -m sagelib\.bench\.sweep( |$)",
+         "attempt": r"python -m sagelib\.bench\.sweep\.worker FOLDER$",
+         "slurm": r"sbatch book/plans/sweep\.sbatch ",
+         "jupytext": r"(\.venv/bin/)?jupytext --sync ", "jupyter": r"\.venv/bin/jupyter lab$",
+         "pip": r"%?pip install "}
 
 
 def kind(command):
@@ -328,9 +322,7 @@ AS_PRINTED = [c for c in PAPERMILL if " -y " in c.text and c.place == "README.md
 def as_printed(command, folder):
     """Run a command through papermill's command line; returns its records."""
     given, (notebook, wanted) = parsed(command)[1], small(command)
-    more = {k: v
-            for k, v in wanted.items()
-            if given.get(k) != v} | {
+    more = {k: v for k, v in wanted.items() if given.get(k) != v} | {
                 "results": folder / "runs", "checkpoints": folder / "runs/checkpoints",
                 "networks": folder / "runs/networks"
             }

@@ -44,14 +44,19 @@ CASES = [(name, options)
          for options in ({}, *OPTIONS.get(name, ()))]
 
 
-def test_the_device_can_refuse():
+@pytest.mark.parametrize("wrong", [
+    lambda x: x.double(), lambda x: torch.zeros(3, dtype=torch.float64, device=FAR),
+    lambda x: x.sum(dtype=torch.float64), lambda x: torch.randn(3).double().to(FAR)],
+    ids=["double", "zeros", "sum", "to"])
+def test_the_device_refuses_float64(wrong):
+    with far_device(), pytest.raises(TypeError, match=r"the device has no torch\.float64"):
+        wrong(torch.randn(3, 4).to(FAR))
+
+
+def test_the_device_refuses_tensors_of_another():
     with far_device():
         x = torch.randn(3, 4).to(FAR)
         assert x.device == FAR and not x.is_cpu and (x + 1).device == FAR and x.cpu().is_cpu
-        for wrong in (lambda: x.double(), lambda: torch.zeros(3, dtype=torch.float64, device=FAR),
-                      lambda: x.sum(dtype=torch.float64), lambda: torch.randn(3).double().to(FAR)):
-            with pytest.raises(TypeError, match=r"the device has no torch\.float64"):
-                wrong()
         with pytest.raises(RuntimeError, match="expected all tensors to be on the same device"):
             x + torch.zeros(4)
 
@@ -115,8 +120,7 @@ def test_evaluation(shapes, tiny):
                 catalog.load(methods, "sage").seed(0), Recipe(epochs=1))
             features = fewshot.features(net, data)
             found.append([
-                evaluate.scores(net, Batches(data, 7)),
-                robustness.evaluate(net, data),
+                evaluate.scores(net, Batches(data, 7)), robustness.evaluate(net, data),
                 robustness.evaluate_pgd(net, data, steps=2, norm="l2"),
                 calibration.scores(logits.to(device), data.labels),
                 *(fewshot.evaluate(features, data.labels, few, kind) for kind in fewshot.DISTANCES)
@@ -139,7 +143,7 @@ def test_every_corruption(name, shapes):
 
 def test_a_product_and_a_sum_are_rounded_once():
     """As in float64, also where the sum nearly cancels; OpenCV's own bytes are compared in
-    test_rivals.py."""
+    test_baselines.py."""
     g = torch.Generator().manual_seed(0)
     x, near = torch.randn(2, 300_000, generator=g)
     for z in (near, near * 1e-4, -x * 0.114 + near * 1e-7):

@@ -181,11 +181,8 @@ def test_the_readmes_count_is_written_between_its_marks(tmp_path):
 def test_paragraphs_that_no_longer_hold_are_listed(tmp_path):
     new, note = nbformat.v4, show.written_for(False, "Cost, below Table 6").text
     outputs = [new.new_output("display_data", {"text/markdown": note})]
-    cells = [
-        new.new_code_cell("1", outputs=outputs),
-        new.new_code_cell("2"),
-        new.new_markdown_cell("x")
-    ]
+    cells = [new.new_code_cell("1", outputs=outputs), new.new_code_cell("2"),
+             new.new_markdown_cell("x")]
     nbformat.write(new.new_notebook(cells=cells), tmp_path / "13_cost.ipynb")
     assert [*stale.paragraphs(tmp_path)] == ["13_cost.ipynb: Cost, below Table 6"]
     assert show.written_for(True, "anything") is None

@@ -5,9 +5,9 @@ import os
 import pickle
 
 import numpy as np
+import oracles
 import pytest
 import torch
-import torch.nn.functional as F
 from torch.testing import assert_close
 
 from sagelib import catalog, datasets, methods, models
@@ -56,25 +56,6 @@ def test_too_little_is_one_clear_error(given, labels, message):
     assert "\n" not in str(caught.value)
 
 
-def by_loop(found, drawn, shots, distance):
-    """One query at a time against one class at a time, in numpy."""
-    found, result = found.double().numpy(), []
-    for episode in drawn.tolist():
-        means = [np.mean([found[k] for k in row[:shots]], axis=0) for row in episode]
-        right = []
-        for own, row in enumerate(episode):
-            for q in row[shots:]:
-                if distance == "cosine":
-                    near = [
-                        found[q] @ m / (np.linalg.norm(found[q]) * np.linalg.norm(m)) for m in means
-                    ]
-                else:
-                    near = [-np.linalg.norm(found[q] - m) for m in means]
-                right.append(np.argmax(near) == own)
-        result.append(100 * np.mean(right))
-    return torch.tensor(result)
-
-
 @pytest.mark.parametrize("distance", fewshot.DISTANCES)
 @pytest.mark.parametrize("shots", [1, 5])
 def test_prototype_accuracies_equal_the_loop(distance, shots):
@@ -83,7 +64,8 @@ def test_prototype_accuracies_equal_the_loop(distance, shots):
     found = torch.randn(8, 12, generator=g)[labels] + 1.5 * torch.randn(160, 12, generator=g) + 2
     drawn = Episodes(ways=5, shots=shots, queries=9, episodes=53, seed=3).draw(labels)
     ours = fewshot.accuracies(found, drawn, shots, distance, chunk=10)
-    assert_close(ours.double(), by_loop(found, drawn, shots, distance), atol=1e-4, rtol=0)
+    slow = oracles.prototype_accuracies(found, drawn, shots, distance)
+    assert_close(ours.double(), slow, atol=1e-4, rtol=0)
     assert 20 < ours.mean() < 95
     result = fewshot.evaluate(found, labels,
                               Episodes(ways=5, shots=shots, queries=9, episodes=53, seed=3),
@@ -129,26 +111,13 @@ def test_features_are_what_enters_the_last_layer(name):
         fewshot.features(torch.nn.Flatten(), test)
 
 
-def test_resnet12_is_its_definition_in_functions():
+def test_resnet12_has_the_usual_number_of_parameters_and_shrinks_images_16_times():
     net = catalog.load(models, "resnet12", classes=64)
     assert sum(p.numel() for p in net.parameters()) == 12_424_320 + 640 * 64 + 64
-    net = catalog.load(models, "resnet12", classes=5, width=4).double()
-    v, x = net.state_dict(), torch.randn(3, 3, 32, 48, dtype=torch.float64)
-
-    def layer(z, conv, bn, padding):
-        z = F.conv2d(z, v[f"{conv}.weight"], padding=padding)
-        return F.batch_norm(z, None, None, v[f"{bn}.weight"], v[f"{bn}.bias"], training=True)
-
-    h = x
-    for k in range(1, 5):
-        one = F.leaky_relu(layer(h, f"layer{k}.conv1", f"layer{k}.bn1", 1), 0.1)
-        two = F.leaky_relu(layer(one, f"layer{k}.conv2", f"layer{k}.bn2", 1), 0.1)
-        three = layer(two, f"layer{k}.conv3", f"layer{k}.bn3", 1)
-        h = F.max_pool2d(
-            F.leaky_relu(three + layer(h, f"layer{k}.shortcut.0", f"layer{k}.shortcut.1", 0), 0.1),
-            2)
-    assert h.shape == (3, 40, 2, 3)
-    assert_close(net(x), F.linear(h.mean((2, 3)), v["linear.weight"], v["linear.bias"]))
+    net, x = catalog.load(models, "resnet12", classes=5, width=4), torch.randn(3, 3, 32, 48)
+    for stage in net.stages:
+        x = stage(x)
+    assert x.shape == (3, 40, 2, 3)
 
 
 # data sets
@@ -248,11 +217,8 @@ def as_pickles(top, form, protocol=4):
     for split, names in mini_imagenet.CLASSES.items():
         images = np.stack([one_image(*t) for t in TREE if t[0] == split])
         if form == 0:
-            data = {
-                "image_data": images,
-                "class_dict": {name: [2 * k, 2 * k + 1]
-                               for k, name in enumerate(names)}
-            }
+            data = {"image_data": images,
+                    "class_dict": {name: [2 * k, 2 * k + 1] for k, name in enumerate(names)}}
         else:
             start = {"train": 0, "val": 64, "test": 80}[split]
             data = {"data": images, "labels": [start + k // 2 for k in range(len(images))]}
@@ -265,10 +231,8 @@ def as_pickles(top, form, protocol=4):
         as_folders, lambda top: as_folders(top, flat=True), as_list, lambda top: as_pickles(top, 0),
         lambda top: as_pickles(top, 0, protocol=2), lambda top: as_pickles(top, 1),
         lambda top: as_pickles(top, 1, protocol=5),
-    ], ids=[
-        "folders", "flat folders", "csv", "cache pickles", "protocol 2", "split pickles",
-        "protocol 5"
-    ])
+    ], ids=["folders", "flat folders", "csv", "cache pickles", "protocol 2", "split pickles",
+            "protocol 5"])
 def test_mini_imagenet_in_every_usual_form(make, tmp_path):
     make(tmp_path / "mini_imagenet")
     parts = catalog.load(datasets, "mini_imagenet", root=tmp_path)
@@ -325,46 +289,65 @@ def test_a_pickle_that_would_run_something_is_refused(tmp_path):
     assert not (tmp_path / "sprung").exists()
     file.write_bytes(file.read_bytes()[:40])
     refused(tmp_path, r"val\.pkl is not opened")
-    for forged in (Forged(), np.array([{}], dtype=object), np.zeros(2, [("a", int)])):
-        file.write_bytes(pickle.dumps({"image_data": forged}))
-        refused(tmp_path, r"val\.pkl is not opened \(an array .* is no plain data")
-    eight = (b"cnumpy\ndtype\n(VV8\nI0\nI1\ntR(I3\nV|\nN(Va\nt(dVa\n"
-             b"(cnumpy\ndtype\n(VO\ntRI0\ntsI8\nI1\nI0\ntb.")
-    file.write_bytes(eight)
-    refused(tmp_path, r"val\.pkl is not opened \(an array of 'V8' is no plain data")
-    file.write_bytes(pickle.dumps([1, 2]))
-    refused(tmp_path, r"val\.pkl holds a list, not a dict")
-    file.write_bytes(pickle.dumps({"image_data": np.zeros((3, 32, 32, 3), np.uint8)}))
-    refused(tmp_path, "no uint8 images of 84 x 84")
-    file.write_bytes(
-        pickle.dumps({"data": np.zeros((3, 84, 84, 3), np.uint8), "labels": [1, 1, 2]})
-    )
-    refused(tmp_path, "3 labels of 2 classes for 3 images; mini-ImageNet has 16 classes here")
-    images, groups = np.zeros((32, 84, 84, 3),
-                              np.uint8), {n: [0, 1]
-                                          for n in mini_imagenet.CLASSES["val"]}
-    for damaged, message in [(groups, "does not name each of the 32 images once"),
-                             ([1], "class_dict is a list"),
-                             ({**groups, "n01855672": ["x"]}, "does not hold indices of images"),
-                             ({7: [0]}, "the class 7 is not one of mini-ImageNet's 16 of val")]:
-        file.write_bytes(pickle.dumps({"image_data": images, "class_dict": damaged}))
-        refused(tmp_path, rf"val\.pkl.*{message}")
 
 
-def test_damaged_mini_imagenet_is_named(tmp_path):
+def images_of(n, classes=None, size=84):
+    """A pickle of n black images, with which images each class has."""
+    more = {} if classes is None else {"class_dict": classes}
+    return pickle.dumps({"image_data": np.zeros((n, size, size, 3), np.uint8), **more})
+
+
+EIGHT = (b"cnumpy\ndtype\n(VV8\nI0\nI1\ntR(I3\nV|\nN(Va\nt(dVa\n"
+         b"(cnumpy\ndtype\n(VO\ntRI0\ntsI8\nI1\nI0\ntb.")
+GROUPS = {name: [0, 1] for name in mini_imagenet.CLASSES["val"]}
+PICKLES = {
+    "objects by address": (pickle.dumps({"image_data": Forged()}), r"an array .* is no plain data"),
+    "objects": (pickle.dumps({"image_data": np.array([{}], dtype=object)}),
+                r"an array .* is no plain data"),
+    "fields": (pickle.dumps({"image_data": np.zeros(2, [("a", int)])}),
+               r"an array .* is no plain data"),
+    "a forged type": (EIGHT, r"is not opened \(an array of 'V8' is no plain data"),
+    "a list": (pickle.dumps([1, 2]), "holds a list, not a dict"),
+    "small images": (images_of(3, size=32), "no uint8 images of 84 x 84"),
+    "too few classes": (
+        pickle.dumps({"data": np.zeros((3, 84, 84, 3), np.uint8), "labels": [1, 1, 2]}),
+        "3 labels of 2 classes for 3 images; mini-ImageNet has 16 classes here"),
+    "images named twice": (images_of(32, GROUPS), "does not name each of the 32 images once"),
+    "a list of groups": (images_of(32, [1]), "class_dict is a list"),
+    "texts": (images_of(32, {**GROUPS, "n01855672": ["x"]}), "does not hold indices of images"),
+    "a class 7": (images_of(32, {7: [0]}), "the class 7 is not one of mini-ImageNet's 16 of val"),
+}
+
+
+@pytest.mark.parametrize("content", PICKLES)
+def test_a_pickle_of_anything_else_is_one_clear_error(content, tmp_path):
+    as_pickles(tmp_path / "mini_imagenet", 0)
+    data, message = PICKLES[content]
+    (tmp_path / "mini_imagenet" / mini_imagenet.PICKLES["val"][0]).write_bytes(data)
+    refused(tmp_path, rf"(val\.pkl.*)?{message}")
+
+
+def test_no_mini_imagenet_is_named(tmp_path):
     refused(tmp_path, "neither train/CLASS.* nor images/ with train.csv", FileNotFoundError)
     refused(None, "mini_imagenet needs root")
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda rows: rows.replace("n01855672", "n00000000"),
+     "the class 'n00000000' is not one of mini-ImageNet's 16 of val"),
+    (lambda rows: rows.rsplit(",", 1)[0] + "\n", r"val\.csv: line 33 lacks a filename or a label"),
+    (lambda rows: rows.rsplit("\n", 2)[0] + "\n",
+     "the class 'n09256479' has 1 images, mini-ImageNet has 2 of each"),
+    (lambda rows: "image\n1.png\n", r"val\.csv must have the columns filename and label"),
+], ids=["class", "field", "row", "header"])
+def test_a_damaged_list_of_mini_imagenet_is_named(change, message, tmp_path):
     as_list(tmp_path)
-    rows = (tmp_path / "val.csv").read_text()
-    (tmp_path / "val.csv").write_text(rows.replace("n01855672", "n00000000"))
-    refused(tmp_path, "the class 'n00000000' is not one of mini-ImageNet's 16 of val")
-    (tmp_path / "val.csv").write_text(rows.rsplit(",", 1)[0] + "\n")
-    refused(tmp_path, r"val\.csv: line 33 lacks a filename or a label")
-    (tmp_path / "val.csv").write_text(rows.rsplit("\n", 2)[0] + "\n")
-    refused(tmp_path, "the class 'n09256479' has 1 images, mini-ImageNet has 2 of each")
-    (tmp_path / "val.csv").write_text("image\n1.png\n")
-    refused(tmp_path, r"val\.csv must have the columns filename and label")
-    (tmp_path / "val.csv").write_text(rows)
+    (tmp_path / "val.csv").write_text(change((tmp_path / "val.csv").read_text()))
+    refused(tmp_path, message)
+
+
+def test_a_damaged_image_and_a_missing_list_of_mini_imagenet_are_named(tmp_path):
+    as_list(tmp_path)
     (tmp_path / "images/n0185567200000001.png").write_text("no image")
     refused(tmp_path, r"n0185567200000001\.png cannot be read as an image")
     (tmp_path / "val.csv").unlink()
@@ -417,8 +400,7 @@ def test_the_best_epoch_is_kept_and_survives_a_restart(tiny, tmp_path):
     fit_together([resumed], scored(again))
     assert all(torch.equal(resumed.best[k], v) for k, v in whole.best.items())
     assert all(
-        torch.equal(v,
-                    whole.net.state_dict()[k]) for k, v in resumed.net.state_dict().items())
+        torch.equal(v, whole.net.state_dict()[k]) for k, v in resumed.net.state_dict().items())
     other = started("broken")
     other.select = None
     with pytest.raises(ValueError, match="its select is val_accuracy, this run's None"):

@@ -1,6 +1,6 @@
 """The Triton kernels become machine code for NVIDIA's A100 and H100; no GPU is needed for that.
 
-What they compute is checked by the interpreter in test_equations.py and test_rivals.py, and on a
+What they compute is checked by the interpreter in test_equations.py and test_baselines.py, and on a
 GPU in test_gpu.py.
 """
 import warnings
@@ -45,8 +45,7 @@ def launched(monkeypatch):
 def calls():
     from sagelib.search import triton as search_triton
     from sagelib.solvers import grid_labelling_triton, min_cut_triton
-    maps, many, eye = torch.rand(2, 32,
-                                 32), torch.zeros(39, 2,
+    maps, many, eye = torch.rand(2, 32, 32), torch.zeros(39, 2,
                                                   dtype=torch.long), torch.eye(23).double()[None]
     yield "search", search_triton, lambda: search_triton.search(maps, maps, many)
     for n in (2, 16):

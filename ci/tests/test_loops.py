@@ -3,7 +3,7 @@ falls."""
 import pytest
 import torch
 import torch.nn.functional as F
-from steps import train_step
+from steps import gradients, train_step
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, default_collate
 
@@ -69,23 +69,26 @@ def test_timms_own_pieces(data):
     assert falls(losses)
 
 
-def test_in_a_collate_function_where_no_network_is_needed(data):
-    """torchvision's references mix in collate_fn, in the worker processes; so can what needs no
-    network."""
-    cutmix, guided = CutMix(num_classes=10), SAGE(num_classes=10,
-                                                  saliency=lambda x: x.abs().mean(1))
-    for mix in (cutmix, guided, Mixup(num_classes=10)):
-        x, y = next(
-            iter(
-                DataLoader(data, 20,
-                           collate_fn=lambda batch, mix=mix: mix(*default_collate(batch)))))
-        assert x.shape == (20, 3, 32, 32) and y.shape == (20, 10)
-    x, y = next(iter(DataLoader(data, 20, num_workers=1, collate_fn=Collate(cutmix))))
+@pytest.mark.parametrize("mix", [
+    CutMix(num_classes=10), SAGE(num_classes=10, saliency=lambda x: x.abs().mean(1)),
+    Mixup(num_classes=10)], ids=["CutMix", "SAGE, maps of one's own", "Mixup"])
+def test_in_a_collate_function_where_no_network_is_needed(mix, data):
+    """torchvision's references mix in collate_fn; so can what needs no network."""
+    x, y = next(iter(DataLoader(data, 20, collate_fn=Collate(mix))))
+    assert x.shape == (20, 3, 32, 32) and y.shape == (20, 10)
+
+
+def test_in_the_collate_function_of_a_worker(data):
+    loader = DataLoader(data, 20, num_workers=1, collate_fn=Collate(CutMix(num_classes=10)))
+    _, y = next(iter(loader))
     assert ((y > 0).sum(1) == 2).any() and torch.allclose(y.sum(1), torch.ones(20))
+
+
+def test_no_worker_and_no_epoch_draws_as_another(data):
     torch.manual_seed(0)
     loader = DataLoader(data, 20, num_workers=2, collate_fn=Collate(Mixup(num_classes=10, seed=0)))
     drawn = [y.square().sum().item() for _ in range(2) for _, y in loader]
-    assert len(set(drawn)) == len(drawn) == 4  # no worker and no epoch draws as another
+    assert len(set(drawn)) == len(drawn) == 4
 
 
 class Collate:
@@ -146,7 +149,7 @@ def test_lightning_does_not_lose_the_clean_gradient(data):
             return self.mix.loss(*batch)
 
         def on_before_optimizer_step(self, _):
-            self.found = [p.grad.clone() for p in self.net.parameters()]
+            self.found = gradients(self.net)
 
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), 0.05)
@@ -158,8 +161,7 @@ def test_lightning_does_not_lose_the_clean_gradient(data):
                       enable_model_summary=False).fit(module, DataLoader(data, 20))
     x, target = next(iter(DataLoader(data, 20)))
     train_step(Sage().seed(0), twin, x, one_hot(target, 10))
-    for p, q in zip(module.found, twin.parameters(), strict=True):
-        torch.testing.assert_close(p, q.grad, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(module.found, gradients(twin), rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("reuse", [False, True])

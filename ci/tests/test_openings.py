@@ -69,13 +69,13 @@ def test_an_opening_tells_the_time_and_the_papers_numbers_of_today(file, named):
     assert not found, f"{file.name}: `ci/book --save` writes it anew: {'; '.join(found)}"
 
 
-def test_a_time_or_a_number_of_the_paper_that_has_changed_is_found(named):
+@pytest.mark.parametrize("was, now, lines", [
+    ("96.95", "96.94", 1), ("38 days", "58 days", 1), ("38 days", "36 days", 0),
+    ("--size laptop", "--size lap", 1), (None, "91.00", 0)])
+def test_a_time_or_a_number_of_the_paper_that_has_changed_is_found(was, now, lines, named):
     text = comment(PLANS / "table_1.yml")
-    our = re.search(r"96.95 +(\S+)", text)[1]
-    for was, now, lines in (
-            ("96.95", "96.94", 1), ("38 days", "58 days", 1), ("38 days", "36 days", 0),
-            ("--size laptop", "--size lap", 1), (our, "91.00", 0)):
-        assert was in text and len(outdated(text.replace(was, now), text)) == lines, (was, now)
+    was = was or re.search(r"96.95 +(\S+)", text)[1]  # our own number may change
+    assert was in text and len(outdated(text.replace(was, now), text)) == lines
 
 
 @pytest.mark.parametrize("kind", ["none", "paper", "against", "fourth_seed"])

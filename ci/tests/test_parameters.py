@@ -26,8 +26,7 @@ def test_every_default_that_is_the_papers_agrees_with_its_recipe():
     size = yaml.safe_load((plans.PLANS / "sizes.yml").read_text())["paper"]["parameters"]
     found = [usual | {"train_images": images.pop(), "loss": losses.pop()}, size]
     found.append(
-        {k: batches[{"batch": "size"}.get(k, k)].default
-         for k in ("batch", "padding", "flip")})
+        {k: batches[{"batch": "size"}.get(k, k)].default for k in ("batch", "padding", "flip")})
     assert not images and not losses
     for part in found:
         same = PAPER.keys() & part.keys()
@@ -78,31 +77,22 @@ def test_the_text_of_a_literal_is_its_value(name, text, value):
 @pytest.mark.parametrize(
     "name, value, message",
     [
-        (
-            "more_seeds",
-            "1,2 and 3",
-            "a list of whole numbers of at least 0, given to papermill as -y 'more_seeds: [1, 2]'",
-        ),
+        ("more_seeds", "1,2 and 3",
+         "a list of whole numbers of at least 0, given to papermill as -y 'more_seeds: [1, 2]'"),
         ("more_seeds", "[1, 'a']", "more_seeds is \"[1, 'a']\"; it must be a list"),
         ("more_seeds", 1, "more_seeds is 1; "),
         ("more_seeds", [True], "more_seeds is [True]; "),
         ("more_seeds", [-1], "more_seeds is [-1]; "),
-        (
-            "options",
-            "{fraction: 0.1}",
-            "a mapping of options, given to papermill as -y 'options: {fraction: 0.1}'",
-        ),
+        ("options", "{fraction: 0.1}",
+         "a mapping of options, given to papermill as -y 'options: {fraction: 0.1}'"),
         ("options", [1], "options is [1]; "),
         ("options", {"u": float("nan")}, "options is {'u': nan}; "),
         ("shots", [], "a list of one or more whole numbers"),
         ("severities", [6], "from 1 to 5"),
         ("fractions", [0], "numbers above 0"),
         ("distances", "cosine", "a list of one or more texts"),
-        (
-            "sides",
-            "every",
-            "or all, given to papermill as -y 'sides: [[vanilla, {}], [sage, {fraction: 0.1}]]'",
-        ),
+        ("sides", "every",
+         "or all, given to papermill as -y 'sides: [[vanilla, {}], [sage, {fraction: 0.1}]]'"),
         ("sides", [["sage"]], "sides is [['sage']]; "),
         ("epochs", "abc", "epochs is 'abc'; it must be a whole number"),
         ("epochs", 2.0, "epochs is 2.0; "),
@@ -131,62 +121,47 @@ def settled(experiment, **given):
     return parameters.settled(experiment, {**plans.defaults(experiment), **given}, **facts)
 
 
-def test_what_zero_stands_for():
-    small, real = settled("train"), settled("train", dataset="cifar10", method="comixup")
-    assert (small["epochs"], small["width"], small["lr"]) == (2, 8, 0.2)
-    assert (real["epochs"], real["width"], real["lr"]) == (300, 0, 0.12)
-    assert settled("train", dataset="cifar100", method="comixup")["lr"] == 0.2
-    assert settled("train", dataset="cifar10", method="comixup", settings="default")["lr"] == 0.2
-    assert settled("train", dataset="cifar10", lr=0.5, epochs=3)["lr"] == 0.5
-    small, real = (
-        settled("few_shot", height=32),
-        settled("few_shot", dataset="mini_imagenet", height=84),
-    )
-    assert [small[k] for k in ("epochs", "width", "batch", "padding")] == [6, 8, 20, 2]
-    assert [real[k] for k in ("epochs", "width", "batch", "padding")] == [100, 0, 100, 5]
-    assert settled("few_shot", padding=0, height=84)["padding"] == 0
-    assert settled("step_time", sides="all")["sides"] == [
-        [name, {}] for name in catalog.names(methods)
-    ]
-    attacked = settled(
-        "robustness", images=100, autoattack_images=500, published="files", test=10_000
-    )
-    assert [
-        attacked[k] for k in ("images", "pgd_images", "autoattack_images", "corruption_images")
-    ] == [100] * 4
-    assert attacked["linf"] == 8 / 255 and attacked["published"] is True
-    assert settled("robustness", test=10_000)["corruption_images"] == 10_000
-    for name in NAMES:
-        once = settled(name, test=10_000, height=32)
-        assert (
-            name == "robustness" or parameters.settled(name, once, height=32) == once
-        )  # nothing is left to settle
+ROBUSTNESS = dict(images=100, autoattack_images=500, published="files", test=10_000)
+SETTLED = [
+    ("train", {}, dict(epochs=2, width=8, lr=0.2)),
+    ("train", dict(dataset="cifar10", method="comixup"), dict(epochs=300, width=0, lr=0.12)),
+    ("train", dict(dataset="cifar100", method="comixup"), dict(lr=0.2)),
+    ("train", dict(dataset="cifar10", method="comixup", settings="default"), dict(lr=0.2)),
+    ("train", dict(dataset="cifar10", lr=0.5, epochs=3), dict(lr=0.5)),
+    ("few_shot", dict(height=32), dict(epochs=6, width=8, batch=20, padding=2)),
+    ("few_shot", dict(dataset="mini_imagenet", height=84),
+     dict(epochs=100, width=0, batch=100, padding=5)),
+    ("few_shot", dict(padding=0, height=84), dict(padding=0)),
+    ("step_time", dict(sides="all"), dict(sides=[[name, {}] for name in catalog.names(methods)])),
+    ("robustness", ROBUSTNESS,
+     dict(images=100, pgd_images=100, autoattack_images=100, corruption_images=100,
+          linf=8 / 255, published=True)),
+    ("robustness", dict(test=10_000), dict(corruption_images=10_000)),
+]
 
 
-def test_settings_are_called_the_papers_where_the_paper_states_them():
-    def name(method, dataset, model="preactresnet18", settings="paper"):
-        return parameters.settings_name(
-            dict(method=method, dataset=dataset, model=model, settings=settings)
-        )
+@pytest.mark.parametrize("experiment, given, want", SETTLED)
+def test_what_zero_stands_for(experiment, given, want):
+    found = settled(experiment, **given)
+    assert {k: found[k] for k in want} == want
 
-    assert (
-        name("vanilla", "cifar10")
-        == name("comixup", "cifar100")
-        == name("sage", "cifar100", "wrn16_8")
-        == "paper"
-    )
-    assert (
-        name("sage", "cifar10", "wrn16_8")
-        == name("sage", "shapes")
-        == name("vanilla", "folder")
-        == "default"
-    )
-    assert (
-        name("sage", "mini_imagenet", "resnet12")
-        == name("mixup", "cifar_fs", "resnet12")
-        == "default"
-    )
-    assert name("sage", "cifar10", settings="default") == "default"
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "robustness"])
+def test_settled_parameters_stay(name):
+    once = settled(name, test=10_000, height=32)
+    assert parameters.settled(name, once, height=32) == once
+
+
+@pytest.mark.parametrize("method, dataset, model, want", [
+    ("vanilla", "cifar10", "preactresnet18", "paper"),
+    ("comixup", "cifar100", "preactresnet18", "paper"), ("sage", "cifar100", "wrn16_8", "paper"),
+    ("sage", "cifar10", "wrn16_8", "default"), ("sage", "shapes", "preactresnet18", "default"),
+    ("vanilla", "folder", "preactresnet18", "default"),
+    ("sage", "mini_imagenet", "resnet12", "default"), ("mixup", "cifar_fs", "resnet12", "default")])
+def test_settings_are_called_the_papers_where_the_paper_states_them(method, dataset, model, want):
+    asked = dict(method=method, dataset=dataset, model=model)
+    assert parameters.settings_name({**asked, "settings": "paper"}) == want
+    assert parameters.settings_name({**asked, "settings": "default"}) == "default"
 
 
 def test_what_a_record_keeps_holds_no_place_of_this_machine():

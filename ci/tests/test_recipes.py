@@ -21,6 +21,7 @@ RECIPES = re.findall(r"`sagelib/(\w+)/(\w+)\.py`.*?```python\n(.*?)```",
 # run below
 LOOKING = [
     TOP / "ci/tests/test_book.py",
+    TOP / "ci/tests/test_types.py",
     *sorted(p for p in (TOP / "ci/tests").glob("test_*.py")
             if p.stem not in ("test_gpu", "test_experiment") and re.search(
                 r"parametrize\(.*\bnames\((methods|models|datasets)\)|^NAMES = catalog\.names",
@@ -62,7 +63,7 @@ def test_what_is_pasted_passes_the_tests(tree):
     files = [tree / file.relative_to(TOP) for file in LOOKING]
     ids = " or ".join(f"{name}]" for _, name, _ in RECIPES)
     said = there(tree, "python", "-m", "pytest", "-vv", "-p", "no:cacheprovider", *files, "-k",
-                 f"test_book or {ids}")
+                 f"test_book or test_types or {ids}")
     passed = re.findall(r"^ci/tests/(\S+) PASSED", said, re.M)
     assert any(test.startswith("test_book.py::test_the_reference_") for test in passed)
     for folder, name, _ in RECIPES:

@@ -11,8 +11,7 @@ from sagelib.bench import records, scorecard
 
 TOP = Path(__file__).parents[2]
 TEXT = (Path(__file__).parent / "paper_tables.txt").read_text()
-PRINTED = [[cell.strip()
-            for cell in line.split("|")]
+PRINTED = [[cell.strip() for cell in line.split("|")]
            for line in TEXT.splitlines()
            if line.startswith("Table")]
 NAMES = {

@@ -5,6 +5,7 @@ import io
 from dataclasses import replace
 
 import numpy as np
+import oracles
 import pytest
 import torch
 import torch.nn.functional as F
@@ -60,25 +61,26 @@ def test_fgsm_is_foolboxs_bit_for_bit_and_fgm_as_accurate(space, clamp, trained)
     assert found["fgsm"] < robustness.evaluate(net, test)["clean"]
 
 
-def test_budgets_are_kept_and_clamped_pictures_are_real(trained):
+@pytest.mark.parametrize("convention", CONVENTIONS, ids=lambda c: c.name)
+def test_budgets_are_kept_and_clamped_images_are_real(convention, trained):
     net, test = trained
     noise = torch.randn(test.images.shape, generator=torch.Generator().manual_seed(1))
-    for convention in CONVENTIONS:
-        seen = AttackSpace(net, test.mean, test.std, convention)
-        z = seen.images(test.images.float() / 255)
-        _, grad = robustness.loss_gradient(seen, z, test.labels)
-        steps = [robustness.fgsm(z, grad, 0.3) - z, robustness.fgm(z, grad, 0.5) - z]
-        assert steps[0].abs().amax() <= 0.3 + 1e-6
-        assert torch.allclose(steps[1].flatten(1).norm(dim=1), torch.tensor(.5))
-        std = torch.tensor(test.std)[:, None, None] if convention.space == "normalised" else 1
-        pixels = seen.real(robustness.gaussian(z, 0.01, noise)) * std
-        if convention.space == "normalised":
-            pixels = pixels + torch.tensor(test.mean)[:, None, None]
-        real = pixels.min() >= -1e-6 and pixels.max() <= 1 + 1e-6
-        assert real == convention.clamp
+    seen = AttackSpace(net, test.mean, test.std, convention)
+    z = seen.images(test.images.float() / 255)
+    _, grad = robustness.loss_gradient(seen, z, test.labels)
+    assert (robustness.fgsm(z, grad, 0.3) - z).abs().amax() <= 0.3 + 1e-6
+    norms = (robustness.fgm(z, grad, 0.5) - z).flatten(1).norm(dim=1)
+    assert torch.allclose(norms, torch.tensor(.5))
+    pixels = seen.real(robustness.gaussian(z, 0.01, noise))
+    if convention.space == "normalised":
+        mean, std = (torch.tensor(v)[:, None, None] for v in (test.mean, test.std))
+        pixels = pixels * std + mean
+    assert (pixels.min() >= -1e-6 and pixels.max() <= 1 + 1e-6) == convention.clamp
+
+
+def test_gaussian_noise_has_the_stated_variance():
     noisy = robustness.gaussian(torch.zeros(1, 3, 16, 20), 0.01, torch.ones(1, 3, 16, 20))
     assert torch.allclose(noisy, torch.tensor(0.1))
-    assert torch.equal(robustness.fgm(z, torch.zeros_like(z), 1.0), z)
 
 
 def test_one_forward_and_backward_pass_serve_both_attacks(trained):
@@ -94,7 +96,7 @@ def test_one_forward_and_backward_pass_serve_both_attacks(trained):
     robustness.evaluate(net, test, conventions=CONVENTIONS[:1], batch=len(test))
     for hook in hooks:
         hook.remove()
-    assert passes == {"forward": 4, "backward": 1}  # clean, and one for each perturbed picture
+    assert passes == {"forward": 4, "backward": 1}  # clean, and one for each perturbed batch
 
 
 def test_evaluation_leaves_the_network_as_it_was(trained):
@@ -118,24 +120,18 @@ def test_pgd_stays_in_the_ball_and_is_the_loop(norm, epsilon, trained):
     seen = AttackSpace(net, test.mean, test.std, CONVENTIONS[0])
     z, y = test.images[:20].float() / 255, test.labels[:20]
     found = robustness.pgd(seen, z, y, epsilon, epsilon / 4, 6, norm)
-    for n in range(3):  # one picture, step by step
-        x, x0 = z[n:n + 1].clone(), z[n:n + 1]
-        for _ in range(6):
-            x.requires_grad_()
-            g, = torch.autograd.grad(F.cross_entropy(seen(x), y[n:n + 1]), x)
-            x = (x + epsilon / 4 * (g.sign() if norm == "linf" else g / g.norm())).detach()
-            d = x - x0
-            d = d.clamp(-epsilon,
-                        epsilon) if norm == "linf" else d * min(1, epsilon / float(d.norm()))
-            x = (x0 + d).clamp(0, 1)
-        assert torch.allclose(x[0], found[n], atol=2e-4)
+    for n in range(3):
+        slow = oracles.pgd(seen, z[n:n + 1], y[n:n + 1], epsilon, epsilon / 4, 6, norm)
+        assert torch.allclose(slow[0], found[n], atol=2e-4)
     far = (found - z).flatten(1)
     assert (far.abs().amax(1) if norm == "linf" else far.norm(dim=1)).max() <= epsilon + 1e-6
-    fgsm = robustness.evaluate(net, test)[CONVENTIONS[0].name]["fgsm"]
-    if norm == "linf":
-        assert robustness.evaluate_pgd(net, test, steps=10) <= fgsm + 5
     start = robustness.pgd(seen, z, y, epsilon, 0.0, 1, norm, torch.Generator().manual_seed(0)) - z
     assert start.abs().amax() <= epsilon + 1e-6 and start.any()
+
+
+def test_pgd_leaves_no_more_accuracy_than_fgsm(trained):
+    fgsm = robustness.evaluate(*trained)[CONVENTIONS[0].name]["fgsm"]
+    assert robustness.evaluate_pgd(*trained, steps=10) <= fgsm + 5
 
 
 def test_ece_is_torchmetrics_and_the_loop():
@@ -146,19 +142,8 @@ def test_ece_is_torchmetrics_and_the_loop():
     theirs = MulticlassCalibrationError(7, n_bins=15, norm="l1")(logits.softmax(1), labels)
     assert calibration.expected_calibration_error(logits,
                                                   labels) == pytest.approx(theirs.item(), abs=1e-6)
-    p, want = logits.double().softmax(1), 0.0
-    for k in range(15):
-        inside = [
-            n for n in range(500)
-            if k / 15 <= p[n].max() < (k + 1) / 15 or (k == 14 and p[n].max() == 1)
-        ]
-        if inside:
-            right = sum(int(p[n].argmax() == labels[n]) for n in inside) / len(inside)
-            want += (
-                len(inside)
-                / 500
-                * abs(right - sum(float(p[n].max()) for n in inside) / len(inside))
-            )
+    p = logits.double().softmax(1)
+    want = oracles.calibration_error(p, labels, 15)
     found = calibration.scores(logits, labels)
     assert found["ece"] == pytest.approx(want, abs=1e-9) and sum(found["bins"]["count"]) == 500
     assert found["nll"] == pytest.approx(-p[range(500), labels].log().mean().item())
@@ -191,18 +176,20 @@ def test_each_corruption_grows_with_its_severity_and_repeats(name, drawn):
     assert corruptions.corrupt(drawn[:1], name, 3, g()).shape == drawn[:1].shape
 
 
-def test_noise_has_the_stated_size():
-    grey = torch.full((8, 3, 64, 64), 128, dtype=torch.uint8)
-    for severity, sigma in zip(range(1, 6), (0.04, 0.06, 0.08, 0.09, 0.10), strict=True):
-        out = corruptions.corrupt(grey, "gaussian_noise", severity, g()).float().std() / 255
-        assert out == pytest.approx(sigma, rel=0.02)
-        photons = (500, 250, 100, 75, 50)[severity - 1]
-        out = corruptions.corrupt(grey, "shot_noise", severity, g()).float().std() / 255
-        assert out == pytest.approx((128 / 255 / photons)**0.5, rel=0.03)
-        out = corruptions.corrupt(grey, "impulse_noise", severity, g())
-        share = (0.01, 0.02, 0.03, 0.05, 0.07)[severity - 1]
-        assert (out != 128).float().mean() == pytest.approx(share, rel=0.1)
-        assert (out == 0).float().mean() == pytest.approx(share / 2, rel=0.15)
+@pytest.mark.parametrize("severity, sigma, photons, share", [
+    (1, 0.04, 500, 0.01), (2, 0.06, 250, 0.02), (3, 0.08, 100, 0.03), (4, 0.09, 75, 0.05),
+    (5, 0.10, 50, 0.07)])
+def test_noise_has_the_stated_size(severity, sigma, photons, share):
+    def noisy(name):
+        return corruptions.corrupt(torch.full((8, 3, 64, 64), 128, dtype=torch.uint8), name,
+                                   severity, g())
+
+    assert noisy("gaussian_noise").float().std() / 255 == pytest.approx(sigma, rel=0.02)
+    shot = (128 / 255 / photons) ** 0.5
+    assert noisy("shot_noise").float().std() / 255 == pytest.approx(shot, rel=0.03)
+    impulses = noisy("impulse_noise")
+    assert (impulses != 128).float().mean() == pytest.approx(share, rel=0.1)
+    assert (impulses == 0).float().mean() == pytest.approx(share / 2, rel=0.15)
 
 
 def test_brightness_raises_the_value_of_hsv(drawn):
@@ -214,33 +201,48 @@ def test_brightness_raises_the_value_of_hsv(drawn):
             assert found[0, :, i, j].tolist() == pytest.approx(
                 colorsys.hsv_to_rgb(h, s, min(1, v + 0.2)), abs=1e-5
             )
+
+
+def test_contrast_keeps_the_mean_and_scales_the_standard_deviation(drawn):
+    x = drawn[:1, :, :6, :6].float() / 255
     contrasted = digital.contrast(x, 0.3, None)
     assert torch.allclose(contrasted.mean((2, 3)), x.mean((2, 3)))
     assert torch.allclose(contrasted.std((2, 3)), 0.3 * x.std((2, 3)))
+
+
+def jpeg(image, quality):
+    """An image (3, H, W) as Pillow's JPEG gives it back, an array (H, W, 3)."""
+    file = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, "JPEG", quality=quality)
+    return np.array(Image.open(file))
 
 
 @pytest.mark.parametrize("quality", [80, 65, 40])
 def test_jpeg_is_pillows(quality, drawn):
     ours = (digital.jpeg_compression(drawn.float() / 255, quality, None) * 255).round()
     for n in range(2):
-        file = io.BytesIO()
-        Image.fromarray(drawn[n].permute(1, 2, 0).numpy()).save(file, "JPEG", quality=quality)
-        theirs = torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1).float()
+        theirs = torch.from_numpy(jpeg(drawn[n], quality)).permute(2, 0, 1).float()
         assert (ours[n].clamp(0, 255) - theirs).abs().mean() < 2
         assert (ours[n].clamp(0, 255) - theirs).abs().mean() < (theirs - drawn[n]).abs().mean() / 8
 
 
-def test_blurs_are_their_definitions(drawn):
+def test_gaussian_blur_is_scipys(drawn):
     from scipy import ndimage
     x = drawn[:1].float() / 255
     want = ndimage.gaussian_filter(x[0, 0].double().numpy(), 1.3, mode="mirror", truncate=4)
     assert np.allclose(blur.gaussian_blur(x, 1.3)[0, 0].numpy(), want, atol=1e-4)
+
+
+@pytest.mark.parametrize("call, level", [
+    (blur.defocus_blur, (1.5, 0.1)), (blur.glass_blur, (0.4, 1, 2)), (blur.motion_blur, (9, 2.5)),
+    (blur.zoom_blur, (1.26,)), (digital.elastic_transform, (0.1, 0.03, 0.03)),
+    (digital.pixelate, (0.65,))], ids=lambda value: getattr(value, "__name__", ""))
+def test_a_constant_image_stays(call, level):
     flat = torch.full((2, 3, 20, 20), 0.4)
-    for kind, level in (("defocus_blur", (1.5, 0.1)), ("glass_blur", (0.4, 1, 2)),
-                        ("motion_blur", (9, 2.5)), ("zoom_blur", (1.26,)),
-                        ("elastic_transform", (0.1, 0.03, 0.03)), ("pixelate", (0.65,))):
-        group = blur if hasattr(blur, kind) else digital
-        assert torch.allclose(getattr(group, kind)(flat, *level, g()), flat, atol=1e-5), kind
+    assert torch.allclose(call(flat, *level, g()), flat, atol=1e-5)
+
+
+def test_one_pixel_becomes_a_disk_and_a_line():
     dot = torch.zeros(1, 1, 21, 21)
     dot[..., 10, 10] = 1
     disk = blur.defocus_blur(dot, 1.5, 0.1, None)
@@ -248,9 +250,12 @@ def test_blurs_are_their_definitions(drawn):
     assert disk.sum() == pytest.approx(1, abs=1e-5) and (disk > 0.1).sum() == 9
     line = blur.motion_blur(dot, 6, 2, g())
     assert line[..., 10, :].sum() > 0 and line.sum() == pytest.approx(1, abs=0.02)
+
+
+def test_pixelate_is_pillows_box_filter(drawn):
     small = Image.fromarray(drawn[0].permute(1, 2, 0).numpy()).resize((20, 16), Image.BOX)
     small = small.resize((40, 32), Image.BOX)
-    ours = (digital.pixelate(x, 0.5, None)[0] * 255).permute(1, 2, 0)
+    ours = (digital.pixelate(drawn[:1].float() / 255, 0.5, None)[0] * 255).permute(1, 2, 0)
     assert np.abs(ours.numpy() - np.array(small)).max() < 1.1  # Pillow rounds twice
 
 
@@ -261,21 +266,22 @@ def test_clouds_fill_zero_to_one_and_get_finer_with_less_decay():
     assert rough.diff(dim=3).abs().mean() > soft.diff(dim=3).abs().mean()
 
 
-def test_wrong_input_to_corruptions_says_what_is_right(drawn, shapes, tmp_path):
-    for name, severity, images, message in (("fogg", 1, drawn, "unknown corruption 'fogg'; known: "
-                                             "gaussian_noise"),
-                                            ("fog", 6, drawn,
-                                             "severity is 6; it is 1, 2, 3, 4 or 5"),
-                                            ("fog", 1, drawn.float(), "take images uint8")):
-        with pytest.raises(ValueError, match=message):
-            corruptions.corrupt(images, name, severity, g())
-    for bad, message in ((lambda: Convention("raw"), "unknown space 'raw'"),
-                         (lambda: robustness.fgsm(torch.zeros(1), torch.zeros(1), -1),
-                          "epsilon is -1"),
-                         (lambda: robustness.pgd(None, None, None, 1, 1, 1, "l1"),
-                          "unknown norm 'l1'")):
-        with pytest.raises(ValueError, match=message):
-            bad()
+@pytest.mark.parametrize("act, message", [
+    (lambda x: corruptions.corrupt(x, "fogg", 1, g()),
+     "unknown corruption 'fogg'; known: gaussian_noise"),
+    (lambda x: corruptions.corrupt(x, "fog", 6, g()), "severity is 6; it is 1, 2, 3, 4 or 5"),
+    (lambda x: corruptions.corrupt(x.float(), "fog", 1, g()), "take images uint8"),
+    (lambda x: Convention("raw"), "unknown space 'raw'"),
+    (lambda x: robustness.fgsm(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), -1),
+     "epsilon is -1"),
+    (lambda x: robustness.pgd(None, None, None, 1, 1, 1, "l1"), "unknown norm 'l1'"),
+])
+def test_wrong_input_is_one_clear_error(act, message, drawn):
+    with pytest.raises(ValueError, match=message):
+        act(drawn)
+
+
+def test_a_folder_without_the_published_arrays_is_one_clear_error(shapes, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no .*labels\.npy; root is the folder "
                                                 r"of CIFAR"):
         corruptions.published(tmp_path, shapes[1])
@@ -283,11 +289,6 @@ def test_wrong_input_to_corruptions_says_what_is_right(drawn, shapes, tmp_path):
 
 def publish(folder, test, copies=5):
     """The files of a set like CIFAR-10-C, made from a test set: fog of ours, JPEG of Pillow."""
-    def jpeg(image, quality):
-        file = io.BytesIO()
-        Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, "JPEG", quality=quality)
-        return np.array(Image.open(file))
-
     fog = [corruptions.corrupt(test.images, "fog", s, g()) for s in corruptions.SEVERITIES]
     levels = corruptions.TABLE["jpeg_compression"]
     np.save(folder / "fog.npy", torch.cat(fog).permute(0, 2, 3, 1).numpy())
@@ -349,6 +350,7 @@ def test_a_tiny_gradient_has_a_direction_and_none_has_none():
     grad[1] *= 1e-20
     grad[2] = 0
     step = robustness.fgm(z, grad, 0.5)
+    assert torch.equal(robustness.fgm(z, torch.zeros_like(z), 1.0), z)
     assert_close(step.flatten(1).norm(dim=1), torch.tensor([0.5, 0.5, 0.0]))
     assert_close(F.cosine_similarity(step[1].flatten(), (grad[1] * 1e20).flatten(), dim=0),
                  torch.tensor(1.0))

@@ -62,8 +62,7 @@ def test_the_plan_of_a_table_has_its_rows_and_no_other(number):
     for size in ("paper", "short"):
         ran = [c.parameters for c in plans.read(plans.PLANS / f"table_{number}.yml", size)[1]]
         assert {(p["dataset"], p["model"], p["method"], str(p.get("options", {})))
-                for p in ran} == {(c.dataset, c.model, c.method, str(c.options))
-                                  for c in here}
+                for p in ran} == {(c.dataset, c.model, c.method, str(c.options)) for c in here}
 
 
 def test_records_find_their_cells_of_one_recipe_a_row():
@@ -140,37 +139,50 @@ def measured(every, clock=None, **change):
 
 
 def counts(of, run, leaning, for_, against, *kinds):
-    return {
-        "of": of, "run": run, "leaning": leaning, "for": for_, "against": against,
-        "kinds": [*kinds]
-    }
+    return {"of": of, "run": run, "leaning": leaning, "for": for_, "against": against,
+            "kinds": [*kinds]}
 
 
-def test_a_claim_as_measured_seed_by_seed():
-    vanilla = [record("vanilla", k, 80.0 + k) for k in range(3)]
-    better = [record("sage", k, 84.0 + k + k / 100) for k in range(3)]
-    assert measured([]) == (counts(2, 0, 0, 0, 0), "not run")
-    assert measured(better + vanilla) == (counts(2, 1, 1, 1, 0, "paper"), "undecided")
-    assert measured(better + vanilla, than=["vanilla"])[1] == "supported"
-    assert measured(better + vanilla, better=["vanilla"], than=["sage"])[1] == "contradicted"
-    assert measured(better + vanilla, better=["vanilla"], than=["sage"], margin=7)[1] == "supported"
-    for few in (1, 2):  # too few seeds
-        assert measured(better[:few] + vanilla[:few])[1] == "undecided"
-    equal = [record("sage", k, 84.0 + k) for k in range(3)]  # 4.00 above in each seed
-    assert measured(equal + vanilla)[0] == counts(2, 1, 1, 0, 0, "paper")
-    mixup = [record("mixup", k, 88.0 + k + k / 50) for k in range(3)]
-    assert measured(better + vanilla + mixup)[1] == "mixed"
-    assert scorecard.word(counts(64, 64, 60, 60, 4, "paper"), 0.9) == "supported"
-    assert scorecard.word(counts(64, 64, 50, 50, 14, "paper"), 0.9) == "mixed"
+VANILLA = [record("vanilla", k, 80.0 + k) for k in range(3)]
+BETTER = [record("sage", k, 84.0 + k + k / 100) for k in range(3)]
+EQUAL = [record("sage", k, 84.0 + k) for k in range(3)]  # 4.00 above in each seed
+MIXUP = [record("mixup", k, 88.0 + k + k / 50) for k in range(3)]
+TURNED = dict(better=["vanilla"], than=["sage"])
+
+
+@pytest.mark.parametrize("runs, rule, word", [
+    ([], {}, "not run"), (BETTER + VANILLA, {}, "undecided"),
+    (BETTER + VANILLA, dict(than=["vanilla"]), "supported"),
+    (BETTER + VANILLA, TURNED, "contradicted"),
+    (BETTER + VANILLA, dict(TURNED, margin=7), "supported"),
+    (BETTER[:1] + VANILLA[:1], {}, "undecided"), (BETTER[:2] + VANILLA[:2], {}, "undecided"),
+    (BETTER + VANILLA + MIXUP, {}, "mixed"),
+], ids=["no run", "a method is missing", "above", "below", "below by less than the margin",
+        "one seed", "two seeds", "above one, below the other"])
+def test_a_claim_as_measured_seed_by_seed(runs, rule, word):
+    assert measured(runs, **rule)[1] == word
+
+
+@pytest.mark.parametrize("runs, want", [
+    ([], counts(2, 0, 0, 0, 0)), (BETTER + VANILLA, counts(2, 1, 1, 1, 0, "paper")),
+    (EQUAL + VANILLA, counts(2, 1, 1, 0, 0, "paper"))], ids=["no run", "above", "always by 4.00"])
+def test_comparisons_are_counted_by_what_they_decide(runs, want):
+    assert measured(runs)[0] == want
+
+
+@pytest.mark.parametrize("for_, word", [(60, "supported"), (50, "mixed")])
+def test_a_claim_about_a_share_needs_that_share(for_, word):
+    assert scorecard.word(counts(64, 64, for_, for_, 64 - for_, "paper"), 0.9) == word
 
 
 @pytest.mark.parametrize("kind",
                          ["shortened: epochs 30", "longer: epochs 600", "changed: precision bf16"])
-def test_another_recipe_neither_supports_nor_contradicts(kind):
+@pytest.mark.parametrize("sides", [dict(TURNED), dict(better=["sage"], than=["vanilla"])],
+                         ids=["below", "above"])
+def test_another_recipe_neither_supports_nor_contradicts(kind, sides):
     runs = [record(m, k, a + k / 10 * (m == "sage"), kind)
             for m, a in (("sage", 90), ("vanilla", 50)) for k in range(5)]
-    for sides in (dict(better=["sage"], than=["vanilla"]), dict(better=["vanilla"], than=["sage"])):
-        assert measured(runs, **sides)[1] == f"{kind.split(':')[0]} recipe"
+    assert measured(runs, **sides)[1] == f"{kind.split(':')[0]} recipe"
 
 
 def test_pairs_are_of_one_recipe_the_papers_if_there_is_one():
@@ -194,20 +206,16 @@ def test_times_are_compared_by_their_ranges_and_another_machine_supports_nothing
     assert measured([], {}, **change)[1] == "not run"
 
 
-def test_claims_are_counted_by_how_they_fare_as_printed():
+@pytest.mark.parametrize("word, rule", [
+    ("in all comparisons", dict(better=["sage"], than="others")),
+    ("in all comparisons", dict(better=["mixup"], than=["vanilla"])),
+    ("in some", dict(better=["mixup"], than=["vanilla", "sage"])),
+    ("in none", dict(better=["vanilla"], than="others")),
+    ("in none", dict(better=["mixup"], than=["cutmix"])),
+    ("said in words", dict(found="a chapter shows it"))])
+def test_claims_are_counted_by_how_they_fare_as_printed(word, rule):
     """By hand, from the numbers of Table 1 for CIFAR-10 (95.07 vanilla to 96.95 SAGE)."""
-    by_hand = {
-        "in all comparisons": [
-            dict(better=["sage"], than="others"),
-            dict(better=["mixup"], than=["vanilla"])
-        ], "in some": [dict(better=["mixup"], than=["vanilla", "sage"])], "in none": [
-            dict(better=["vanilla"], than="others"),
-            dict(better=["mixup"], than=["cutmix"])
-        ], "said in words": [dict(found="a chapter shows it")]
-    }
-    for word, rules in by_hand.items():
-        for rule in rules:
-            assert scorecard.printed_word({**RULE, **rule}, CELLS) == word, rule
+    assert scorecard.printed_word({**RULE, **rule}, CELLS) == word
 
 
 def test_progress_counts_each_number_once():

@@ -48,10 +48,8 @@ def address():
 
 @pytest.fixture(scope="module")
 def browser():
-    quiet = [
-        "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-        "--disable-component-update", "--disable-sync", "--no-first-run", "--disable-quic"
-    ]
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
+             "--disable-component-update", "--disable-sync", "--no-first-run", "--disable-quic"]
     with sync_playwright() as p:
         launched = p.chromium.launch(
             executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=quiet)
@@ -256,8 +254,7 @@ def by_the_library(page):
     data = json.loads(page.locator(".sage-explorer script").text_content())
     h, w = data["height"], data["width"]
     maps = torch.stack([
-        torch.from_numpy(
-            np.frombuffer(b64decode(data["images"][k]["saliency"]), np.float32).copy())
+        torch.from_numpy(np.frombuffer(b64decode(data["images"][k]["saliency"]), np.float32).copy())
         for k in (state["first"], state["second"])
     ]).view(2, 1, h, w)
     pixels = [data["images"][k]["pixels"] for k in (state["first"], state["second"])]

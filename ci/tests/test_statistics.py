@@ -4,6 +4,7 @@ by hand, and what must never decide anything."""
 import math
 
 import numpy as np
+import oracles
 import pytest
 from scipy import stats
 
@@ -38,17 +39,13 @@ def test_differences_are_taken_seed_by_seed():
 
 
 def test_the_standard_error_adds_seeds_and_test_set():
-    ours, base = (
-        [record(s, x) for s, x in enumerate((71.0, 75.0, 80.0))],
-        [record(s, 70.0) for s in range(3)],
-    )
+    ours = [record(s, x) for s, x in enumerate((71.0, 75.0, 80.0))]
+    base = [record(s, 70.0) for s in range(3)]
     found = difference(ours, base, X)
     seeds, images = np.std([1, 5, 10], ddof=1) / math.sqrt(3), math.hypot(0.3, 0.3)
-    assert found.test_error == pytest.approx(images) and found.standard_error == pytest.approx(
-        math.hypot(seeds, images)
-    )
-    half = math.hypot(stats.t.ppf(0.975, 2) * seeds, stats.norm.ppf(0.975) * images)
-    assert found.interval == pytest.approx(half)
+    assert found.test_error == pytest.approx(images)
+    assert found.standard_error == pytest.approx(math.hypot(seeds, images))
+    assert found.interval == pytest.approx(oracles.half_width(0.05, seeds, 3, images))
     assert found.half_width(found.p) == pytest.approx(found.mean)
 
 
@@ -65,20 +62,9 @@ def test_on_the_same_images_the_test_error_is_that_of_the_differences():
         r["x"] = 100 * r["right"].mean()
     binomial = Quantity(X.value, lambda r: binomial_error(r["x"], 500), X.correct)
     found = difference(ours, base, binomial)
-    gaps = []
-    for image in range(500):
-        gaps.append(
-            sum(
-                float(a["right"][image]) - float(b["right"][image])
-                for a, b in zip(ours, base, strict=True)
-            )
-            / 3
-        )
-    mean = sum(gaps) / 500
-    variance = sum((gap - mean) ** 2 for gap in gaps) / 499
-    assert found.mean == pytest.approx(100 * mean) and found.test_error == pytest.approx(
-        100 * math.sqrt(variance / 500)
-    )
+    mean, error = oracles.error_of_paired_images(*([r["right"] for r in s] for s in (ours, base)))
+    assert found.mean == pytest.approx(100 * mean)
+    assert found.test_error == pytest.approx(100 * error)
     apart = difference([{**r, "right": None} for r in ours], base, binomial)
     assert found.test_error < 0.8 * apart.test_error
 
@@ -86,12 +72,10 @@ def test_on_the_same_images_the_test_error_is_that_of_the_differences():
 @pytest.mark.parametrize("gaps", [[4.94, 4.94], [4.94, 4.94, 4.94], [4.9, 5.0], [5.0]])
 def test_equal_differences_and_few_seeds_decide_nothing(gaps):
     """SAGE minus CutMix was 4.94 in both seeds, which a plain t-test takes for p = 1e-15."""
-    found = difference(
-        [record(k, 70 + gap) for k, gap in enumerate(gaps)], [record(k, 70.0) for k in range(9)], X
-    )
-    assert (
-        found.p == 1.0 and found.interval is None and Family("one", {"a": found}).signs == {"a": 0}
-    )
+    found = difference([record(k, 70 + gap) for k, gap in enumerate(gaps)],
+                       [record(k, 70.0) for k in range(9)], X)
+    assert found.p == 1.0 and found.interval is None
+    assert Family("one", {"a": found}).signs == {"a": 0}
 
 
 def test_equal_methods_are_rarely_decided():
@@ -116,15 +100,10 @@ def test_a_true_difference_is_found():
         [record(k, x) for k, x in enumerate(mean + row)]
         for mean, row in zip((93.0, 90.0), noise, strict=True)
     )
-    family = Family(
-        "one against the other",
-        {"up": difference(ours, base, X), "down": difference(base, ours, X)},
-    )
-    assert (
-        family.signs == {"up": 1, "down": -1}
-        and family.word("up") == "higher"
-        and family.word("down") == "lower"
-    )
+    family = Family("one against the other",
+                    {"up": difference(ours, base, X), "down": difference(base, ours, X)})
+    assert family.signs == {"up": 1, "down": -1}
+    assert family.word("up") == "higher" and family.word("down") == "lower"
     assert family.sentence == "Higher: up; lower: down."
     assert "one against the other (2 differences, Holm, 5% in all" in family.rule
 
@@ -152,45 +131,34 @@ def test_our_mean_beside_the_papers():
     assert to_reported([], 95.0, X) is None and to_reported([record(0, 99.0)], 90.0, X).p == 1.0
 
 
-def test_quantities_read_records():
-    entry = dict(ways=5, shots=5, distance="cosine", accuracy=67.0, interval=0.6)
-    shots, other = (
-        {"episodes": [{**entry, "shots": 1, "accuracy": 50.0}, entry]},
-        {"final": {"accuracy": 90.0}},
-    )
-    found = quantities.few_shot()
-    assert (
-        found.value(shots) == 67.0
-        and found.error(shots) == pytest.approx(0.6 / 1.96)
-        and found.value(other) is None
-    )
-    perturbed = {"pixels, clamped": {"gaussian": 20.0, "fgsm": 30.0, "fgm": 40.0}}
-    evaluation = {
-        "what": "robustness",
-        "results": {"perturbed": perturbed},
-        "parameters": {**quantities.BUDGET, "images": 10_000},
-    }
-    both = {**other, "dataset": {"test": 10_000}, "evaluations": [evaluation]}
-    assert quantities.perturbed("fgsm", "pixels, clamped").value(both) == 30.0
-    mean = quantities.perturbed("mean", "pixels, clamped")
-    assert (
-        mean.value(both) == 30.0
-        and quantities.perturbed("fgm", "pixels, clamped").value(other) is None
-    )
-    assert mean.error(both) == pytest.approx(
-        sum(binomial_error(v, 10_000) for v in (20, 30, 40)) / 3
-    )
-    assert quantities.ACCURACY.error(both) == binomial_error(90.0, 10_000)
-    assert quantities.ACCURACY.value(shots) is None and quantities.ACCURACY.correct(both) is None
+EPISODES = dict(ways=5, shots=5, distance="cosine", accuracy=67.0, interval=0.6)
+FEW_SHOT = {"episodes": [{**EPISODES, "shots": 1, "accuracy": 50.0}, EPISODES]}
+TRAINED = {"final": {"accuracy": 90.0}}
+ATTACKED = {**TRAINED, "dataset": {"test": 10_000}, "evaluations": [{
+    "what": "robustness", "parameters": {**quantities.BUDGET, "images": 10_000},
+    "results": {"perturbed": {"pixels, clamped": {"gaussian": 20.0, "fgsm": 30.0, "fgm": 40.0}}}}]}
+
+
+@pytest.mark.parametrize("quantity, record, value, error", [
+    (quantities.few_shot(), FEW_SHOT, 67.0, 0.6 / 1.96),
+    (quantities.perturbed("fgsm", "pixels, clamped"), ATTACKED, 30.0, binomial_error(30, 10_000)),
+    (quantities.perturbed("mean", "pixels, clamped"), ATTACKED, 30.0,
+     sum(binomial_error(v, 10_000) for v in (20, 30, 40)) / 3),
+    (quantities.ACCURACY, ATTACKED, 90.0, binomial_error(90.0, 10_000)),
+], ids=["few-shot", "FGSM", "mean of the perturbations", "accuracy"])
+def test_quantities_read_records(quantity, record, value, error):
+    assert quantity.value(record) == value and quantity.error(record) == pytest.approx(error)
+
+
+@pytest.mark.parametrize("quantity, record", [
+    (quantities.few_shot(), TRAINED), (quantities.perturbed("fgm", "pixels, clamped"), TRAINED),
+    (quantities.ACCURACY, FEW_SHOT)], ids=["few-shot", "FGM", "accuracy"])
+def test_quantities_of_other_records_are_none(quantity, record):
+    assert quantity.value(record) is None
+    assert quantities.ACCURACY.correct(ATTACKED) is None
 
 
 def test_a_family_without_differences_says_so():
-    assert (
-        Family("none", {}).sentence == "There is no difference to decide."
-        and Family("none", {}).signs == {}
-    )
-    one = Difference(1.0, None, 1)
-    assert (
-        Family("a", {"sage": one}).sentence == "Not decided: sage."
-        and "1 difference, Holm" in Family("a", {"s": one}).rule
-    )
+    none, one = Family("none", {}), Family("a", {"sage": Difference(1.0, None, 1)})
+    assert none.sentence == "There is no difference to decide." and none.signs == {}
+    assert one.sentence == "Not decided: sage." and "1 difference, Holm" in one.rule

@@ -32,11 +32,8 @@ def test_only_methods_as_the_paper_tunes_them_are_compared():
 
 
 def test_recipes_are_kept_apart_the_papers_first_then_the_one_with_most_runs():
-    runs = [
-        record(kind="shortened: epochs 3"),
-        *(record(kind="shortened: epochs 30", seed=s) for s in range(3)),
-        record(kind="paper")
-    ]
+    runs = [record(kind="shortened: epochs 3"),
+            *(record(kind="shortened: epochs 30", seed=s) for s in range(3)), record(kind="paper")]
     found = summary.by_kind(runs)
     assert list(found) == ["paper", "shortened: epochs 30", "shortened: epochs 3"]
     assert [r["seed"] for r in found["shortened: epochs 30"]] == [0, 1, 2]
@@ -47,29 +44,22 @@ def test_recipes_are_kept_apart_the_papers_first_then_the_one_with_most_runs():
 
 def test_few_shot_runs_of_one_setup_differ_in_method_and_seed_alone():
     def run(method, epochs, seed=0):
-        return {
-            **record(method, seed), "dataset": {"name": "cifar_fs"},
-            "model": {"name": "resnet12", "width": 16}, "recipe": {"epochs": epochs}
-        }
+        return {**record(method, seed), "dataset": {"name": "cifar_fs"},
+                "model": {"name": "resnet12", "width": 16}, "recipe": {"epochs": epochs}}
     long, short = [run("sage", 100)], [run("sage", 12), run("vanilla", 12), run("sage", 12, 1)]
     assert summary.by_setup([*long, *short]) == [short, long]
 
 
 def test_a_few_shot_setup_has_one_record_per_method_and_seed_the_first_to_finish():
     def run(finished, shots=5, seed=0):
-        return {
-            **record("sage", seed),
-            **{key: {"epochs": 12} for key in ("dataset", "model", "recipe")},
-            "chosen": {"exam": {"shots": shots, "seed": seed}},
-            "finished": finished,
-        }
+        return {**record("sage", seed),
+                **{key: {"epochs": 12} for key in ("dataset", "model", "recipe")},
+                "chosen": {"exam": {"shots": shots, "seed": seed}}, "finished": finished}
 
     first, again, other_seed, other_exam = run("2026"), run("2027"), run("2028", seed=1), run(
         "2025", shots=1)
-    assert summary.by_setup([again, first, other_seed, other_exam]) == [
-        [first, other_seed],
-        [other_exam],
-    ]
+    assert summary.by_setup([again, first, other_seed, other_exam]) == [[first, other_seed],
+                                                                        [other_exam]]
 
 
 def test_methods_hold_their_seeds_in_order():
@@ -116,12 +106,8 @@ ROWS = {"vanilla": ("vanilla", {}), "SAGE": ("sage", {}), "all shifts": ("sage",
 
 
 def test_a_row_is_found_by_method_and_options_and_all_rows_are_of_one_recipe():
-    kept = [
-        full("vanilla", 0, 70.0),
-        full("sage", 1, 72.0),
-        full("sage", 0, 71.0),
-        full("sage", 0, 73.0, fraction=1.0)
-    ]
+    kept = [full("vanilla", 0, 70.0), full("sage", 1, 72.0), full("sage", 0, 71.0),
+            full("sage", 0, 73.0, fraction=1.0)]
     others = [full("sage", 0, 1.0, dataset="cifar100"), full("sage", 0, 1.0, u=0.1),
               full("mixup", 0, 1.0, kind="short"),
               *(full("vanilla", s, 1.0, kind="short") for s in range(9))]
@@ -141,13 +127,8 @@ def test_of_two_records_of_one_seed_the_first_counts():
 
 
 def test_measured_stands_beside_reported():
-    runs = [
-        full("vanilla", 0, 70.0),
-        full("vanilla", 1, 72.0),
-        full("sage", 0, 71.5),
-        full("sage", 1, 72.5),
-        full("sage", 2, 75.0)
-    ]
+    runs = [full("vanilla", 0, 70.0), full("vanilla", 1, 72.0), full("sage", 0, 71.5),
+            full("sage", 1, 72.5), full("sage", 2, 75.0)]
     found, = summary.runs_by_row(runs, "cifar10", "wrn16_8", ROWS).values()
     rows = summary.compare({"vanilla": 95.0, "SAGE": 97.0, "Mixup": 96.0}, found)
     assert [[str(c) for c in row] for row in rows] == [
@@ -196,30 +177,25 @@ def test_what_a_family_decides_in_words():
     assert "neither support nor contradict" in text and summary.evidence(family, "sage")[0] == ""
 
 
-def test_why_a_family_has_no_difference():
-    """Each reason, with and without a row of the table that is not in the family."""
-    sage, vanilla, ablation = (
-        [full("sage", 0, 71.0)],
-        [full("vanilla", 0, 70.0)],
-        [full("sage", 1, 70.0, u=1.0)],
-    )
+FAMILY = {"sage": [full("sage", 0, 71.0)], "vanilla": [full("vanilla", 0, 70.0)],
+          "u": [full("sage", 1, 70.0, u=1.0)]}
 
-    def why(**ours):
-        rows = {label: rs for label, rs in ours.items() if label != "vanilla"}
-        family = summary.against(rows, "sage", "ablations", "Table 3")
-        text = summary.in_words(family, ours, "sage", outside=("vanilla",))
-        assert text == "" or not family.differences
-        return text.removeprefix("There is no difference to sage to decide, since ").split(". ")[0]
 
-    assert why(sage=sage) == "no other row has been run"
-    assert why(
-        sage=sage,
-        vanilla=vanilla) == "no other row has been run except vanilla, which is not in this family"
-    assert why(sage=sage, u=ablation) == "no other row has a seed in common with it"
-    assert why(sage=sage, u=ablation,
-               vanilla=vanilla) == "no other row of this family has a seed in common with it"
-    assert why(u=ablation, vanilla=vanilla) == why(u=ablation) == "it has not been run"
-    assert why(vanilla=vanilla) == why() == ""
+@pytest.mark.parametrize("here, reason", [
+    ("sage", "no other row has been run"),
+    ("sage vanilla", "no other row has been run except vanilla, which is not in this family"),
+    ("sage u", "no other row has a seed in common with it"),
+    ("sage u vanilla", "no other row of this family has a seed in common with it"),
+    ("u vanilla", "it has not been run"), ("u", "it has not been run"), ("vanilla", ""), ("", "")])
+def test_why_a_family_has_no_difference(here, reason):
+    """With and without a row of the table that is not in the family."""
+    ours = {label: FAMILY[label] for label in here.split()}
+    rows = {label: rs for label, rs in ours.items() if label != "vanilla"}
+    family = summary.against(rows, "sage", "ablations", "Table 3")
+    text = summary.in_words(family, ours, "sage", outside=("vanilla",))
+    assert not text or not family.differences
+    said = text.removeprefix("There is no difference to sage to decide, since ").split(". ")[0]
+    assert said == reason
 
 
 def test_a_table_leaves_out_columns_in_which_nothing_stands():

@@ -101,8 +101,7 @@ def test_unknown_sizes_and_missing_plans(plan, tmp_path):
 @pytest.mark.parametrize("only, message", [
     ("method=sage", "no cell of the plan has method=sage; of its 4 cells, size small, method is "
      "mixup or vanilla"), ("sed=0", "no cell of the plan has sed=0; .* sed is None"),
-    ("sage", "--only takes "
-     "NAME=VALUE, .* not 'sage'")
+    ("sage", "--only takes NAME=VALUE, .* not 'sage'")
 ])
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["run", "dry"])
 def test_a_choice_of_cells_that_leaves_none_is_refused(only, message, dry, plan, tmp_path, capsys):
@@ -129,10 +128,8 @@ def made(cell, **changed):
     """What decides in a record of the cell's run, without the run."""
     given = parameters.checked(**{**plans.defaults(cell.notebook), **cell.parameters, **changed})
     height = 84 if given.get("dataset") == "mini_imagenet" else 32
-    record = {
-        "parameters": parameters.recorded(given),
-        "dataset": {"name": "any", "height": height, "test": 10_000}
-    }
+    record = {"parameters": parameters.recorded(given),
+              "dataset": {"name": "any", "height": height, "test": 10_000}}
     return {**record, "seed": given["seed"]} if cell.notebook in ("train", "few_shot") else record
 
 
@@ -152,25 +149,28 @@ def test_a_cell_knows_the_record_of_its_run_and_no_other(file, size):
             assert name not in made(cell)["parameters"]
 
 
-def test_what_zero_stands_for_is_the_same_run():
-    def cell(notebook, **given):
-        return plans.RunSpec(notebook, {"seed": 0, **given})
+def run_of(notebook, **given):
+    return plans.RunSpec(notebook, {"seed": 0, **given})
 
-    same = [("train", dict(dataset="cifar10", method="comixup"), dict(lr=0.12, epochs=300)),
-            ("train", dict(dataset="cifar10", method="sage"), dict(lr=0.2)),
-            ("train", {}, dict(epochs=2, width=8)),
-            ("few_shot", dict(dataset="mini_imagenet"), dict(batch=100, padding=5, epochs=100)),
-            ("few_shot", dict(dataset="cifar_fs"), dict(batch=100, padding=2)),
-            ("few_shot", {}, dict(batch=20, width=8)),
-            ("step_time", dict(sides="all"),
-             dict(sides=[[name, {}] for name in catalog.names(methods)]))]
-    for notebook, given, stands_for in same:
-        asked, had = cell(notebook, **given), cell(notebook, **{**given, **stands_for})
-        assert asked.matches(made(had)) and had.matches(made(asked)), (notebook, given)
-    assert not cell("train", dataset="cifar100", method="comixup").matches(
-        made(cell("train", dataset="cifar100", method="comixup", lr=0.12)))
-    assert not cell("few_shot", dataset="mini_imagenet").matches(
-        made(cell("few_shot", dataset="mini_imagenet", padding=2)))
+
+@pytest.mark.parametrize("notebook, given, stands_for", [
+    ("train", dict(dataset="cifar10", method="comixup"), dict(lr=0.12, epochs=300)),
+    ("train", dict(dataset="cifar10", method="sage"), dict(lr=0.2)),
+    ("train", {}, dict(epochs=2, width=8)),
+    ("few_shot", dict(dataset="mini_imagenet"), dict(batch=100, padding=5, epochs=100)),
+    ("few_shot", dict(dataset="cifar_fs"), dict(batch=100, padding=2)),
+    ("few_shot", {}, dict(batch=20, width=8)),
+    ("step_time", dict(sides="all"), dict(sides=[[name, {}] for name in catalog.names(methods)]))])
+def test_what_zero_stands_for_is_the_same_run(notebook, given, stands_for):
+    asked, had = run_of(notebook, **given), run_of(notebook, **{**given, **stands_for})
+    assert asked.matches(made(had)) and had.matches(made(asked))
+
+
+@pytest.mark.parametrize("notebook, given, other", [
+    ("train", dict(dataset="cifar100", method="comixup"), dict(lr=0.12)),
+    ("few_shot", dict(dataset="mini_imagenet"), dict(padding=2))])
+def test_what_zero_does_not_stand_for_is_another_run(notebook, given, other):
+    assert not run_of(notebook, **given).matches(made(run_of(notebook, **given, **other)))
 
 
 @pytest.mark.parametrize("name, has", [("table_1", lambda p: True),
@@ -189,25 +189,23 @@ def test_the_books_own_records_are_known(name, has, tmp_path):
         assert {what for _, what in left} <= {worker.RETRAIN}
 
 
-def test_an_old_few_shot_record_counts_by_its_episodes():
+@pytest.mark.parametrize("other", [{}, dict(shots=[5]), dict(episodes=600), dict(ways=6),
+                                   dict(batch=50), dict(padding=3)], ids=str)
+def test_an_old_few_shot_record_counts_by_its_episodes(other):
     record = next(r for r in records.every(records.RESULTS, "few_shot")
                   if r["method"]["name"] == "vanilla")
     assert "shots" not in record["parameters"] and record["parameters"]["batch"] == 100
     cell = next(c for c in plans.read(PLANS / "table_2.yml", "laptop")[1]
                 if c.parameters["method"] == "vanilla")
-    assert cell.matches(record)
-    for other in (dict(shots=[5]), dict(episodes=600), dict(ways=6), dict(batch=50),
-                  dict(padding=3)):
-        assert not plans.RunSpec(cell.notebook, {**cell.parameters, **other}).matches(record), other
+    run = plans.RunSpec(cell.notebook, {**cell.parameters, **other})
+    assert run.matches(record) == (not other)
 
 
 def test_a_record_without_parameters_is_of_no_other_run():
     cell = plans.read(PLANS / "table_1.yml", "tiny")[1][0]
-    bare = {
-        "parameters": {}, "seed": 0, "dataset": {"name": "shapes", "height": 32},
-        "recipe": {"epochs": 12}, "model": {"name": "preactresnet18", "width": 8},
-        "method": {"name": "vanilla", "settings": "default"}
-    }
+    bare = {"parameters": {}, "seed": 0, "dataset": {"name": "shapes", "height": 32},
+            "recipe": {"epochs": 12}, "model": {"name": "preactresnet18", "width": 8},
+            "method": {"name": "vanilla", "settings": "default"}}
     assert not cell.matches(bare)
 
 
@@ -229,10 +227,8 @@ def in_process(monkeypatch):
     return attempt, ran
 
 
-CHOSEN = {
-    "beyond": "vanilla", "table_1": "comixup", "table_2": "vanilla", "table_3": "sage",
-    "table_4": "mixup", "table_6": None, "table_7": "sage"
-}
+CHOSEN = {"beyond": "vanilla", "table_1": "comixup", "table_2": "vanilla", "table_3": "sage",
+          "table_4": "mixup", "table_6": None, "table_7": "sage"}
 
 
 @pytest.mark.parametrize("file", BOOKS, ids=lambda file: file.stem)
@@ -442,12 +438,8 @@ def test_a_network_that_comes_out_otherwise_is_evaluated_beside_the_record_and_s
     made = attempt(plans.RunSpec(cell.notebook, cell.parameters), tmp_path)
     elsewhere = json.loads(made.read_text())
     elsewhere["curve"][0]["train_loss"] += 1e-3
-    elsewhere |= {
-        "run": "0123abcd",
-        "method": {k: v
-                   for k, v in elsewhere["method"].items()
-                   if k != "per_image"}
-    }
+    elsewhere |= {"run": "0123abcd",
+                  "method": {k: v for k, v in elsewhere["method"].items() if k != "per_image"}}
     made.unlink()
     first = records.write(elsewhere, tmp_path / "results")
     shutil.rmtree(tmp_path / "out")

@@ -1,5 +1,4 @@
-"""The benchmark: records of runs, tables and verdicts from them, timing, and sweeps that run what
-is missing.
+"""The benchmark: records of runs, tables and verdicts, timing, and sweeps of missing runs.
 
 The only part of sagelib that knows where the repository is (`paths.py`); nothing outside imports
 it.

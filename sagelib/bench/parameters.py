@@ -1,19 +1,23 @@
-"""Parameters of the experiment notebooks: their types, literals given as text, and what 0 stands
-for.
+"""Parameters of the experiment notebooks: their types, and what texts and 0 stand for.
 
 papermill's `-p` converts booleans, None and numbers alone: a list or a mapping given with `-p`
 arrives as text, one given with `-y` does not. `checked` accepts both. `settled` says what the
 notebook runs with, `recorded` what its record keeps, and `deciding` what two runs are compared by.
 """
+from __future__ import annotations
 
 import ast
 import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from .. import catalog, methods, models
 from .paper_recipe import DATASETS, PAPER, learning_rate
+
+if TYPE_CHECKING:
+    from .schema import Parameters
 
 
 @dataclass(frozen=True)
@@ -22,28 +26,23 @@ class Kind:
 
     words: str
     how: str  # an option of papermill for the parameter {name}; {value} is what was given
-    fits: Callable
+    fits: Callable[[Any], bool]
     literal: bool = False  # whether it may be given as the text of a literal
 
 
 def _whole(low, high=math.inf):
-    words = (
-        f"a whole number of at least {low}"
-        if high == math.inf
-        else f"a whole number from {low} to {high}"
-    )
+    words = f"a whole number from {low} to {high}"
+    if high == math.inf:
+        words = f"a whole number of at least {low}"
     return Kind(words, f"-p {{name}} {max(1, low)}", lambda v: type(v) is int and low <= v <= high)
 
 
 def _list(kind, example, least=1):
     """A list of at least so many values of a kind."""
     plural = kind.words.removeprefix("a ").replace("number", "numbers").replace("text", "texts")
-    return Kind(
-        f"a list of {plural}" if least == 0 else f"a list of one or more {plural}",
-        f"-y '{example}'",
-        lambda v: isinstance(v, list) and len(v) >= least and all(map(kind.fits, v)),
-        True,
-    )
+    return Kind(f"a list of {plural}" if least == 0 else f"a list of one or more {plural}",
+                f"-y '{example}'",
+                lambda v: isinstance(v, list) and len(v) >= least and all(map(kind.fits, v)), True)
 
 
 def _is_number(value):
@@ -55,12 +54,12 @@ def _is_options(value):
 
 
 def _is_side(value):
-    return (
-        isinstance(value, list)
-        and len(value) == 2
-        and isinstance(value[0], str)
-        and _is_options(value[1])
-    )
+    return (isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)
+            and _is_options(value[1]))
+
+
+def _are_sides(value):
+    return value == "all" or (isinstance(value, list) and value != [] and all(map(_is_side, value)))
 
 
 TEXT = Kind("a text", "-r {name} {value}", lambda v: isinstance(v, str))
@@ -83,28 +82,21 @@ KINDS = {  # of every parameter of the experiments
     "severities": _list(_whole(1, 5), "severities: [1, 3, 5]"),
     "sizes": _list(_whole(1), "sizes: [32, 64]"),
     "fractions": _list(SHARE, "fractions: [0.01, 1.0]"),
-    "sides": Kind(
-        "a list of pairs, a method and its options each, or all",
-        "-y 'sides: [[vanilla, {{}}], [sage, {{fraction: 0.1}}]]'",
-        lambda v: v == "all" or (isinstance(v, list) and bool(v) and all(map(_is_side, v))),
-        True,
-    ),
+    "sides": Kind("a list of pairs, a method and its options each, or all",
+                  "-y 'sides: [[vanilla, {{}}], [sage, {{fraction: 0.1}}]]'", _are_sides, True),
 }
 UNRECORDED = "root results checkpoints networks record weights_file graph progress".split()
 ASIDE = (*UNRECORDED, "device", "more_seeds")  # what does not decide a result
 
 DEFAULTS = {  # what 0 stands for, by experiment: on the built-in images, and on other data sets
     "train": {"shapes": {"epochs": 2, "width": 8}, "others": {"epochs": PAPER["epochs"]}},
-    "few_shot": {
-        "shapes_fs": {"epochs": 6, "width": 8, "batch": 20},
-        "others": {"epochs": 100, "batch": 100},
-    },
+    "few_shot": {"shapes_fs": {"epochs": 6, "width": 8, "batch": 20},
+                 "others": {"epochs": 100, "batch": 100}},
 }
 
 
-def checked(**given):
-    """The parameters of an experiment as a dict, each of its own type; the text of a literal
-    becomes its value.
+def checked(**given: Any) -> Parameters:
+    """The parameters of an experiment, each of its own type; a literal's text becomes its value.
 
     ValueError names a parameter of another type, says what is allowed and how to give it to
     papermill.
@@ -113,27 +105,22 @@ def checked(**given):
     seeds = [found.get("seed"), *found.get("more_seeds", [])]
     twice = next((seed for seed in seeds if seeds.count(seed) > 1), None)
     if twice is not None:
-        raise ValueError(
-            f"more_seeds is {found['more_seeds']} beside seed {found.get('seed')}: "
-            f"seed {twice} is there twice; give each seed once"
-        )
+        raise ValueError(f"more_seeds is {found['more_seeds']} beside seed {found.get('seed')}: "
+                         f"seed {twice} is there twice; give each seed once")
     return found
 
 
 def _value(name, given):
     kind = KINDS[name]
     value = _literal(given) if kind.literal and isinstance(given, str) else given
-    try:
-        value = json.loads(
-            json.dumps(value, allow_nan=False)
-        )  # as a record keeps it: a tuple is a list
+    try:  # as a record keeps it: a tuple is a list
+        value = json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError):
         value = None
     if not kind.fits(value):
-        raise ValueError(
-            f"{name} is {given!r}; it must be {kind.words}, given to papermill as "
-            + kind.how.format(name=name, value=given)
-        )
+        how = kind.how.format(name=name, value=given)
+        raise ValueError(f"{name} is {given!r}; it must be {kind.words}, given to papermill as "
+                         f"{how}")
     return value
 
 
@@ -147,9 +134,9 @@ def _literal(text):
     return text
 
 
-def settled(experiment, given, height=None, test=None):
-    """The parameters that an experiment runs with: `given`, with what 0, -1 or "all" stand for in
-    its place.
+def settled(experiment: str, given: Parameters, height: int | None = None,
+            test: int | None = None) -> Parameters:
+    """The parameters an experiment runs with: `given`, with what 0, -1 or "all" stand for.
 
     height: of the images, pixels, which few_shot's padding follows; test: images of the test set,
     for robustness.
@@ -166,39 +153,38 @@ def settled(experiment, given, height=None, test=None):
         if given["sides"] == "all":
             found["sides"] = [[name, {}] for name in catalog.names(methods)]
     if experiment == "robustness":
-        images = given["images"] or test
-        found |= {
-            "linf": given["linf"] / 255,
-            "images": images,
-            "published": bool(given["published"]),
-            "corruption_images": min(given["corruption_images"] or images, images),
-            **{name: min(given[name], images) for name in ("pgd_images", "autoattack_images")},
-        }
+        found["linf"] = given["linf"] / 255
+        found["published"] = bool(given["published"])
+        found["images"] = images = given["images"] or test
+        found["corruption_images"] = given["corruption_images"] or images
+        for name in ("pgd_images", "autoattack_images", "corruption_images"):
+            # `test` is given for robustness
+            found[name] = min(found[name], images)  # pyrefly: ignore[bad-specialization]
     return found
 
 
 def _defaults(experiment, given):
     by_dataset = DEFAULTS.get(experiment, {})
-    found = dict(by_dataset.get(given.get("dataset"), by_dataset.get("others", {})))
+    found: Parameters = {**by_dataset.get(given.get("dataset"), by_dataset.get("others", {}))}
     if experiment == "train":
         found["lr"] = learning_rate(given["dataset"], given["method"], given["settings"])
     return found
 
 
-def settings_name(given):
-    """The name of the settings that the method runs with: "paper" where the paper states some for
-    this data set and network, else "default"."""
-    return catalog.settings_name(
-        methods, *(given[k] for k in ("method", "settings", "dataset", "model")), DATASETS
-    )
+def settings_name(given: Parameters) -> str:
+    """The name of the settings that the method runs with.
+
+    "paper" where the paper states some for this data set and network, else "default".
+    """
+    return catalog.settings_name(methods, given["method"], given["settings"], given["dataset"],
+                                 given["model"], DATASETS)
 
 
-def recorded(given):
-    """What a record keeps of the parameters: all as they were given, but for places on one
-    machine."""
+def recorded(given: Parameters) -> Parameters:
+    """What a record keeps of the parameters: all as given, but for places on one machine."""
     return {name: value for name, value in given.items() if name not in UNRECORDED}
 
 
-def deciding(experiment, given, **facts):
+def deciding(experiment: str, given: Parameters, **facts: int | None) -> Parameters:
     """The settled parameters that decide a result: two runs with the same ones are the same run."""
     return {k: v for k, v in settled(experiment, given, **facts).items() if k not in ASIDE}

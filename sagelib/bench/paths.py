@@ -1,5 +1,4 @@
-"""Where the repository keeps what the benchmark reads and writes; in an installed library the
-folders are not there."""
+"""Where the repository keeps the benchmark's files; an installed library does not have them."""
 from pathlib import Path
 
 TOP = Path(__file__).parents[2]

@@ -1,4 +1,6 @@
 """A plan of runs, from YAML: which notebook, with which parameters, at which size -> its cells."""
+from __future__ import annotations
+
 import ast
 import functools
 import hashlib
@@ -6,6 +8,7 @@ import itertools
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .. import datasets, methods, models
 from ..catalog import names, settings
@@ -13,47 +16,53 @@ from . import parameters
 from .paths import EXPERIMENTS, PLANS
 from .timing import timed_network
 
+if TYPE_CHECKING:
+    from .schema import Parameters, Record
+
 CATALOGUES = {"dataset": datasets, "model": models, "method": methods}
+# parameters that a record's recipe, and its results on episodes, say too
+IN_RECIPE = ("epochs", "batch", "lr", "momentum", "nesterov", "weight_decay", "padding", "flip",
+             "precision", "channels_last")
+IN_EPISODES = ("ways", "queries", "episodes")
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run: the notebook (its name), the parameters that it is given, and the notebook that
-    evaluates its network, or None, with its parameters."""
+    """One run: a notebook (its name) and the parameters that it is given.
+
+    then: the notebook that evaluates its network, with its own parameters, or None.
+    """
 
     notebook: str
-    parameters: dict
+    parameters: Parameters
     then: str | None = None
-    then_parameters: dict = field(default_factory=dict)
+    then_parameters: Parameters = field(default_factory=dict)
 
     @property
-    def name(self):
-        """What it is, in a name for files: the main parameters, and eight digits for all of
-        them."""
+    def name(self) -> str:
+        """A name for files: the main parameters, and eight digits for all of them."""
         p = self.parameters
-        digits = hashlib.sha256(json.dumps([self.notebook, p],
-                                           sort_keys=True).encode()).hexdigest()[:8]
-        main = [p[k]
-                for k in CATALOGUES
-                if k in p] if "method" in p else [self.notebook, p["model"]]
+        asked = json.dumps([self.notebook, p], sort_keys=True)
+        digits = hashlib.sha256(asked.encode()).hexdigest()[:8]
+        main = [self.notebook, p["model"]]
+        if "method" in p:
+            main = [p[k] for k in CATALOGUES if k in p]
         return "-".join([*main, f"seed{p['seed']}", digits])
 
-    def matches(self, record):
-        """Whether a record is of this very run: what was asked of both comes to the same, where it
-        decides a result."""
+    def matches(self, record: Record) -> bool:
+        """Whether a record is of this very run: where it decides a result, both asked the same."""
         usual, facts = defaults(self.notebook), {"height": record.get("dataset", {}).get("height")}
-        # one of several trained side by side
-        seed = {"seed": record["seed"]} if "seed" in record else {}
         asked = parameters.deciding(self.notebook, {**usual, **self.parameters}, **facts)
-        built = {"width": timed_network(record)[1]} if record.get("what") == "step_time" else {}
-        had = parameters.deciding(self.notebook, {
-            **usual, **_told(record), **record["parameters"], **seed, **built
-        }, **facts)
+        said = {**usual, **_told(record), **record["parameters"]}
+        if "seed" in record:  # one of several trained side by side
+            said["seed"] = record["seed"]
+        if record.get("what") == "step_time":
+            said["width"] = timed_network(record)[1]
+        had = parameters.deciding(self.notebook, said, **facts)
         return all(had[name] == value for name, value in asked.items())
 
-    def evaluated(self, record):
-        """Whether a record of this run holds the evaluation that the cell asks for; True where it
-        asks for none."""
+    def evaluated(self, record: Record) -> bool:
+        """Whether a record of this run holds the evaluation that the cell asks for, if any."""
         if not self.then:
             return True
         usual, facts = defaults(self.then), {"test": record["dataset"]["test"]}
@@ -64,81 +73,78 @@ class RunSpec:
 
 
 def _told(record):
-    """Parameters as the other parts of a record tell them: not every record has all of them among
-    its parameters."""
+    """Parameters as the other parts of a record tell them.
+
+    Not every record has all of them among its parameters.
+    """
     recipe, tried = record.get("recipe", {}), record.get("episodes", [])
     found = {name: record[name]["name"] for name in CATALOGUES if name in record}
-    found |= {"width": record["model"]["width"], "settings": record["method"]["settings"]
-              } if "method" in record else {}
-    found |= {
-        name: recipe[name]
-        for name in ("epochs", "batch", "lr", "momentum", "nesterov", "weight_decay", "padding",
-                     "flip", "precision", "channels_last")
-        if name in recipe
-    }
+    if "method" in record:
+        found["width"] = record["model"]["width"]
+        found["settings"] = record["method"]["settings"]
+    found |= {name: recipe[name] for name in IN_RECIPE if name in recipe}
     if tried:
-        found |= {**{name: tried[0][name] for name in ("ways", "queries", "episodes")},
-                  "shots": list(dict.fromkeys(e["shots"] for e in tried)),
-                  "distances": list(dict.fromkeys(e["distance"] for e in tried))}
+        found |= {name: tried[0][name] for name in IN_EPISODES}
+        found["shots"] = list(dict.fromkeys(e["shots"] for e in tried))
+        found["distances"] = list(dict.fromkeys(e["distance"] for e in tried))
     return found
 
 
 @functools.cache
-def defaults(notebook):
-    """The parameters of an experiment notebook and their default values, from its cell of
-    parameters."""
+def defaults(notebook: str) -> Parameters:
+    """The parameters of an experiment notebook and their default values, from its own cell."""
     file = EXPERIMENTS / f"{notebook}.ipynb"
     if not file.exists():
         known = ", ".join(sorted(p.stem for p in EXPERIMENTS.glob("*.ipynb")))
         raise ValueError(f"there is no experiment {notebook!r}; known: "
                          f"{known or 'none outside a checkout'}")
     cells = json.loads(file.read_text())["cells"]
-    source = next("".join(c["source"])
-                  for c in cells
-                  if "parameters" in c["metadata"].get("tags", []))
-    return {line.targets[0].id: ast.literal_eval(line.value) for line in ast.parse(source).body}
+    cell = next(c for c in cells if "parameters" in c["metadata"].get("tags", []))
+    lines: list[Any] = ast.parse("".join(cell["source"])).body
+    return {line.targets[0].id: ast.literal_eval(line.value) for line in lines}
 
 
-def read(file, size):
-    """The plan in a YAML file: its title and its cells at a size. ValueError says what is wrong and
-    where.
+def read(file: str | Path, size: str) -> tuple[str, list[RunSpec]]:
+    """The title of the plan in a YAML file, and its cells at a size; ValueError says what is wrong.
 
     Each cell runs with every seed of the size, one that names a `seed` with that one.
     """
-    plan = _yaml(file)
-    known = {"title", "notebook", "then", "expect", "cells", "sizes"}
-    _known(plan, known, {"title", "notebook", "cells"}, file)
+    plan, known = _yaml(file), sizes(file)
+    _known(plan, {"title", "notebook", "then", "expect", "cells", "sizes"},
+           {"title", "notebook", "cells"}, file)
     _checked_expect(plan.get("expect"), file)
-    if size not in sizes(file):
-        raise ValueError(f"unknown size {size!r}; known: {', '.join(sizes(file))}")
-    how = {**sizes(file)[size], **plan.get("sizes", {}).get(size, {})}
+    if size not in known:
+        raise ValueError(f"unknown size {size!r}; known: {', '.join(known)}")
+    how = {**known[size], **plan.get("sizes", {}).get(size, {})}
     _known(how, {"seeds", "parameters", "only", "instead", "then"}, {"seeds", "parameters"},
            f"size {size}")
     _known(how["parameters"], set(defaults(plan["notebook"])), set(), f"size {size}")
-    then, asked = plan.get("then"), how.get("then", {}) if "then" in plan else {}
+    then, asked = plan.get("then"), {}
     if then:
+        asked = how.get("then", {})
         _known(asked, set(defaults(then)), set(), f"size {size}, then")
-    cells = [
-        RunSpec(plan["notebook"], {**row, **how["parameters"], "seed": seed}, then, asked)
-        for row in _rows(plan, how, file)
-        for seed in ([row["seed"]] if "seed" in row else how["seeds"])
-    ]
-    for cell in cells:
-        _checked(cell, file)
-    return plan["title"], list({cell.name: cell for cell in cells}.values())
+    cells = {}
+    for row in _rows(plan, how, file):
+        seeds = [row["seed"]] if "seed" in row else how["seeds"]
+        for seed in seeds:
+            given = {**row, **how["parameters"], "seed": seed}
+            cell = RunSpec(plan["notebook"], given, then, asked)
+            _checked(cell, file)
+            cells[cell.name] = cell
+    return plan["title"], list(cells.values())
 
 
-def sizes(file):
+def sizes(file: str | Path) -> dict[str, Any]:
     """The sizes that a plan can be read at, from sizes.yml beside it or else from the book's."""
     beside = Path(file).with_name("sizes.yml")
     return _yaml(beside if beside.exists() else PLANS / "sizes.yml")
 
 
-def expected(file):
+def expected(file: str | Path) -> dict[str, Any] | None:
     """Which numbers the runs of a plan should come to, its entry `expect`; None without it.
 
-    A dict of `table` and `row` of the paper and `labels` in that row, as `scorecard.cells` names
-    them; or of `labels` alone, which then are methods that the paper has no numbers for.
+    `table` and `row` of the paper and `labels` in that row, as `scorecard.cells` names them; or
+    only `labels`, which then are methods that the paper has no numbers for.
     """
     return _yaml(file).get("expect")
 
@@ -147,7 +153,7 @@ def _checked_expect(expect, file):
     if expect is None:
         return
     where, table = f"{file}, expect", isinstance(expect, dict) and "table" in expect
-    _known(expect, {"table", "row", "labels"}, {"labels", *(("row",) if table else ())}, where)
+    _known(expect, {"table", "row", "labels"}, {"row", "labels"} if table else {"labels"}, where)
     if table and expect["table"] not in range(1, 8):
         raise ValueError(f"{where}: table is {expect['table']!r}; the paper has Tables 1 to 7")
     if not isinstance(expect["labels"], list) or not expect["labels"]:
@@ -155,29 +161,24 @@ def _checked_expect(expect, file):
 
 
 def _checked(cell, file):
-    """ValueError where a cell has a parameter of the wrong type, or one that the sweep itself
-    gives."""
+    """ValueError for a parameter of the wrong type, or one that the sweep itself gives."""
     asked = {**cell.parameters, **cell.then_parameters}
     own = next((name for name in asked if name in parameters.ASIDE), None)
     if own:
-        raise ValueError(f"{file}: {own} is not for a plan: " +
-                         ("write seed: [0, 1], so that each seed is a cell" if own ==
-                          "more_seeds" else "the sweep gives it"))
+        why = "the sweep gives it"
+        if own == "more_seeds":
+            why = "write seed: [0, 1], so that each seed is a cell"
+        raise ValueError(f"{file}: {own} is not for a plan: {why}")
     try:
-        parameters.checked(
-            **{name: value
-               for name, value in asked.items()
-               if name in parameters.KINDS})
+        parameters.checked(**{k: v for k, v in asked.items() if k in parameters.KINDS})
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
 
 
-def table_rows(file):
-    """The rows of a table, from its plan: (label, data set) -> the parameters of the run that
-    measures it."""
+def table_rows(file: str | Path) -> dict[tuple[str, str], Parameters]:
+    """(label, data set) of a table's row -> the parameters of the run that measures it."""
     return {(label, row["dataset"]): row
-            for label, row in _combinations(_yaml(file), file)
-            if label}
+            for label, row in _combinations(_yaml(file), file) if label}
 
 
 def _rows(plan, how, file):
@@ -188,40 +189,49 @@ def _rows(plan, how, file):
 
 
 def _combinations(plan, file):
-    """Every combination of the lists in the plan's cells, each with the label of its row in a table
-    ("" without `rows`), with names checked; `all` is the whole catalogue."""
+    """Every combination of the lists in the plan's cells, with the label of its row in a table.
+
+    The label is "" without `rows`. Names are checked; `all` is the whole catalogue.
+    """
     allowed = defaults(plan["notebook"])
     for block in plan["cells"]:
         rows = block.pop("rows", None) if isinstance(block, dict) and "options" in allowed else None
         given = {"method", "options"} if rows else set()  # by the rows
         _known(block, {*allowed, "rows"} - given, (CATALOGUES.keys() & allowed) - given, file)
-        choices = {
-            k: names(CATALOGUES[k])
-            if v == "all" and k in CATALOGUES else v if isinstance(v, list) else [v]
-            for k, v in block.items()
-        }
+        choices = {k: v if isinstance(v, list) else [v] for k, v in block.items()}
+        for k in CATALOGUES.keys() & block:
+            if block[k] == "all":
+                choices[k] = names(CATALOGUES[k])
         for values in itertools.product(*choices.values()):
             row = dict(zip(choices, values, strict=True))
             for label, found in _labelled(row, rows, file) if rows else [("", row)]:
-                for k, package in CATALOGUES.items():
-                    if k in found and found[k] not in names(package):
-                        raise ValueError(f"{file}: unknown {k} {found[k]!r}; known: "
-                                         f"{', '.join(names(package))}")
+                _check_names(found, file)
                 yield label, found
 
 
+def _check_names(row, file):
+    for k, package in CATALOGUES.items():
+        if k in row and row[k] not in names(package):
+            raise ValueError(f"{file}: unknown {k} {row[k]!r}; known: {', '.join(names(package))}")
+
+
 def _labelled(row, rows, file):
-    """A row of parameters with the method and options of each label; an option that is tuned so for
-    this data set and network is left out."""
+    """A row of parameters with the method and options of each label.
+
+    An option that is tuned so for this data set and network is left out.
+    """
     if not isinstance(rows, dict) or not parameters.KINDS["sides"].fits([*rows.values()]):
         raise ValueError(f"{file}: rows is {rows!r}; it must map each label to a method and its "
                          "options")
     for label, (method, options) in rows.items():
-        known = method in names(methods)
-        place = (row.get("settings", "paper"), row["dataset"], row["model"])
-        tuned = settings(methods, method, *place) if known else {}
-        options = {k: v for k, v in options.items() if tuned.get(k) != v}
-        yield label, {**row, "method": method, **({"options": options} if options else {})}
+        found = {**row, "method": method}
+        if method in names(methods):
+            place = (row.get("settings", "paper"), row["dataset"], row["model"])
+            tuned = settings(methods, method, *place)
+            options = {k: v for k, v in options.items() if tuned.get(k) != v}
+        if options:
+            found["options"] = options
+        yield label, found
 
 
 def _known(found, allowed, needed, where):

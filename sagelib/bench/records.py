@@ -4,6 +4,8 @@ A record is written whole or not at all, and one that is there is never replaced
 `record.schema.json` beside this file says what a record holds. JSON has no NaN: a test loss that is
 not finite is null, any other such number is refused.
 """
+from __future__ import annotations
+
 import base64
 import csv
 import hashlib
@@ -12,6 +14,7 @@ import math
 import statistics
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,109 +24,111 @@ from .paths import MEASURED as MEASURED
 from .paths import REPORTED
 from .paths import RESULTS as RESULTS
 from .provenance import commit, hardware, versions
-from .schema import as_json, validate
+from .schema import Parameters, Record, Row, as_json, validate
 from .schema import correct_images as correct_images
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Literal
 
-def make(*, dataset, model, method, recipe, seed, curve, parameters, device="cpu", together=1,
-         correct=None):
-    """The record of a finished run from its parts (dicts) and its curve; checked against the
-    schema.
+    import torch
+    from jaxtyping import Bool
 
-    `together`: how many runs shared the machine, and so the seconds. `correct`: which test images
-    the final network classifies right, bool (N,); ValueError if their share is not the final
-    accuracy.
+    Curve = Sequence[Record]  # an entry for each epoch
+
+
+def make(*, dataset: Record, model: Record, method: Record, recipe: Record, seed: int, curve: Curve,
+         parameters: Parameters, device: torch.device | str = "cpu", together: int = 1,
+         correct: Bool[np.ndarray, " n"] | Bool[torch.Tensor, " n"] | None = None) -> Record:
+    """The record of a finished run from its parts and its curve; checked against the schema.
+
+    together: how many runs shared the machine, and so the seconds. correct: which test images the
+    final network classifies right; ValueError if their share is not the final accuracy.
     """
     curve = [{**e, "test_loss": e["test_loss"] if math.isfinite(e["test_loss"]) else None}
              for e in curve]
     asked = {"dataset": dataset, "model": model, "method": method, "recipe": recipe, "seed": seed}
-    record = {
-        "schema": 1, "run": run_id(**asked),
-        **asked, "kind": recipe_kind(dataset, model, method, recipe), "curve": curve,
-        **summary(curve, correct), "seconds": {
-            "training": sum(e["seconds"] for e in curve), "epoch": steady_epoch(curve),
-            "together": together
-        }, **_stamp(parameters, device),
-    }
-    validate(record)
-    return record
+    return validate({
+        "schema": 1, "run": run_id(**asked), **asked,
+        "kind": recipe_kind(dataset, model, method, recipe), "curve": curve,
+        **summary(curve, correct), "seconds": {**_seconds(curve), "together": together},
+        **_stamp(parameters, device)})
 
 
-def make_few_shot(*, dataset, model, method, recipe, seed, exam, curve, episodes, parameters,
-                  device="cpu"):
-    """The record of a network trained on base classes and tried on episodes of new ones; checked.
+def make_few_shot(*, dataset: Record, model: Record, method: Record, recipe: Record, seed: int,
+                  exam: Record, curve: Curve, episodes: Sequence[Record], parameters: Parameters,
+                  device: torch.device | str = "cpu") -> Record:
+    """The record of a network trained on base classes, evaluated on episodes of new ones; checked.
 
-    `curve`: a dict an epoch, with val_accuracy (percent, on the `exam`: episodes of the validation
-    classes); the network of the best epoch there is the one tried. `episodes`: a list of results on
-    the test classes.
+    curve: with val_accuracy (percent, on the `exam`: episodes of the validation classes); the
+    network of the best epoch there is the one evaluated. episodes: the results on the test classes.
     """
     asked = {"dataset": dataset, "model": model, "method": method, "recipe": recipe, "seed": seed}
     best = max(curve, key=lambda entry: entry["val_accuracy"])
     chosen = {"epoch": best["epoch"], "val_accuracy": best["val_accuracy"], "exam": exam}
-    record = {
+    return validate({
         "schema": 1, "run": run_id(**asked, exam=exam), "kind": "few_shot", **asked, "curve": curve,
-        "chosen": chosen, "episodes": episodes,
-        "seconds": {"training": sum(e["seconds"] for e in curve),
-                    "epoch": steady_epoch(curve)}, **_stamp(parameters, device)
-    }
-    validate(record)
-    return record
+        "chosen": chosen, "episodes": episodes, "seconds": _seconds(curve),
+        **_stamp(parameters, device)})
 
 
-def make_timing(*, what, rows, parameters, device="cpu"):
-    """The record of a benchmark: `what` was timed, a list of measured rows (dicts), and where;
-    checked."""
+def make_timing(*, what: str, rows: Sequence[Row], parameters: Parameters,
+                device: torch.device | str = "cpu") -> Record:
+    """The record of a benchmark: what was timed, the measured rows, and where; checked."""
     stamp = _stamp(parameters, device)
-    record = {
-        "schema": 1, "run": run_id(what=what, parameters=parameters, finished=stamp["finished"]),
-        "kind": "timing", "what": what, "rows": rows, **stamp
-    }
-    validate(record)
-    return record
+    run = run_id(what=what, parameters=parameters, finished=stamp["finished"])
+    return validate({"schema": 1, "run": run, "kind": "timing", "what": what, "rows": rows,
+                     **stamp})
+
+
+def _seconds(curve):
+    return {"training": sum(e["seconds"] for e in curve), "epoch": steady_epoch(curve)}
 
 
 def _stamp(parameters, device):
-    return {
-        "hardware": hardware(device), "versions": versions(), "commit": commit(),
-        "parameters": parameters, "finished": datetime.now(UTC).isoformat(timespec="seconds")
-    }
+    return {"hardware": hardware(device), "versions": versions(), "commit": commit(),
+            "parameters": parameters, "finished": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
-def run_id(**asked):
+def run_id(**asked: Any) -> str:
     """Eight hexadecimal digits that stand for everything that was asked for."""
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def summary(curve, correct=None):
+def summary(curve: Curve, correct: Bool[np.ndarray, " n"] | Bool[torch.Tensor, " n"] | None = None
+            ) -> Record:
     """Final accuracy, median of the last ten epochs, and the best on the test set, kept apart."""
     accuracy = [e["test_accuracy"] for e in curve]
     best = max(range(len(accuracy)), key=accuracy.__getitem__)
-    packed = {} if correct is None else {
-        "correct": base64.b64encode(np.packbits(np.asarray(correct, bool))).decode()
-    }
-    return {"final": {"accuracy": accuracy[-1], "loss": curve[-1]["test_loss"], **packed},
-            "median_last10": statistics.median(accuracy[-10:]),
+    final = {"accuracy": accuracy[-1], "loss": curve[-1]["test_loss"]}
+    if correct is not None:
+        packed = np.packbits(np.asarray(correct, bool)).tobytes()
+        final["correct"] = base64.b64encode(packed).decode()
+    return {"final": final, "median_last10": statistics.median(accuracy[-10:]),
             "best_on_test": {"accuracy": accuracy[best], "epoch": curve[best]["epoch"]}}
 
 
-def steady_epoch(curve):
+def steady_epoch(curve: Curve) -> float:
     """Median seconds of an epoch, without the first where there are more: that one warms up."""
     return statistics.median(e["seconds"] for e in (curve[1:] or curve))
 
 
-def path(record, root):
-    """Where a record belongs: ROOT/<dataset>/<model>/<method>-seed<seed>-<run>.json; timings in
-    ROOT/timings, few-shot records under ROOT/few_shot."""
-    if record.get("kind") == "timing":
-        return Path(root) / "timings" / f"{record['what']}-{record['run']}.json"
+def path(record: Record, root: str | Path) -> Path:
+    """Where a record belongs: ROOT/<dataset>/<model>/<method>-seed<seed>-<run>.json.
+
+    Timings belong in ROOT/timings, few-shot records under ROOT/few_shot.
+    """
+    root, kind = Path(root), record.get("kind")
+    if kind == "timing":
+        return root / "timings" / f"{record['what']}-{record['run']}.json"
+    if kind == "few_shot":
+        root = root / "few_shot"
     name = f"{record['method']['name']}-seed{record['seed']}-{record['run']}.json"
-    root = Path(root) / "few_shot" if record.get("kind") == "few_shot" else Path(root)
     return root / record["dataset"]["name"] / record["model"]["name"] / name
 
 
-def write(record, root):
-    """Validate and write a record, returns its path. FileExistsError if there is one: results are
-    not replaced."""
+def write(record: Record, root: str | Path) -> Path:
+    """Validate and write a record; its path. FileExistsError if one is there."""
     text, target = as_json(record), path(record, root)
     try:
         files.create(target, text)
@@ -133,13 +138,13 @@ def write(record, root):
     return target
 
 
-def add_evaluation(file, *, what, results, parameters, device="cpu", network=None):
-    """Add an evaluation of the trained network, a dict of results, to its record in `file`; returns
-    the record.
+def add_evaluation(file: str | Path, *, what: str, results: Record, parameters: Parameters,
+                   device: torch.device | str = "cpu", network: Record | None = None) -> Record:
+    """The record in `file`, to which this adds an evaluation of the trained network.
 
-    `network`: what `weights.retrained` says of a network that the same run gave elsewhere.
-    ValueError if there is an evaluation of that name with these parameters: a result is not
-    replaced. Two processes may add at once.
+    network: what `weights.retrained` says of a network that the same run gave elsewhere. ValueError
+    if there is an evaluation of that name with these parameters: a result is not replaced. Two
+    processes may add at once.
     """
     file = Path(file)
     with files.locked(file.parent):
@@ -148,29 +153,25 @@ def add_evaluation(file, *, what, results, parameters, device="cpu", network=Non
         if any(e["what"] == what and e["parameters"] == parameters for e in done):
             raise ValueError(f"{file} has the evaluation {what!r} with these parameters; a result "
                              "is never replaced")
-        record["evaluations"] = [
-            *done, {
-                "what": what, "results": results, **_stamp(parameters, device),
-                **({"network": network} if network else {})
-            }
-        ]
+        added = {"what": what, "results": results, **_stamp(parameters, device)}
+        if network:
+            added["network"] = network
+        record["evaluations"] = [*done, added]
         files.replace(file, as_json(record))
     return record
 
 
-def evaluation(record, what, **parameters):
-    """The results of the newest evaluation of that name, with these parameters, in a record; None
-    without one."""
+def evaluation(record: Record, what: str, **parameters: Any) -> Record | None:
+    """The results of the newest evaluation of that name with these parameters; None without one."""
     found = [e["results"] for e in record.get("evaluations", [])
              if e["what"] == what and parameters.items() <= e["parameters"].items()]
     return found[-1] if found else None
 
 
-def read(file):
+def read(file: str | Path) -> Record:
     """One record, checked. ValueError names the file that does not parse or is no record.
 
-    The kind of a training run's recipe is derived anew, so that all records are told apart by one
-    rule.
+    The kind of a training run's recipe is derived again, so that one rule tells all records apart.
     """
     record = _parsed(file)
     if record["kind"] not in ("timing", "few_shot"):
@@ -180,34 +181,32 @@ def read(file):
 
 def _parsed(file):
     try:
-        record = json.loads(Path(file).read_text())
-        validate(record)
+        return validate(json.loads(Path(file).read_text()))
     except ValueError as error:
         raise ValueError(f"{file} is no valid record: {error}") from error
-    return record
 
 
-def every(root, kind="record"):
-    """All records of runs (or of kind "few_shot") under a folder, by path; a damaged one is an
-    error, not a gap."""
-    root = Path(root)
-    own = {
-        "record": lambda top: top not in ("timings", "few_shot"),
-        "few_shot": lambda top: top == "few_shot"
-    }[kind]
-    return [
-        read(file) for file in sorted(root.rglob("*.json")) if own(file.relative_to(root).parts[0])
-    ]
+def every(root: str | Path, kind: Literal["record", "few_shot"] = "record") -> list[Record]:
+    """All records of runs, or of few-shot runs, under a folder, by path.
+
+    A damaged one is an error, not a gap.
+    """
+    found = []
+    for file in sorted(Path(root).rglob("*.json")):
+        top = file.relative_to(root).parts[0]
+        if kind == (top if top in ("timings", "few_shot") else "record"):
+            found.append(read(file))
+    return found
 
 
-def timings(root, what):
+def timings(root: str | Path, what: str) -> list[Record]:
     """All records of one benchmark under a folder, the oldest first."""
     found = [read(file) for file in Path(root).glob(f"timings/{what}-*.json")]
     return sorted(found, key=lambda record: record["finished"])
 
 
-def reported(table, root=REPORTED):
-    """The rows of one of the paper's tables, as dicts: numbers as floats, names as text."""
+def reported(table: int | str, root: str | Path = REPORTED) -> list[Row]:
+    """The rows of one of the paper's tables: numbers as floats, names as text."""
     with open(Path(root) / f"table_{table}.csv", newline="") as file:
         return [{k: _number(v) for k, v in row.items()} for row in csv.DictReader(file)]
 

@@ -5,21 +5,35 @@ says that some labels of a table are better than others; the same rule is asked 
 numbers and of our records. Only the paper's recipe with three seeds or more can support or
 contradict anything.
 """
+from __future__ import annotations
+
 import functools
 import re
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from . import plans, quantities, records, timing
-from .statistics import LEAST_SEEDS, Family, difference, to_reported
+from .statistics import LEAST_SEEDS, Family, Quantity, difference, to_reported
 from .summary import runs_by_row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from .schema import Record, Row
+
+    Place = tuple[int, str, str]  # of a cell: table, row, label
+    Claim = Mapping[str, Any]  # see `pairs`
 
 ROBUST = {4: "cifar10", 5: "cifar100"}
 
 
 @dataclass(frozen=True)
 class TableCell:
-    """One number of one table: the row of the table it stands in and its label there, and what
-    would measure it: data set, network, method with options, and the name of the quantity."""
+    """One number of one table, with its row and its label there, and what would measure it.
+
+    That is: data set, network, method with options, and the name of the quantity.
+    """
 
     table: int
     row: str
@@ -28,44 +42,41 @@ class TableCell:
     dataset: str
     model: str
     method: str
-    options: dict = field(hash=False)
+    options: Mapping[str, Any] = field(hash=False)
     quantity: str
 
+    @property
+    def place(self) -> Place:
+        """Table, row and label."""
+        return self.table, self.row, self.label
 
-def cells(reported):
-    """Every cell of the paper's seven tables, in their order; the printed ranks of Tables 4 and 5
-    are not measured.
+
+def cells(reported: Mapping[int, Iterable[Row]]) -> list[TableCell]:
+    """Every cell of the paper's tables, in their order.
 
     reported: table number -> its rows, as `records.reported` reads them. The rows of Tables 3 and 7
-    are runs of their plans.
+    are runs of their plans. The printed ranks of Tables 4 and 5 are not measured.
     """
-    return [
-        cell for number, rows in reported.items() for row in rows
-        for cell in _of_row(number, dict(row))
-    ]
+    return [cell for number, rows in reported.items() for row in rows
+            for cell in _of_row(number, dict(row))]
 
 
 def _of_row(number, row):
     if number in (1, 2, 6):
         dataset, model = row.pop("dataset"), row.pop("model")
         quantity = {1: "accuracy", 2: "few-shot accuracy", 6: "hours"}[number]
-        return [
-            TableCell(number, f"{dataset}, {model}", m, v, dataset, model, m, {}, quantity)
-            for m, v in row.items()
-        ]
+        return [TableCell(number, f"{dataset}, {model}", m, v, dataset, model, m, {}, quantity)
+                for m, v in row.items()]
     if number in ROBUST:
-        kind, dataset = row.pop("perturbation"), ROBUST[number]
-        return [
-            TableCell(number, f"{dataset}, {kind}", m, v, dataset, "preactresnet18", m, {}, kind)
-            for m, v in row.items()
-            if kind != "rank"
-        ]
+        kind, dataset, model = row.pop("perturbation"), ROBUST[number], "preactresnet18"
+        return [TableCell(number, f"{dataset}, {kind}", m, v, dataset, model, m, {}, kind)
+                for m, v in row.items() if kind != "rank"]
     part, setting, found = row.pop("part"), row.pop("setting"), []
     label = f"{part} {setting}" if part in ("eta", "u") else setting
     for dataset, v in row.items():
         run = _planned(number)[label, dataset]
-        run = (dataset, run["model"], run["method"], run.get("options", {}), "accuracy")
-        found.append(TableCell(number, f"{dataset}, {part}", label, v, *run))
+        found.append(TableCell(number, f"{dataset}, {part}", label, v, dataset, run["model"],
+                               run["method"], run.get("options", {}), "accuracy"))
     return found
 
 
@@ -76,27 +87,25 @@ def _planned(number):
 
 @dataclass(frozen=True)
 class Book:
-    """All that the scorecard is made from: the cells of the paper's tables (`wide`: with the rows
-    of means), what was measured for them (`found`, see `runs`), the quantities, and the times of
-    steps (`clock`: (network, method) -> least, median, greatest multiple of vanilla's step) on a
-    `machine` for each network."""
+    """All that the scorecard is made from."""
 
-    cells: list
-    wide: list
-    found: dict
-    quantities: dict
-    clock: dict
-    machine: dict
+    cells: Sequence[TableCell]  # of the paper's tables
+    wide: Sequence[TableCell]  # with the rows of means
+    found: Mapping[Place, Mapping[str, Sequence[Record]]]  # what was measured, see `runs`
+    quantities: Mapping[str, Quantity]
+    # (network, method) -> least, median, greatest multiple of vanilla's step
+    clock: Mapping[tuple[str, str], Sequence[float]]
+    machine: Mapping[str, str]  # that this was timed on, for each network
 
 
-def book(results=records.RESULTS, convention="pixels, clamped"):
-    """The Book of the records under `results`; `convention` is that of the budgets in Tables 4 and
-    5."""
+def book(results: str | Path = records.RESULTS, convention: str = "pixels, clamped") -> Book:
+    """The Book of the records under `results`; `convention`: of the budgets in Tables 4 and 5."""
     here, numbers = printed(), quantities_by_name(convention)
     every = [*records.every(results), *records.every(results, "few_shot")]
     timed, clock, machine = records.timings(results, "step_time"), {}, {}
-    for model in sorted({c.model for c in here if c.table == 6}):
-        if record := timing.of_methods(timed, model, [c.method for c in here if c.table == 6]):
+    table_6 = [c for c in here if c.table == 6]
+    for model in sorted({c.model for c in table_6}):
+        if record := timing.of_methods(timed, model, [c.method for c in table_6]):
             machine[model] = record["hardware"]["gpu"] or "a CPU"
             for name, r in timing.over_vanilla(record).items():
                 clock[model, name] = [r["low"], r["median"], r["high"]]
@@ -104,28 +113,24 @@ def book(results=records.RESULTS, convention="pixels, clamped"):
     return Book(here, wide, runs(wide, every, numbers), numbers, clock, machine)
 
 
-def printed():
-    """`cells` of the paper's seven tables as the repository holds them."""
+def printed() -> list[TableCell]:
+    """The `cells` of the paper's seven tables as the repository holds them."""
     return cells({k: records.reported(k) for k in range(1, 8)})
 
 
-def quantities_by_name(convention="pixels, clamped"):
-    """The quantity of each name in a Cell, but for "hours"; `convention` as for `book`."""
-    perturbed = {
-        n: quantities.perturbed(n, convention)
-        for n in (*quantities.PERTURBATIONS, "mean")
-    }
-    return {
-        "accuracy": quantities.ACCURACY, "few-shot accuracy": quantities.few_shot(), **perturbed
-    }
+def quantities_by_name(convention: str = "pixels, clamped") -> dict[str, Quantity]:
+    """The quantity of each name in a TableCell, but for "hours"; `convention` as for `book`."""
+    perturbed = {n: quantities.perturbed(n, convention)
+                 for n in (*quantities.PERTURBATIONS, "mean")}
+    return {"accuracy": quantities.ACCURACY, "few-shot accuracy": quantities.few_shot(),
+            **perturbed}
 
 
-def runs(cells, records, quantities):
-    """What was measured for the cells: (cell's table, row, label) -> kind of the recipe -> records
-    by seed.
+def runs(cells: Sequence[TableCell], records: Sequence[Record],
+         quantities: Mapping[str, Quantity]) -> dict[Place, dict[str, list[Record]]]:
+    """What was measured for the cells: a cell's place -> kind of the recipe -> records by seed.
 
-    quantities: name -> `statistics.Quantity`. The paper's recipe comes first, then the one with
-    most records in the row.
+    The paper's recipe comes first, then the one with most records in the row.
     """
     found = {}
     for table, row in dict.fromkeys((c.table, c.row) for c in cells):
@@ -139,15 +144,15 @@ def runs(cells, records, quantities):
     return found
 
 
-def recipe_word(kind):
+def recipe_word(kind: str | None) -> str:
     """What is to be said of numbers of a recipe that is not the paper's; "" for the paper's."""
     words = {"paper": "", "few_shot": "another recipe", "clock": "another machine", None: "not run"}
     name = kind and kind.split(":")[0]
     return words.get(name, f"{name} recipe")
 
 
-def verdicts(book):
-    """What our runs say of each reported number: (table, row, label) -> a word.
+def verdicts(book: Book) -> dict[Place, str]:
+    """What our runs say of each reported number: a cell's place -> a word.
 
     "not run"; "another machine" for Table 6; "another recipe" for few-shot, whose recipe the paper
     does not give; "shortened recipe", "longer recipe" or "changed recipe", whose numbers do not
@@ -156,82 +161,81 @@ def verdicts(book):
     """
     words, families = {}, {}
     for cell in book.cells:
-        place = (cell.table, cell.row, cell.label)
-        kind, ran = next(iter(book.found.get(place, {}).items()), (None, []))
+        kind, ran = next(iter(book.found.get(cell.place, {}).items()), (None, []))
         if cell.table == 6:
             kind = "clock" if (cell.model, cell.method) in book.clock else None
-        words[place] = recipe_word(kind) or f"fewer than {LEAST_SEEDS} seeds"
+        words[cell.place] = recipe_word(kind) or f"fewer than {LEAST_SEEDS} seeds"
         if kind == "paper" and len(ran) >= LEAST_SEEDS:
             gap = to_reported(ran, cell.reported, book.quantities[cell.quantity])
-            families.setdefault(cell.table, {})[place] = gap
+            families.setdefault(cell.table, {})[cell.place] = gap
     for table, gaps in families.items():
-        signs = Family(f"the measured cells of Table {table}", gaps).signs
-        words |= {
-            place: {1: "higher", -1: "lower", 0: "not distinguishable"}[sign]
-            for place, sign in signs.items()
-        }
+        for place, sign in Family(f"the measured cells of Table {table}", gaps).signs.items():
+            words[place] = {1: "higher", -1: "lower", 0: "not distinguishable"}[sign]
     return words
 
 
-def progress(book):
+def progress(book: Book) -> dict[str, int]:
     """How far the reproduction is: counts of cells, by what has been run.
 
     `all`; `reproduced`: the paper's recipe with three seeds or more; `begun`: the paper's recipe
     with fewer; `other`: only another recipe or machine; `none`: nothing.
     """
+    parts = {"higher": "reproduced", "lower": "reproduced", "not distinguishable": "reproduced",
+             "not run": "none", f"fewer than {LEAST_SEEDS} seeds": "begun"}
     count = {"all": len(book.cells), "reproduced": 0, "begun": 0, "other": 0, "none": 0}
     for word in verdicts(book).values():
-        part = {
-            "higher": "reproduced", "lower": "reproduced", "not distinguishable": "reproduced",
-            "not run": "none", f"fewer than {LEAST_SEEDS} seeds": "begun"
-        }.get(word, "other")
-        count[part] += 1
+        count[parts.get(word, "other")] += 1
     return count
 
 
-def progress_text(book):
+def progress_text(book: Book) -> str:
     """`progress` in two sentences, for the front page and the README."""
     n = progress(book)
     begun = f", {n['begun']} more with fewer seeds" if n["begun"] else ""
     return (f"Of the {n['all']} numbers in the paper's tables, this book has reproduced "
-            f"{n['reproduced']} with the "
-            f"paper's own recipe and {LEAST_SEEDS} seeds or more{begun}. For {n['other']} numbers "
-            "there are runs of another recipe or machine, such as a shortened training, which "
-            "neither confirm nor refute the paper; "
+            f"{n['reproduced']} with the paper's own recipe and {LEAST_SEEDS} seeds or more{begun}."
+            f" For {n['other']} numbers there are runs of another recipe or machine, such as a "
+            "shortened training, which neither confirm nor refute the paper; "
             f"{n['none']} have not been run yet.")
 
 
-def with_means(cells):
-    """The cells, and for Tables 4 and 5 a row of means over the three perturbations, which the text
-    goes by."""
+def with_means(cells: Iterable[TableCell]) -> list[TableCell]:
+    """The cells, and for Tables 4 and 5 a row of means over the three perturbations.
+
+    The paper's text goes by these means.
+    """
     found = [*cells]
     for number, dataset in ROBUST.items():
-        for label in dict.fromkeys(c.label for c in cells if c.table == number):
-            three = [c for c in cells if c.table == number and c.label == label]
+        table = [c for c in found if c.table == number]
+        for label in dict.fromkeys(c.label for c in table):
+            three = [c for c in table if c.label == label]
             mean = sum(c.reported for c in three) / len(three)
             found.append(replace(three[0], row=f"{dataset}, mean", reported=mean, quantity="mean"))
     return found
 
 
-def pairs(claim, cells):
-    """The (better, worse) cells that a claim is about, which stand in one row.
+def pairs(claim: Claim, cells: Iterable[TableCell]) -> list[tuple[TableCell, TableCell]]:
+    """The (better, worse) cells that a claim is about, which are in one row.
 
     claim: a dict with `table`, `rows` (a pattern of the rows it speaks of), `better` and `than`,
     lists of labels, or "others" for all the rest of the row. `margin` makes it a claim of "not much
     worse": so many percent of accuracy, or in Table 6, where less is better, so large a part of the
     other's hours.
     """
+    def is_worse(cell):
+        if claim["than"] == "others":
+            return cell.label not in claim["better"]
+        return cell.label in claim["than"]
+
     here = [c for c in cells if c.table == claim["table"] and re.search(claim["rows"], c.row)]
-    found = [
-        (a, b) for a in here for b in here if a.row == b.row and a.label in claim["better"] and
-        (b.label not in claim["better"] if claim["than"] == "others" else b.label in claim["than"])
-    ]
+    found = [(a, b) for a in here if a.label in claim["better"]
+             for b in here if b.row == a.row and is_worse(b)]
     if not found:
         raise ValueError(f"the claim {claim['says']!r} is about no cell of table {claim['table']}")
     return found
 
 
-def as_printed(claim, cells):
+def as_printed(claim: Claim, cells: Iterable[TableCell]) -> tuple[int, int]:
     """How many of the claim's pairs the printed numbers bear out, and how many there are."""
     found, margin = pairs(claim, cells), claim.get("margin", 0)
     if claim["table"] == 6:
@@ -239,22 +243,21 @@ def as_printed(claim, cells):
     return sum(a.reported - b.reported > -margin for a, b in found), len(found)
 
 
-def as_measured(claim, book):
-    """What our records say of a claim: a dict of the pairs it has (`of`), that were run on both
-    sides (`run`), that lean its way (`leaning`), that are decided `for` and `against` it, and the
-    `kinds` of recipe they are of.
+def as_measured(claim: Claim, book: Book) -> dict[str, Any]:
+    """What our records say of a claim: counts of its pairs, and the `kinds` of recipe run.
 
-    The pairs of a claim are decided together, over their shared seeds (`statistics.Family`). If
-    there are records of the paper's recipe, others do not count. In Table 6 a pair is decided where
-    the ranges of the times are apart.
+    `of`: the pairs it has; `run`: on both sides; `leaning`: with a mean its way; `for` and
+    `against`: decided. The pairs of a claim are decided together, over their shared seeds
+    (`statistics.Family`). If there are records of the paper's recipe, others do not count. In Table
+    6 a pair is decided where the ranges of the times are apart.
     """
     asked = pairs(claim, book.wide)
     if claim["table"] == 6:
-        signs = [_apart(book.clock.get((a.model, a.method)), book.clock.get((b.model, b.method)),
-                        claim.get("margin", 0)) for a, b in asked]
-        signs, kinds = [s for s in signs if s], ["clock"]
+        kinds, found = ["clock"], [_apart(pair, claim, book) for pair in asked]
+        signs = [sign for sign in found if sign]
     else:
-        gaps = [d for pair in asked if (d := _difference(pair, claim, book))]
+        found = [_difference(pair, claim, book) for pair in asked]
+        gaps = [gap for gap in found if gap]
         if any(kind == "paper" for kind, _ in gaps):
             gaps = [(kind, d) for kind, d in gaps if kind == "paper"]
         kinds = sorted({kind for kind, _ in gaps})
@@ -265,19 +268,21 @@ def as_measured(claim, book):
             "kinds": kinds if signs else []}
 
 
-def _apart(ours, theirs, margin):
-    """(leans, sign) of "ours takes less than theirs": 1 or -1 where the ranges are apart; None if
-    one is missing."""
+def _apart(pair, claim, book):
+    """(leans, sign) of "better takes less than worse"; None if one is missing.
+
+    The sign is 1 or -1 where the ranges of their times are apart.
+    """
+    ours, theirs = (book.clock.get((cell.model, cell.method)) for cell in pair)
     if not ours or not theirs:
         return None
-    theirs = [(1 + margin) * t for t in theirs]
+    theirs = [(1 + claim.get("margin", 0)) * t for t in theirs]
     return ours[1] < theirs[1], (ours[2] < theirs[0]) - (ours[0] > theirs[2])
 
 
 def _difference(pair, claim, book):
-    """(kind, better - worse over their shared seeds, margin added), or None where it was not
-    run."""
-    ours, theirs = (book.found.get((c.table, c.row, c.label), {}) for c in pair)
+    """(kind, better - worse over their shared seeds, margin added); None if it was not run."""
+    ours, theirs = (book.found.get(cell.place, {}) for cell in pair)
     for kind in [k for k in ours if k in theirs]:
         gap = difference(ours[kind], theirs[kind], book.quantities[pair[0].quantity])
         if gap:
@@ -285,9 +290,8 @@ def _difference(pair, claim, book):
     return None
 
 
-def word(count, share=1):
-    """The verdict on a claim from what `as_measured` counted; `share` of the pairs are enough for
-    the claim.
+def word(count: Mapping[str, Any], share: float = 1) -> str:
+    """The verdict on a claim from what `as_measured` counted; `share` of the pairs are enough.
 
     Only the paper's recipe can say "supported", "contradicted", "mixed" or "undecided"; for any
     other the word names the recipe.
@@ -301,10 +305,14 @@ def word(count, share=1):
     return "supported" if count["for"] >= share * count["of"] else "undecided"
 
 
-def printed_word(claim, cells):
-    """How a claim fares in the printed tables: "in all comparisons", "in some", "in none", or "said
-    in words"."""
+def printed_word(claim: Claim, cells: Iterable[TableCell]) -> str:
+    """How often a claim holds in the printed tables: "in all comparisons", "in some", "in none".
+
+    "said in words" for a claim that is not about their numbers.
+    """
     if "found" in claim:
         return "said in words"
     holds, of = as_printed(claim, cells)
-    return "in all comparisons" if holds == of else "in some" if holds else "in none"
+    if holds == of:
+        return "in all comparisons"
+    return "in some" if holds else "in none"

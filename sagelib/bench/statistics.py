@@ -7,15 +7,23 @@ they get right, it is computed from the differences image by image, since both n
 images; elsewhere the two errors are added as if they were independent, which is too large for
 networks that fail on the same images, and so never decides too early.
 """
+from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from jaxtyping import Bool
+
+    from .schema import Record
+
 LEAST_SEEDS = 3  # fewer decide nothing
 LEVEL = 0.05  # the chance that a whole family of comparisons holds one false decision
+WORDS = {1: "higher", -1: "lower", 0: "not decided"}  # of a sign
 
 
 @dataclass(frozen=True)
@@ -23,20 +31,22 @@ class Quantity:
     """A number that records are compared by.
 
     value: record -> the number in percent, or None where the record lacks it. error: record -> the
-    standard error that the finite test set gives it. correct: record -> bool array (N,), which test
-    images it gets right, or None.
+    standard error that the finite test set gives it. correct: record -> which test images it gets
+    right, or None.
     """
 
-    value: Callable
-    error: Callable
-    correct: Callable = lambda record: None
+    value: Callable[[Record], Any]
+    error: Callable[[Record], float]
+    correct: Callable[[Record], Bool[np.ndarray, " n"] | None] = lambda record: None
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean difference over `n` seeds: its sample standard deviation over seeds (None for one
-    seed), and the standard error that the finite test set adds to the mean. As text "+1.20 ± 0.31
-    (3)", the standard deviation after ±."""
+    """A mean difference over `n` seeds; as text "+1.20 ± 0.31 (3)".
+
+    std: its sample standard deviation over seeds, the number after ±; None for one seed.
+    test_error: the standard error that the finite test set adds to the mean.
+    """
 
     mean: float
     std: float | None
@@ -44,17 +54,19 @@ class Difference:
     test_error: float = 0.0
 
     @property
-    def standard_error(self):
+    def standard_error(self) -> float | None:
         """Standard error of the mean difference, seeds and test set combined; None for one seed."""
         return None if self.std is None else (self.std**2 / self.n + self.test_error**2) ** 0.5
 
     @property
-    def can_decide(self):
-        """Whether there are enough seeds, and they differ: a standard deviation of zero says
-        nothing of the next."""
-        return self.n >= LEAST_SEEDS and self.std > 1e-6
+    def can_decide(self) -> bool:
+        """Whether there are enough seeds, and they differ.
 
-    def half_width(self, level):
+        A standard deviation of zero says nothing of the next seed.
+        """
+        return self.n >= LEAST_SEEDS and self.std is not None and self.std > 1e-6
+
+    def half_width(self, level: float) -> float:
         """Half-width of the interval that misses the true mean difference with probability `level`.
 
         Each error gives a half-width of its own: the seeds by Student's t with n - 1 degrees of
@@ -64,20 +76,23 @@ class Difference:
         trusts most; a family of seven equal methods then holds a false decision in up to 18 % of
         cases.
         """
+        if self.std is None:
+            raise ValueError("one seed has no standard deviation, and so its mean no interval")
         t, normal = _quantiles()
         seeds = t(self.n - 1, level / 2) * self.std / self.n**0.5
         return float(np.hypot(seeds, normal(level / 2) * self.test_error))
 
     @property
-    def interval(self):
-        """Half-width of the 95 % interval of the mean difference, on its own; None where nothing
-        can be decided."""
+    def interval(self) -> float | None:
+        """Half-width of the 95 % interval of this mean difference; None if it cannot decide."""
         return self.half_width(0.05) if self.can_decide else None
 
     @property
-    def p(self):
-        """Two-sided p-value of a true difference of 0: the level at which the interval just reaches
-        0, or 1e-300 where it is smaller; 1 where nothing can be decided."""
+    def p(self) -> float:
+        """Two-sided p-value of a true difference of 0; 1 where nothing can be decided.
+
+        It is the level at which the interval just reaches 0, or 1e-300 where that is smaller.
+        """
         if not self.can_decide:
             return 1.0
         low, high = math.log(1e-300), 0.0  # logarithms of two levels; a higher one is narrower
@@ -89,81 +104,81 @@ class Difference:
                 low = middle
         return math.exp(high)
 
-    def __format__(self, spec):
-        mean = format(self.mean, spec or "+.2f")
-        return f"{mean} ({self.n})" if self.std is None else f"{mean} ± {self.std:.2f} ({self.n})"
+    def __format__(self, spec: str) -> str:
+        return as_text(self.mean, self.std, self.n, spec or "+.2f")
 
-    def __str__(self):
+    def __str__(self) -> str:
         return format(self)
+
+
+def as_text(mean: float, std: float | None, n: int, spec: str) -> str:
+    """A mean in the format `spec`, its standard deviation and count: "83.25 ± 0.31 (3)"."""
+    spread = "" if std is None else f" ± {std:.2f}"
+    return f"{mean:{spec}}{spread} ({n})"
 
 
 @dataclass(frozen=True)
 class Family:
-    """Differences that are decided together: at most one family in twenty holds a false decision
-    (Holm's procedure).
+    """Differences decided together: one family in twenty at most has a false decision (Holm).
 
     name: what the family is, for readers, such as "the seven methods against vanilla, CIFAR-10".
     differences: label -> Difference. Those that cannot be decided count too.
     """
 
     name: str
-    differences: dict
+    differences: Mapping[Any, Difference]
 
     @property
-    def signs(self):
-        """label -> 1 where the difference is decided to be above 0, -1 below, 0 where it is not
-        decided."""
+    def signs(self) -> dict[Any, int]:
+        """label -> 1 where the difference is decided to be above 0, -1 below, 0 if undecided."""
         decided = holm([d.p for d in self.differences.values()])
-        return {
-            label: yes * (1 if d.mean > 0 else -1)
-            for yes, (label, d) in zip(decided, self.differences.items(), strict=True)
-        }
+        return {label: yes * (1 if d.mean > 0 else -1)
+                for yes, (label, d) in zip(decided, self.differences.items(), strict=True)}
 
-    def word(self, label):
+    def word(self, label: Hashable) -> str:
         """ "higher", "lower" or "not decided", for a table."""
-        return {1: "higher", -1: "lower", 0: "not decided"}[self.signs[label]]
+        return WORDS[self.signs[label]]
 
     @property
-    def rule(self):
+    def rule(self) -> str:
         """The rule in a sentence, for a caption."""
-        return (
-            f"Decided together: {self.name} ({len(self.differences)} "
-            f"{'difference' if len(self.differences) == 1 else 'differences'}, Holm, {LEVEL:.0%} "
-            f"in all, at least {LEAST_SEEDS} seeds each)."
-        )
+        n = len(self.differences)
+        return (f"Decided together: {self.name} ({n} {'difference' if n == 1 else 'differences'}, "
+                f"Holm, {LEVEL:.0%} in all, at least {LEAST_SEEDS} seeds each).")
 
     @property
-    def sentence(self):
+    def sentence(self) -> str:
         """What is decided, in a sentence, for the text below a table."""
-        parts = []
-        for sign, word in ((1, "higher"), (-1, "lower"), (0, "not decided")):
-            labels = [label for label, s in self.signs.items() if s == sign]
-            parts += [f"{word}: {', '.join(labels)}"] if labels else []
-        return (
-            "; ".join(parts).capitalize() if parts else "There is no difference to decide"
-        ) + "."
+        signs, parts = self.signs, []
+        for sign, word in WORDS.items():
+            labels = [label for label, found in signs.items() if found == sign]
+            if labels:
+                parts.append(f"{word}: {', '.join(labels)}")
+        return ("; ".join(parts).capitalize() or "There is no difference to decide") + "."
 
 
-def difference(ours, theirs, quantity):
-    """The Difference `ours` - `theirs` of two lists of records over the seeds that both have; None
-    without one.
+def difference(ours: Iterable[Record], theirs: Iterable[Record],
+               quantity: Quantity) -> Difference | None:
+    """The Difference `ours` - `theirs` over the seeds that both have; None without one.
 
     ValueError for two records of one seed on one side: they are of different recipes, and no pair.
     """
-    sides = [_by_seed(side) for side in (ours, theirs)]
-    seeds = sorted(sides[0].keys() & sides[1].keys())
-    if not seeds:
+    one, other = _by_seed(ours), _by_seed(theirs)
+    pairs = [(one[seed], other[seed]) for seed in sorted(one.keys() & other.keys())]
+    if not pairs:
         return None
-    pairs = [tuple(side[seed] for side in sides) for seed in seeds]
     gaps = [quantity.value(a) - quantity.value(b) for a, b in pairs]
     std = float(np.std(gaps, ddof=1)) if len(gaps) > 1 else None
     return Difference(float(np.mean(gaps)), std, len(gaps), _test_error(pairs, quantity))
 
 
-def to_reported(records, reported, quantity, papers=3):
-    """The Difference of our mean and a reported mean of `papers` runs, as if those varied as ours
-    do; None without records. Its standard deviation is scaled so that its standard error covers
-    both means."""
+def to_reported(records: Sequence[Record], reported: float, quantity: Quantity,
+                papers: int = 3) -> Difference | None:
+    """The Difference of our mean to a reported mean of `papers` runs; None without records.
+
+    The reported runs count as if they varied as ours do: the standard deviation is scaled so that
+    its standard error covers both means.
+    """
     if not records:
         return None
     values = [quantity.value(r) for r in records]
@@ -173,16 +188,17 @@ def to_reported(records, reported, quantity, papers=3):
     return Difference(float(np.mean(values)) - reported, std, n, one * 2**0.5)
 
 
-def binomial_error(accuracy, images):
-    """Standard error of an accuracy in percent on so many test images, in percent; above 0 at 0 %
-    and 100 % too."""
+def binomial_error(accuracy: float, images: int) -> float:
+    """Standard error of an accuracy on so many test images, both in percent.
+
+    It is above 0 at 0 % and 100 % too.
+    """
     p = (accuracy / 100 * images + 1) / (images + 2)
     return 100 * (p * (1 - p) / images) ** 0.5
 
 
-def holm(values, level=LEVEL):
-    """Holm's procedure: which p-values are decided if all together may err at most at `level`; 0 or
-    1 each."""
+def holm(values: Sequence[float], level: float = LEVEL) -> list[int]:
+    """Which p-values are decided, 0 or 1 each, if together they may err at `level` (Holm)."""
     decided = [0] * len(values)
     for rank, k in enumerate(sorted(range(len(values)), key=values.__getitem__)):
         if values[k] >= level / (len(values) - rank):
@@ -195,29 +211,26 @@ def _by_seed(records):
     found = {}
     for record in records:
         if record["seed"] in found:
-            raise ValueError(
-                f"two records of {record['method']['name']} with seed {record['seed']}: they are "
-                "of different recipes, and no pair"
-            )
+            raise ValueError(f"two records of {record['method']['name']} with seed "
+                             f"{record['seed']}: they are of different recipes, and no pair")
         found[record["seed"]] = record
     return found
 
 
 def _test_error(pairs, quantity):
-    """The test set's standard error of the mean difference over pairs of records: image by image
-    where all know which images they get right, else as if the two sides saw different images."""
+    """The test set's standard error of the mean difference over pairs of records.
+
+    Image by image where all know which images they get right, else as if the two sides saw
+    different images.
+    """
     right = [[quantity.correct(r) for r in pair] for pair in pairs]
-    if (
-        all(known is not None for pair in right for known in pair)
-        and len({len(k) for p in right for k in p}) == 1
-    ):
-        gaps = np.mean(
-            [a.astype(float) - b for a, b in right], axis=0
-        )  # (N,), each image's gap over the seeds
+    sizes = {-1 if known is None else len(known) for pair in right for known in pair}
+    if len(sizes) == 1 and -1 not in sizes:
+        # (N,), each image's gap over the seeds
+        gaps = np.mean([a.astype(float) - b for a, b in right], axis=0)
         return 100 * float(np.std(gaps, ddof=1)) / len(gaps) ** 0.5
-    return (
-        float(np.mean([quantity.error(a) ** 2 + quantity.error(b) ** 2 for a, b in pairs])) ** 0.5
-    )
+    squares = [quantity.error(a) ** 2 + quantity.error(b) ** 2 for a, b in pairs]
+    return float(np.mean(squares)) ** 0.5
 
 
 def _quantiles():
@@ -225,7 +238,6 @@ def _quantiles():
     try:
         from scipy.special import ndtri, stdtrit
     except ImportError as error:
-        raise ImportError(
-            "deciding a difference needs scipy: pip install 'sagelib[book]'"
-        ) from error
+        raise ImportError("deciding a difference needs scipy: pip install 'sagelib[book]'"
+                          ) from error
     return lambda freedom, tail: -stdtrit(freedom, tail), lambda tail: -ndtri(tail)

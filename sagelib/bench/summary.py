@@ -1,40 +1,54 @@
-"""Many records -> the numbers of a table: which runs belong together, mean and standard deviation
-over their seeds, what was measured beside what was reported, and the table as CSV or LaTeX.
+"""Many records -> a table: which runs belong together, mean and standard deviation over seeds.
 
-Whether a difference is decided is a matter of `sagelib.statistics`.
+What was measured beside what was reported, in words, as CSV or as LaTeX. Whether a difference is
+decided is a matter of `bench.statistics`.
 """
+from __future__ import annotations
+
 import csv
 import io
+import itertools
 import json
 import statistics
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from .quantities import ACCURACY
-from .statistics import LEAST_SEEDS, Family, difference
+from .statistics import LEAST_SEEDS, Family, Quantity, as_text, difference
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from .schema import Record
+
+    ByLabel = Mapping[str, Sequence[Record]]  # a row's label -> its records, all of one recipe
+
+LATEX = str.maketrans({"\\": r"\textbackslash{}", **{c: f"\\{c}" for c in "&%$#_{}"}})
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean, sample standard deviation (None for a single value) and number of values; as text
-    "83.25 ± 0.31 (3)"."""
+    """Mean, sample standard deviation (None for a single value) and number of values.
+
+    As text "83.25 ± 0.31 (3)".
+    """
 
     mean: float
     std: float | None
     n: int
 
     @property
-    def interval(self):
+    def interval(self) -> float | None:
         """Half-width of the 95 % t-interval of the mean, None for a single value."""
         if self.std is None:
             return None
         return float(_student().ppf(0.975, self.n - 1)) * self.std / self.n**0.5
 
-    def __str__(self):
+    def __str__(self) -> str:
         return format(self)
 
-    def __format__(self, spec):
-        mean = format(self.mean, spec or ".2f")
-        return f"{mean} ({self.n})" if self.std is None else f"{mean} ± {self.std:.2f} ({self.n})"
+    def __format__(self, spec: str) -> str:
+        return as_text(self.mean, self.std, self.n, spec or ".2f")
 
 
 def _student():
@@ -45,105 +59,104 @@ def _student():
     return t
 
 
-def spread(values):
-    """Numbers, one per seed -> their Spread; ValueError without any."""
+def spread(values: Iterable[float]) -> Spread:
+    """The Spread of numbers, one per seed; ValueError without any."""
     values = list(values)
     if not values:
         raise ValueError("there is nothing to average: no record has this number")
-    return Spread(statistics.fmean(values),
-                  statistics.stdev(values) if len(values) > 1 else None, len(values))
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return Spread(statistics.fmean(values), std, len(values))
 
 
 final = ACCURACY.value  # test accuracy after the last epoch, percent: what the tables compare
 
 
-def runs_by_row(records, dataset, model, rows):
-    """What was measured for the rows of a table, by recipe: kind -> label -> the row's records by
-    seed.
+def runs_by_row(records: Iterable[Record], dataset: str, model: str,
+                rows: Mapping[str, tuple[str, Mapping[str, Any]]]
+                ) -> dict[str, dict[str, list[Record]]]:
+    """What was measured for a table, by recipe: kind -> label -> the row's records by seed.
 
     rows: label -> (method, options), as in a plan. The paper's recipe comes first, then that with
     most records. Of two records of one seed, which differ in memory layout alone, the one that
     finished first counts.
     """
     def run(r):
-        return r["dataset"]["name"], r["model"]["name"], r["method"]["name"], r["parameters"].get(
-            "options") or {}
+        options = r["parameters"].get("options") or {}
+        return r["dataset"]["name"], r["model"]["name"], r["method"]["name"], options
 
     here = [r for r in records if tuned(r)]
     here.sort(key=lambda r: (r["seed"], r.get("finished", "")))
-    found = {
-        label: [r
-                for r in here
-                if run(r) == (dataset, model, *row)]
-        for label, row in rows.items()
-    }
-    tables = {kind: {} for kind in by_kind(r for rs in found.values() for r in rs)}
+    found = {label: [r for r in here if run(r) == (dataset, model, *row)]
+             for label, row in rows.items()}
+    tables, seen = {kind: {} for kind in by_kind(itertools.chain(*found.values()))}, set()
     for label, rs in found.items():
         for r in rs:
-            tables[kind_of(r)].setdefault(label, {}).setdefault(r["seed"], r)
-    return {
-        kind: {label: list(seeds.values())
-               for label, seeds in table.items()}
-        for kind, table in tables.items()
-    }
+            kind = kind_of(r)
+            if (label, kind, r["seed"]) not in seen:
+                seen.add((label, kind, r["seed"]))
+                tables[kind].setdefault(label, []).append(r)
+    return tables
 
 
-def compare(said, ours, baseline="vanilla", quantity=ACCURACY):
-    """Rows of a table: label, reported, measured, their difference, and the paired difference to
-    the baseline.
+def compare(said: Mapping[str, float], ours: ByLabel, baseline: str = "vanilla",
+            quantity: Quantity = ACCURACY) -> list[list[Any]]:
+    """Rows of a table: label, reported, measured, the difference of the two, that to the baseline.
 
-    said: label -> the paper's number; ours: label -> records of one recipe, as `runs_by_row` gives
-    them. A row without records says "not run". A recipe that is not the paper's is not subtracted
-    from the paper's number.
+    said: label -> the paper's number; ours: as `runs_by_row` gives them. A row without records says
+    "not run". A recipe that is not the paper's is not subtracted from the paper's number.
     """
-    rows = []
+    rows: list[list[Any]] = []
     for label, number in said.items():
         if label not in ours:
             rows.append([label, number, "not run", "", ""])
             continue
-        here = spread(map(quantity.value, ours[label]))
-        pairs = difference(ours[label], ours.get(baseline, []),
-                           quantity) if label != baseline else None
+        here, pairs = spread(map(quantity.value, ours[label])), None
+        if label != baseline:
+            pairs = difference(ours[label], ours.get(baseline, []), quantity)
         gap = f"{here.mean - number:+.2f}" if ours[label][0]["kind"] == "paper" else ""
         rows.append([label, number, here, gap, str(pairs) if pairs else ""])
     return rows
 
 
-def against(ours, baseline, what, where, quantity=ACCURACY):
-    """The Family of differences to a baseline over equal seeds, for `ours`: label -> records of one
-    recipe.
+def against(ours: ByLabel, baseline: str, what: str, where: str,
+            quantity: Quantity = ACCURACY) -> Family:
+    """The Family of differences to a baseline over equal seeds.
 
     Its name is made of `what` the rows are, in the plural, and of `where` they were measured: "the
     7 methods against vanilla, CIFAR-10".
     """
-    sides = {label: (rs, ours.get(baseline, [])) for label, rs in ours.items() if label != baseline}
-    gaps = {label: gap for label, pair in sides.items() if (gap := difference(*pair, quantity))}
-    single = len(gaps) == 1
-    rows = f"{what.removesuffix('s')} {next(iter(gaps))}" if single else f"{len(gaps)} {what}"
-    return Family(f"the {rows} against {baseline}, {where}", gaps)
+    others = {label: rs for label, rs in ours.items() if label != baseline}
+    gaps = {label: difference(rs, ours.get(baseline, []), quantity) for label, rs in others.items()}
+    known = {label: gap for label, gap in gaps.items() if gap}
+    rows = f"{len(known)} {what}"
+    if len(known) == 1:
+        rows = f"{what.removesuffix('s')} {next(iter(known))}"
+    return Family(f"the {rows} against {baseline}, {where}", known)
 
 
-def evidence(family, label):
-    """Three cells for a row of a table: the standard error of its mean difference by the seeds,
-    that by the test set, and whether the difference is decided; empty where there is none."""
+def evidence(family: Family, label: str) -> list[str | float]:
+    """Three cells for a row: its mean difference's error by seeds, by test set, what is decided.
+
+    Both are standard errors; what there is none of is "".
+    """
     gap = family.differences.get(label)
     if gap is None:
         return ["", "", ""]
     return ["" if gap.std is None else gap.std / gap.n**0.5, gap.test_error, family.word(label)]
 
 
-def machines(ours):
-    """The hardware that runs were trained on, in words, for `ours`: label -> records."""
+def machines(ours: ByLabel) -> str:
+    """The hardware that runs were trained on, in words."""
     used = {r["hardware"]["gpu"] or "a CPU" for rs in ours.values() for r in rs}
     return " and ".join(sorted(used))
 
 
-def in_words(family, ours, baseline, quantity=ACCURACY, outside=()):
-    """What a family of `against` decides, what that rests on, and what its recipe can say of the
-    paper: sentences for the text below a table. "" without records.
+def in_words(family: Family, ours: ByLabel, baseline: str, quantity: Quantity = ACCURACY,
+             outside: Collection[str] = ()) -> str:
+    """What a family of `against` decides, on what grounds, and what that says of the paper.
 
-    ours: all rows of the table that have been run, label -> records. outside: labels of the rows
-    that the family leaves out.
+    Sentences for the text below a table; "" without records. ours: all rows of the table that have
+    been run. outside: labels of the rows that the family leaves out.
     """
     left_out = [label for label in outside if label in ours]
     ours = {label: rs for label, rs in ours.items() if label not in left_out}
@@ -170,9 +183,8 @@ def in_words(family, ours, baseline, quantity=ACCURACY, outside=()):
     return f"*{family.rule}* {family.sentence}{seeds} {images} {recipe}"
 
 
-def no_difference(ours, baseline, left_out=()):
-    """Why a family without differences has none, in words. left_out: labels of rows that have been
-    run and that the family leaves out."""
+def no_difference(ours: ByLabel, baseline: str, left_out: Sequence[str] = ()) -> str:
+    """Why a family has no difference, in words; `left_out` has the labels that it leaves out."""
     if baseline not in ours:
         return "it has not been run"
     if len(ours) == 1:
@@ -183,90 +195,88 @@ def no_difference(ours, baseline, left_out=()):
     return f"no other row{' of this family' if left_out else ''} has a seed in common with it"
 
 
-def as_csv(header, rows):
+def as_csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A table as CSV text; a Spread becomes three columns, mean, std and n."""
-    wide = [any(isinstance(row[k], Spread) for row in rows) for k in range(len(header))]
-    names = [n for name, three in zip(header, wide, strict=True) for n in (
-        (name, f"{name} std", f"{name} n") if three else (name,))]
+    def three(value):
+        return (value.mean, value.std, value.n) if isinstance(value, Spread) else (value, "", "")
+
+    columns = [3 if any(isinstance(row[k], Spread) for row in rows) else 1
+               for k in range(len(header))]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    for row in rows:
-        writer.writerow([cell for value, three in zip(row, wide, strict=True) for cell in (
-            ((value.mean, value.std, value.n) if isinstance(value, Spread) else (value, None, None))
-            if three else (value,))])
+    for row in ([(name, f"{name} std", f"{name} n") for name in header],
+                *(map(three, row) for row in rows)):
+        cells = [cell[:n] for cell, n in zip(row, columns, strict=True)]
+        writer.writerow(itertools.chain(*cells))
     return text.getvalue()
 
 
-def as_latex(header, rows):
+def as_latex(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A table as LaTeX, for the package booktabs; a Spread reads $83.25 \\pm 0.31$."""
     def cell(value):
         if isinstance(value, Spread):
-            spread = "" if value.std is None else f" \\pm {value.std:.2f}"
-            return f"${value.mean:.2f}{spread}$"
+            std = "" if value.std is None else f" \\pm {value.std:.2f}"
+            return f"${value.mean:.2f}{std}$"
         text = f"{value:.2f}" if isinstance(value, float) else str(value)
-        return "".join({"\\": r"\textbackslash{}"}.get(c, f"\\{c}" if c in "&%$#_{}" else c)
-                       for c in text)
+        return text.translate(LATEX)
 
-    lines = [" & ".join(map(cell, row)) + r" \\" for row in (header, *rows)]
-    return "\n".join([
-        rf"\begin{{tabular}}{{{'l' * len(header)}}}", r"\toprule", lines[0], r"\midrule",
-        *lines[1:], r"\bottomrule", r"\end{tabular}"
-    ]) + "\n"
+    top, *lines = [" & ".join(map(cell, row)) + r" \\" for row in (header, *rows)]
+    lines = [rf"\begin{{tabular}}{{{'l' * len(header)}}}", r"\toprule", top, r"\midrule", *lines,
+             r"\bottomrule", r"\end{tabular}"]
+    return "\n".join(lines) + "\n"
 
 
-def as_tuned(records):
-    """The records whose method ran with the paper's settings and no option changed: what the tables
-    compare."""
+def as_tuned(records: Iterable[Record]) -> list[Record]:
+    """The records that the tables compare: the paper's settings of a method, no option changed."""
     return [r for r in records if tuned(r) and not r["parameters"].get("options")]
 
 
-def tuned(record):
+def tuned(record: Record) -> bool:
     """Whether the method was asked to run with the paper's settings, where the paper states any."""
     return record["parameters"].get("settings", record["method"]["settings"]) == "paper"
 
 
-def by_kind(records):
-    """kind -> the records of that recipe; the paper's own first, then the one with most records,
-    then the longest."""
+def by_kind(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """kind -> its records; the paper's recipe first, then that with most records, the longest."""
     found = {}
     for record in records:
         found.setdefault(kind_of(record), []).append(record)
 
-    def place(item):
-        kind, runs = item
-        return kind != "paper", -len(runs), -max(
-            r.get("recipe", {}).get("epochs", 0) for r in runs), kind
+    def place(kind):
+        epochs = max(r.get("recipe", {}).get("epochs", 0) for r in found[kind])
+        return kind != "paper", -len(found[kind]), -epochs, kind
 
-    return dict(sorted(found.items(), key=place))
+    return {kind: found[kind] for kind in sorted(found, key=place)}
 
 
-def kind_of(record):
-    """The recipe of a record in words: its kind, and for few-shot, whose recipe the paper does not
-    state, all that its setup is told apart by."""
+def kind_of(record: Record) -> str:
+    """The recipe of a record in words: its kind.
+
+    For few-shot, whose recipe the paper does not state, it is all that tells setups apart.
+    """
     if record["kind"] != "few_shot":
         return record["kind"]
     recipe = {"width": record["model"]["width"], **record["recipe"]}
-    return "few_shot: " + ", ".join(
-        f"{k} {v}" for k, v in recipe.items() if k not in ("milestones", "decay"))
+    words = [f"{k} {v}" for k, v in recipe.items() if k not in ("milestones", "decay")]
+    return f"few_shot: {', '.join(words)}"
 
 
-def by_setup(records):
-    """Lists of few-shot records alike in data set, network, recipe and choice of the epoch, so that
-    they differ in method and seed; the longest first.
+def by_setup(records: Iterable[Record]) -> list[list[Record]]:
+    """Lists of few-shot records that differ in method and seed alone, the longest first.
 
-    Of two records of one method and seed, the one that finished first counts.
+    Data set, network, recipe and choice of the epoch are equal within a list. Of two records of one
+    method and seed, the one that finished first counts.
     """
     found = {}
     for record in sorted(records, key=lambda r: r.get("finished", "")):
         exam = {k: v for k, v in record.get("chosen", {}).get("exam", {}).items() if k != "seed"}
-        setup = json.dumps([exam, *(record[k] for k in ("dataset", "model", "recipe"))],
-                           sort_keys=True)
-        found.setdefault(setup, {}).setdefault((record["method"]["name"], record["seed"]), record)
+        alike = [exam, *(record[k] for k in ("dataset", "model", "recipe"))]
+        setup = found.setdefault(json.dumps(alike, sort_keys=True), {})
+        setup.setdefault((record["method"]["name"], record["seed"]), record)
     return sorted((list(runs.values()) for runs in found.values()), key=len, reverse=True)
 
 
-def by_method(records):
+def by_method(records: Iterable[Record]) -> dict[str, list[Record]]:
     """method's name -> its records, by seed."""
     found = {}
     for record in sorted(records, key=lambda r: r["seed"]):

@@ -1,65 +1,79 @@
-"""Batches from a data set that lies on the device as bytes: crop, flip and normalise a whole batch
-at once.
+"""Batches from a data set on the device: crop, flip and normalise the bytes of a batch at once.
 
-The crop is the paper's: zeros around the raw picture, 2 pixels each side, then a window of the old
+The crop is the paper's: zeros around the raw image, 2 pixels each side, then a window of the old
 size (the authors' code; the paper says only "random cropping").
 """
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 
 from ..losses import one_hot
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+    from .dataset import Dataset
+
+    Batch = tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b k"]]
+
 
 class Batches:
-    """Iterate once for an epoch: images (B, 3, H, W), normalised floats, and labels (B, K),
-    one-hot.
+    """Iterate once for an epoch: images (B, 3, H, W), normalised, and one-hot labels (B, K).
 
     With `generator`, an epoch is a new random order, cropped (`padding` pixels) and flipped;
     without, the plain images in order, for evaluation. The last batch may be smaller.
     """
 
-    def __init__(self, dataset, size=100, padding=2, flip=True, generator=None):
+    def __init__(self, dataset: Dataset, size: int = 100, padding: int = 2, flip: bool = True,
+                 generator: torch.Generator | None = None) -> None:
         if size < 1 or padding < 0:
             raise ValueError("a batch has at least 1 image and a padding of 0 or more, not "
                              f"{size} and {padding}")
         self.dataset, self.size, self.generator = dataset, size, generator
         self.padding, self.flip = padding, flip
         h, w = dataset.images.shape[2:]
-        padded = F.pad(dataset.images,
-                       (padding,) * 4) if generator is not None and padding else dataset.images
-        # a view of all crops: (N, 3, tops, lefts, H, W)
-        self._windows = padded.unfold(2, h, 1).unfold(3, w, 1)
+        padded = dataset.images
+        if generator is not None and padding:
+            padded = F.pad(padded, (padding,) * 4)
+        self._windows = padded.unfold(2, h, 1).unfold(3, w, 1)  # a view: (N, 3, tops, lefts, H, W)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return -(-len(self.dataset) // self.size)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Batch]:
         for index in self.order().split(self.size):
             yield self.take(index)
 
-    def order(self):
-        """The images of the next epoch, by number (N,): shuffled if the batches are random."""
+    def order(self) -> Int[Tensor, " n"]:
+        """Indices (N,) of the images of the next epoch: shuffled if the batches are random."""
         if self.generator is None:
             return torch.arange(len(self.dataset), device=self.dataset.labels.device)
         return self._draw(torch.randperm, len(self.dataset))
 
-    def take(self, index):
-        """The batch of these images (B,): images (B, 3, H, W) and labels (B, K). Nothing waits for
-        the device."""
+    def take(self, index: Int[Tensor, " b"]) -> Batch:
+        """The batch of these images: (B, 3, H, W) and labels (B, K). No wait for the device."""
         images = self.dataset.images[index] if self.generator is None else self._augmented(index)
-        return self.dataset.normalised(images), one_hot(
-            self.dataset.labels[index], len(self.dataset.classes)
-        )
+        labels = one_hot(self.dataset.labels[index], len(self.dataset.classes))
+        return self.dataset.normalised(images), labels
 
     def _augmented(self, index):
-        top, left = (self._draw(torch.randint, 2 * self.padding + 1, (len(index),))
-                     for _ in range(2))
-        images = self._windows[index, :, top, left]
+        corners, n = 2 * self.padding + 1, len(index)
+        top = self._draw(torch.randint, corners, (n,))
+        left = self._draw(torch.randint, corners, (n,))
+        images = self._windows[index, :, top, left]  # (B, 3, H, W)
         if self.flip:
-            turned = self._draw(torch.rand, (len(index),)) < 0.5
+            turned = self._draw(torch.rand, (n,)) < 0.5
             images = torch.where(turned[:, None, None, None], images.flip(3), images)
         return images
 
     def _draw(self, kind, *args):
-        device = self.dataset.images.device
-        return kind(*args, generator=self.generator, device=self.generator.device).to(device)
+        """Random numbers on the images' device; the generator may be on another."""
+        # pyrefly: ignore[missing-attribute]  called with a generator only
+        numbers = kind(*args, generator=self.generator, device=self.generator.device)
+        return numbers.to(self.dataset.images.device)

@@ -2,45 +2,60 @@
 
 A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
 """
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from .dataset import Dataset
 from .image_folder import class_names, read
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 SIZES = {"train": 50_000, "test": 10_000}
 
 
-def load_cifar(root, name, classes, mean, std):
-    """Train and test from ROOT/NAME/train/CLASS/*.png (or ROOT/train/…) if there, else through
-    torchvision at ROOT."""
+def load_cifar(root: str | Path, name: str, classes: int, mean: Sequence[float],
+               std: Sequence[float]) -> tuple[Dataset, Dataset]:
+    """Training and test set, from ROOT/NAME/train/CLASS/*.png or ROOT/train/CLASS/*.png.
+
+    Without such folders torchvision reads the data set at ROOT, or downloads it there. `mean` and
+    `std` are those of each channel in [0, 255].
+    """
     if root is None:
         raise ValueError(f"{name} needs root: the folder it is in, or is to be downloaded to")
-    tree = next((p for p in (Path(root) / name, Path(root)) if (p / "train").is_dir()), None)
-    train, test = _from_tree(tree, name, classes) if tree else _from_torchvision(root, name)
+    folders = (Path(root) / name, Path(root))
+    tree = next((folder for folder in folders if (folder / "train").is_dir()), None)
+    if tree is None:
+        names, train, test = _from_torchvision(root, name)
+    else:
+        names, train, test = _from_tree(tree, name, classes)
     for split, (_, labels) in (("train", train), ("test", test)):
         if len(labels) != SIZES[split]:
             raise ValueError(f"{tree or root}: {name} has {SIZES[split]} {split} images, here are "
                              f"{len(labels)}; unpack it again, or use the data set 'folder' for a "
                              "part of it")
-    names = class_names(tree / "train") if tree else _torchvision(root, name, True).classes
-    scale = [tuple(v / 255 for v in c) for c in (mean, std)]
-    return Dataset(*train, tuple(names), *scale), Dataset(*test, tuple(names), *scale)
+    mean, std = (tuple(v / 255 for v in values) for values in (mean, std))
+    return Dataset(*train, names, mean, std), Dataset(*test, names, mean, std)
 
 
 def _from_tree(tree, name, classes):
+    """The class names, and (images, labels) of the training and of the test set."""
     names = class_names(tree / "train")
     if len(names) != classes:
         raise ValueError(f"{tree / 'train'} has {len(names)} classes, {name} has {classes}; is it "
                          "another data set?")
-    return tuple(read(tree / split, names, (32, 32)) for split in ("train", "test"))
+    return names, read(tree / "train", names, (32, 32)), read(tree / "test", names, (32, 32))
 
 
 def _from_torchvision(root, name):
-    sets = [_torchvision(root, name, train) for train in (True, False)]
-    return [(torch.from_numpy(s.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(s.targets))
-            for s in sets]
+    train, test = _torchvision(root, name, True), _torchvision(root, name, False)
+    parts = [(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(),  # (N, 3, 32, 32)
+              torch.tensor(part.targets)) for part in (train, test)]
+    return tuple(train.classes), *parts
 
 
 def _torchvision(root, name, train):

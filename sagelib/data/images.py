@@ -8,11 +8,17 @@
 - Frames: of an animation, or of a file with several pages, the first is read, with a warning.
 - Colour: grey, palette, CMYK and YCbCr images become RGB; colour profiles are not applied.
 """
+from __future__ import annotations
+
 import functools
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from jaxtyping import UInt8
 
 FIRST = ("PNG", "JPEG")  # the usual formats are tried first
 EXCLUDED = {  # formats that Pillow opens, and whose pixels it does not give as they are meant
@@ -28,7 +34,7 @@ TURNS = {  # EXIF orientation -> (H, W, 3) as stored to upright
 }
 
 
-def read_image(file, background="white"):
+def read_image(file: str | Path, background: str = "white") -> UInt8[np.ndarray, "h w 3"]:
     """The image in a file, as a viewer shows it: numpy uint8 (H, W, 3), RGB.
 
     background: the colour under transparent pixels, by name or as "#rrggbb". ValueError, in one
@@ -40,7 +46,8 @@ def read_image(file, background="white"):
     return image
 
 
-def read_frame(file, background="white"):
+def read_frame(file: str | Path,
+               background: str = "white") -> tuple[UInt8[np.ndarray, "h w 3"], int]:
     """The first image in a file, numpy uint8 (H, W, 3), and how many frames the file has."""
     from PIL import Image
 
@@ -56,7 +63,7 @@ def read_frame(file, background="white"):
         raise ValueError(_reason(file, error)) from error
 
 
-def image_formats():
+def image_formats() -> tuple[str, ...]:
     """The names of the formats that this Pillow reads, the usual ones first."""
     from PIL import Image
 
@@ -66,15 +73,19 @@ def image_formats():
 
 @functools.cache
 def _with_decoder(known):
+    others = [name for name in known if name not in {*FIRST, *EXCLUDED} and not _is_stub(name)]
+    return (*FIRST, *others)
+
+
+def _is_stub(name):
+    """Whether Pillow knows a format by its header only."""
     from PIL import Image, ImageFile
 
-    stubs = {name for name in known if isinstance(Image.OPEN[name][0], type)
-             # known by its header only
-             and issubclass(Image.OPEN[name][0], ImageFile.StubImageFile)}
-    return (*FIRST, *(name for name in known if name not in {*FIRST, *EXCLUDED, *stubs}))
+    opener = Image.OPEN[name][0]
+    return isinstance(opener, type) and issubclass(opener, ImageFile.StubImageFile)
 
 
-def image_endings():
+def image_endings() -> set[str]:
     """The endings of files that this Pillow reads as images, such as ".png", in lower case."""
     from PIL import Image
 

@@ -1,23 +1,28 @@
-"""Pickles of plain numpy arrays, dicts, lists, text and numbers, opened without executing what else
-they may hold.
+"""Pickles of plain numpy arrays, dicts, lists, text and numbers, opened without executing anything.
 
 No name in the file is imported. The few that arrays need stand for functions here, which build
 arrays of numbers or text from bytes: a forged type, with objects or fields in it, could otherwise
 hold addresses of its author's choice.
 """
+from __future__ import annotations
+
 import collections
 import pickle
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class _Kind:
     """Stands for a dtype while a pickle is read."""
 
     def __init__(self, name):
-        self.plain = np.dtype(name) if isinstance(name, str) else None
-        if self.plain is None or self.plain.kind not in "biufSU":
+        if not isinstance(name, str) or np.dtype(name).kind not in "biufSU":
             raise pickle.UnpicklingError(f"an array of {name!r} is no plain data")
+        self.plain = np.dtype(name)
 
     def __setstate__(self, state):
         if any(part is not None for part in state[2:5]):
@@ -38,7 +43,7 @@ def _dtype(name, *_):
 
 
 def _array(*_):
-    return np.ndarray.__new__(_Array, 0, np.uint8)
+    return _Array(0, np.uint8)
 
 
 def _scalar(kind, raw):
@@ -63,10 +68,10 @@ ALLOWED = {
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _array for core in _CORES},
     **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in _CORES},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in _CORES},
-    **{
-        ("collections", kind): getattr(collections, kind) for kind in ("OrderedDict", "defaultdict")
-    },
-    **{(builtin, "list"): list for builtin in ("builtins", "__builtin__")},
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("collections", "defaultdict"): collections.defaultdict,
+    ("builtins", "list"): list,
+    ("__builtin__", "list"): list,
 }
 
 
@@ -77,9 +82,8 @@ class _Unpickler(pickle.Unpickler):
         return ALLOWED[module, name]
 
 
-def load_arrays(file):
-    """The dict in a pickle file. ValueError if it is damaged, or asks for anything but plain
-    data."""
+def load_arrays(file: str | Path) -> dict[Any, Any]:
+    """The dict in a pickle file. ValueError if it is damaged, or asks for more than plain data."""
     try:
         with open(file, "rb") as opened:
             found = _Unpickler(opened, encoding="latin1").load()

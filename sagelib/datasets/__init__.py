@@ -1,2 +1,4 @@
-"""The data sets, one file each: `load(root) -> train, test`, two `Dataset`s with the same classes;
-those for few-shot give three, `train, val, test`, that share no class."""
+"""The data sets, one file each: `load(root) -> train, test`, two `Dataset`s with the same classes.
+
+Those for few-shot learning give three, `train, val, test`, that share no class.
+"""

@@ -1,10 +1,11 @@
-"""CIFAR-FS, few-shot: the 100 classes of CIFAR-100 as 64 to train on, 16 to choose by and 20 to be
-tried on.
+"""CIFAR-FS, few-shot: the 100 classes of CIFAR-100 as 64 training, 16 validation, 20 test classes.
 
 L. Bertinetto, J. F. Henriques, P. H. S. Torr, A. Vedaldi, "Meta-learning with Differentiable
 Closed-form Solvers", ICLR 2019, https://arxiv.org/abs/1805.08136: the split is theirs. 600 images a
 class, 32 x 32.
 """
+from pathlib import Path
+
 import torch
 
 from ..data.few_shot import FewShot, by_class
@@ -22,13 +23,11 @@ TEST = """
 """.split()
 
 
-def load(root):
-    """Training, validation and test classes, from the CIFAR-100 that is at `root` or is downloaded
-    there."""
-    halves = cifar100.load(root)
-    names = halves[0].classes
-    images, labels = (torch.cat([getattr(half, part)
-                                 for half in halves])
-                      for part in ("images", "labels"))
+def load(root: str | Path) -> FewShot:
+    """Training, validation and test classes of the CIFAR-100 at `root`, or downloaded there."""
+    first, second = cifar100.load(root)
+    images = torch.cat([first.images, second.images])  # (60000, 3, 32, 32)
+    labels = torch.cat([first.labels, second.labels])
+    names = first.classes
     train = [name for name in names if name not in {*VAL, *TEST}]
     return FewShot.of(by_class(images, labels, names, chosen) for chosen in (train, VAL, TEST))

@@ -7,9 +7,10 @@ ROOT/mini_imagenet or ROOT:
   id;
 - images/ with train.csv, val.csv and test.csv (columns filename, label);
 - pickles, mini-imagenet-cache-train.pkl, …-val.pkl, …-test.pkl, or
-  miniImageNet_category_split_*.pickle. They are read without executing anything. Images of another
-  size are resized, shorter side to 84, and cut at the centre. Files are read as `folder` reads
-  them.
+  miniImageNet_category_split_*.pickle. They are read without executing anything.
+
+Images of another size are resized, shorter side to 84, and cut at the centre. Files are read as
+`folder` reads them.
 """
 import csv
 from concurrent.futures import ThreadPoolExecutor
@@ -53,15 +54,14 @@ PICKLES = {  # split -> the names its file goes by
 }
 
 
-def load(root):
+def load(root: str | Path) -> FewShot:
     """Training, validation and test classes. FileNotFoundError lists the forms that are read."""
     if root is None:
         raise ValueError("mini_imagenet needs root: the folder it is in (it cannot be downloaded)")
     found = FewShot.of(_parts(root))
     for part in found:
-        for name, count in zip(part.classes,
-                               part.labels.bincount(minlength=len(part.classes)).tolist(),
-                               strict=True):
+        counts = part.labels.bincount(minlength=len(part.classes)).tolist()
+        for name, count in zip(part.classes, counts, strict=True):
             if count != EACH:
                 raise ValueError(f"{root}: the class {name!r} has {count} images, mini-ImageNet "
                                  f"has {EACH} of each; unpack it again")
@@ -83,15 +83,16 @@ def _parts(root):
             return [_from_folders(top, split) for split in CLASSES]
     raise FileNotFoundError(
         f"no mini-ImageNet under {root}: neither train/CLASS/*.jpg beside val/ and test/, nor the "
-        "100 class folders, "
-        "nor images/ with train.csv, val.csv, test.csv, nor "
+        "100 class folders, nor images/ with train.csv, val.csv, test.csv, nor "
         f"{', '.join(names[0] for names in PICKLES.values())}")
 
 
 def _from_folders(folder, split):
     named, left_out = [], []
     for name in CLASSES[split]:
-        images, others = image_files(folder / name) if (folder / name).is_dir() else ([], [])
+        images, others = [], []
+        if (folder / name).is_dir():
+            images, others = image_files(folder / name)
         if not images:
             raise ValueError(f"{folder / name} has no image that Pillow reads (.jpg, .png and "
                              f"others); mini-ImageNet has that class among those of {split}")
@@ -113,7 +114,8 @@ def _from_list(top, split):
     short = [n for n, row in enumerate(rows, 2) if not (row["filename"] and row["label"])]
     if short:
         raise ValueError(f"{file}: line {short[0]} lacks a filename or a label")
-    return _read([(top / "images" / row["filename"], row["label"]) for row in rows], split, file)
+    named = [(top / "images" / row["filename"], row["label"]) for row in rows]
+    return _read(named, split, file)
 
 
 def _read(named, split, place):
@@ -123,16 +125,12 @@ def _read(named, split, place):
         images = list(pool.map(_square, [file for file, _ in named]))
     index = {name: k for k, name in enumerate(CLASSES[split])}
     labels = torch.tensor([index[name] for _, name in named])
-    return (
-        torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(),
-        labels,
-        CLASSES[split],
-    )
+    images = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)  # (N, 3, SIZE, SIZE)
+    return images.contiguous(), labels, CLASSES[split]
 
 
 def _square(file):
-    """The image in a file as uint8 (SIZE, SIZE, 3): its shorter side resized, the middle cut
-    out."""
+    """The image in a file as uint8 (SIZE, SIZE, 3), its shorter side resized, cut at the centre."""
     from PIL import Image, ImageOps
 
     image = read_image(file)
@@ -144,14 +142,15 @@ def _square(file):
 def _from_pickle(file, split):
     found = load_arrays(file)
     images = found.get("image_data", found.get("data"))
-    if not isinstance(
-            images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (SIZE, SIZE, 3):
+    if not (isinstance(images, np.ndarray) and images.dtype == np.uint8
+            and images.shape[1:] == (SIZE, SIZE, 3)):
         raise ValueError(f"{file} holds no uint8 images of {SIZE} x {SIZE} under image_data or "
                          "data; is it mini-ImageNet?")
-    labels = _by_name(found["class_dict"], split, file, len(images)) if "class_dict" in found else \
-        _by_number(found, split, file, len(images))
-    # from a buffer it cannot be written to
-    images = torch.from_numpy(np.require(images, requirements="W"))
+    if "class_dict" in found:
+        labels = _by_name(found["class_dict"], split, file, len(images))
+    else:
+        labels = _by_number(found, split, file, len(images))
+    images = torch.from_numpy(np.require(images, requirements="W"))  # a buffer is read-only
     return images.permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels), CLASSES[split]
 
 
@@ -173,18 +172,14 @@ def _by_name(groups, split, file, count):
 
 
 def _by_number(found, split, file, count):
-    """Class indices from a list of labels, by the file's own names for them or else in the order of
-    the numbers."""
+    """Class indices from a list of labels, by the file's names for them, else in their order."""
     values, labels = np.unique(np.asarray(found.get("labels", ())).reshape(-1), return_inverse=True)
     if len(values) != len(CLASSES[split]) or len(labels) != count:
         raise ValueError(f"{file} has {len(labels)} labels of {len(values)} classes for {count} "
                          f"images; mini-ImageNet has {len(CLASSES[split])} classes here")
     named = found.get("catname2label")
-    if (
-        isinstance(named, dict)
-        and set(named) == set(CLASSES[split])
-        and set(named.values()) == set(values.tolist())
-    ):
+    if (isinstance(named, dict) and set(named) == set(CLASSES[split])
+            and set(named.values()) == set(values.tolist())):
         order = {number: CLASSES[split].index(name) for name, number in named.items()}
         labels = np.asarray([order[value] for value in values.tolist()])[labels]
     return labels
@@ -193,7 +188,6 @@ def _by_number(found, split, file, count):
 def _same_classes(names, split, place):
     wrong = sorted(names ^ set(CLASSES[split]), key=str)
     if wrong:
-        raise ValueError(f"{place}: the class {wrong[0]!r} is "
-                         f"{'missing' if wrong[0] in CLASSES[split] else 'not one'} of "
-                         f"mini-ImageNet's {len(CLASSES[split])} of {split} (Ravi and "
-                         "Larochelle's split)")
+        what = "missing" if wrong[0] in CLASSES[split] else "not one"
+        raise ValueError(f"{place}: the class {wrong[0]!r} is {what} of mini-ImageNet's "
+                         f"{len(CLASSES[split])} of {split} (Ravi and Larochelle's split)")

@@ -1,18 +1,31 @@
 """Shapes: a built-in, procedural data set. Five shapes, striped or dotted, on textured backgrounds.
 
-It is there to be looked at and to learn on: no download, exact object masks, ten classes in which
+It is there to look at and to learn with: no download, exact object masks, ten classes in which
 neither the shape nor the fill alone decides. It is synthetic, and no evidence about photographs.
 """
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 
 from ..data.dataset import Dataset, channel_mean_std
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    from jaxtyping import Bool, Int, UInt8
+    from torch import Tensor
+
+    Inside = Callable[[Tensor, Tensor, Tensor], Tensor]
+    Drawn = tuple[UInt8[Tensor, "n 3 h w"], Int[Tensor, " n"], Bool[Tensor, "n 1 h w"]]
+
 IMAGES = dict(train=1000, held_out=1000, height=32, width=32)
 FILLS = ("striped", "dotted")
-SHAPES = {  # which points (u, v), at distance r of the centre, lie in a shape of radius about 1
+SHAPES = {  # which points (u, v), at distance r from the centre, are in a shape of radius about 1
     "disc": lambda u, v, r: r < 1,
     "square": lambda u, v, r: torch.maximum(u.abs(), v.abs()) < 0.85,
     "triangle": lambda u, v, r: (v < 0.75) & (v > 1.9 * u.abs() - 1.1),
@@ -22,7 +35,7 @@ SHAPES = {  # which points (u, v), at distance r of the centre, lie in a shape o
 }
 
 
-def class_names(shapes):
+def class_names(shapes: Iterable[str]) -> tuple[str, ...]:
     """Each shape in each fill, the order of the labels."""
     return tuple(f"{fill} {shape}" for shape in shapes for fill in FILLS)
 
@@ -30,8 +43,10 @@ def class_names(shapes):
 CLASSES = class_names(SHAPES)
 
 
-def load(root=None, train=1000, test=1000, difficulty=0.2, height=32, width=32, seed=0):
-    """Train and test set of so many images, RGB, as many of each class to within one.
+def load(root: str | Path | None = None, train: int = 1000, test: int = 1000,
+         difficulty: float = 0.2, height: int = 32, width: int = 32,
+         seed: int = 0) -> tuple[Dataset, Dataset]:
+    """Training and test set of so many images, RGB, as many of each class to within one.
 
     `difficulty` in [0, 1] lowers the contrast of the fill and adds noise and striped and dotted
     distractors to the background. The same `seed` gives the same images. `root` is not needed.
@@ -41,18 +56,18 @@ def load(root=None, train=1000, test=1000, difficulty=0.2, height=32, width=32, 
     if min(train, test) < len(CLASSES) or min(height, width) < 8:
         raise ValueError(f"shapes needs at least {len(CLASSES)} images in each set, of at least 8 "
                          f"x 8 pixels; not {train} and {test} of {height} x {width}")
-    drawn = [
-        make(n, difficulty, height, width, seed=2 * seed + k) for k, n in enumerate((train, test))
-    ]
-    mean, std = channel_mean_std(drawn[0][0])
-    return tuple(
-        Dataset(images, labels, CLASSES, mean, std, masks) for images, labels, masks in drawn)
+    images, labels, masks = make(train, difficulty, height, width, seed=2 * seed)
+    mean, std = channel_mean_std(images)
+    first = Dataset(images, labels, CLASSES, mean, std, masks)
+    images, labels, masks = make(test, difficulty, height, width, seed=2 * seed + 1)
+    return first, Dataset(images, labels, CLASSES, mean, std, masks)
 
 
-def make(n, difficulty, height, width, seed, shapes=SHAPES):
-    """n images uint8 (n, 3, H, W), labels (n,), and exact masks of the objects, bool (n, 1, H, W).
+def make(n: int, difficulty: float, height: int, width: int, seed: int,
+         shapes: Mapping[str, Inside] = SHAPES) -> Drawn:
+    """n images (n, 3, H, W), their class indices, and exact masks of the objects (n, 1, H, W).
 
-    `shapes`: name -> which points lie in it; the classes are these, in each fill.
+    `shapes`: name -> which points are in it; the classes are these, in each fill.
     """
     g = torch.Generator().manual_seed(seed)
     labels = torch.arange(n)[torch.randperm(n, generator=g)] % (len(shapes) * len(FILLS))
@@ -60,13 +75,16 @@ def make(n, difficulty, height, width, seed, shapes=SHAPES):
     for _ in range(2):
         u, v = _place(n, height, width, g, (0.08, 0.14), (0.0, 1.0))
         patch = SHAPES["disc"](u, v, _radius(u, v))
-        fill = _fill(u, v, torch.randint(len(FILLS), (n,), generator=g), g, n, 1 - 0.4 * difficulty)
-        scene = torch.where(patch & (torch.rand(n, 1, 1, 1, generator=g) < difficulty), fill, scene)
+        kind = torch.randint(len(FILLS), (n,), generator=g)
+        fill = _fill(u, v, kind, g, n, 1 - 0.4 * difficulty)
+        there = torch.rand(n, 1, 1, 1, generator=g) < difficulty
+        scene = torch.where(patch & there, fill, scene)
     u, v = _place(n, height, width, g, (0.2, 0.31), (0.3, 0.7))
-    masks = torch.stack([inside(u, v, _radius(u, v)) for inside in shapes.values()])[
-        labels // len(FILLS), range(n)
-    ]
-    scene = torch.where(masks, _fill(u, v, labels % len(FILLS), g, n, 1 - 0.7 * difficulty), scene)
+    r = _radius(u, v)
+    of_shape = torch.stack([inside(u, v, r) for inside in shapes.values()])  # (S, n, 1, H, W)
+    masks = of_shape[labels // len(FILLS), range(n)]                         # (n, 1, H, W)
+    fill = _fill(u, v, labels % len(FILLS), g, n, 1 - 0.7 * difficulty)      # (n, 3, H, W)
+    scene = torch.where(masks, fill, scene)
     scene = scene + 0.2 * difficulty * torch.randn(scene.shape, generator=g)
     return (scene.clamp(0, 1) * 255).round().to(torch.uint8), labels, masks
 
@@ -80,8 +98,7 @@ def _background(n, h, w, g):
 
 
 def _place(n, h, w, g, radius, centre):
-    """A random place for n objects: coordinates u, v (n, 1, h, w) in which the object has radius
-    1."""
+    """Coordinates u, v (n, 1, h, w) of n objects at random places, in which each has radius 1."""
     def draw(low, high):
         return low + (high - low) * torch.rand(n, 1, 1, 1, generator=g)
 

@@ -1,9 +1,10 @@
-"""Shapes, few-shot: the built-in set with more outlines, eight to train on, three to choose by,
-three to be tried on.
+"""Shapes, few-shot: the built-in set with 14 outlines, 8 training, 3 validation and 3 test.
 
 Each outline comes in both fills, so an episode of five ways has to tell outlines apart that were
 never trained. Like `shapes` it is synthetic, and no evidence about photographs.
 """
+from pathlib import Path
+
 import torch
 
 from ..data.few_shot import FewShot
@@ -14,7 +15,7 @@ def _wide(u, v):
     return torch.maximum(u.abs(), v.abs())
 
 
-MORE = {  # as in SHAPES: which points (u, v), at distance r of the centre, lie in it
+MORE = {  # as in SHAPES: which points (u, v), at distance r from the centre, are in it
     "bar": lambda u, v, r: (u.abs() < 1.05) & (v.abs() < 0.4),
     "half disc": lambda u, v, r: (r < 1) & (v < 0.15),
     "frame": lambda u, v, r: (_wide(u, v) < 0.95) & (_wide(u, v) > 0.5),
@@ -31,23 +32,18 @@ IMAGES = dict(train=16 * 60, held_out=6 * 60, height=32, width=32)
 PARTS = {"train": tuple(ALL)[:8], "val": tuple(ALL)[8:11], "test": tuple(ALL)[11:]}
 
 
-def load(root=None, each=60, difficulty=0.2, height=32, width=32, seed=0):
-    """16 training, 6 validation and 6 test classes, `each` images of every one. `root` is not
-    needed.
+def load(root: str | Path | None = None, each: int = 60, difficulty: float = 0.2, height: int = 32,
+         width: int = 32, seed: int = 0) -> FewShot:
+    """16 training, 6 validation and 6 test classes, `each` images of every one, RGB.
 
-    `difficulty` and `seed` as for the data set shapes; images RGB.
+    `difficulty` and `seed` as for the data set shapes. `root` is not needed.
     """
     if each < 1 or min(height, width) < 8 or not 0 <= difficulty <= 1:
         raise ValueError("shapes_fs needs at least 1 image a class, 8 x 8 pixels and a difficulty "
-                         "from 0 to 1, not "
-                         f"{each}, {height} x {width} and {difficulty}")
-    return FewShot.of(
-        _part({name: ALL[name]
-               for name in names}, each, difficulty, height, width, 3 * seed + k)
-        for k, names in enumerate(PARTS.values()))
-
-
-def _part(shapes, each, difficulty, height, width, seed):
-    names = class_names(shapes)
-    images, labels, _ = make(each * len(names), difficulty, height, width, seed, shapes)
-    return images, labels, names
+                         f"from 0 to 1, not {each}, {height} x {width} and {difficulty}")
+    parts = []
+    for k, outlines in enumerate(PARTS.values()):
+        names, shapes = class_names(outlines), {name: ALL[name] for name in outlines}
+        images, labels, _ = make(each * len(names), difficulty, height, width, 3 * seed + k, shapes)
+        parts.append((images, labels, names))
+    return FewShot.of(parts)

@@ -1,14 +1,26 @@
 """How good a network is on clean images: accuracy and loss."""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 
 from ..modes import evaluation_mode
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from jaxtyping import Bool, Float
+    from torch import Tensor, nn
+
+    # images and one-hot labels
+    LabelledBatches = Iterable[tuple[Float[Tensor, "b c h w"], Float[Tensor, "b k"]]]
+
 
 @torch.no_grad()
-def scores(net, batches):
-    """Top-1 accuracy in percent and mean cross-entropy (nats) of `net`, in evaluation mode, over
-    all batches.
+def scores(net: nn.Module, batches: LabelledBatches) -> dict[str, float]:
+    """Top-1 accuracy in percent and mean cross-entropy in nats, of `net` in evaluation mode.
 
     `batches` gives (images, one-hot labels). Each module gets its own mode back. The two numbers
     are read from the device once, at the end.
@@ -26,9 +38,8 @@ def scores(net, batches):
 
 
 @torch.no_grad()
-def correct(net, batches):
-    """Which images `net`, in evaluation mode, classifies right: bool (N,) on the CPU, in the order
-    of the batches.
+def correct(net: nn.Module, batches: LabelledBatches) -> Bool[Tensor, " n"]:
+    """Which images `net`, in evaluation mode, classifies right: bool (N,) on the CPU, in order.
 
     `batches` gives (images, one-hot labels). Each module gets its own mode back.
     """

@@ -1,16 +1,34 @@
-"""AutoAttack, by the package that carries it: F. Croce, M. Hein, "Reliable Evaluation of
-Adversarial Robustness with an Ensemble of Diverse Parameter-free Attacks", ICML 2020.
-https://arxiv.org/abs/2003.01690
+"""AutoAttack, by the package pyautoattack.
+
+F. Croce, M. Hein, "Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse
+Parameter-free Attacks", ICML 2020, https://arxiv.org/abs/2003.01690.
 """
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
 import torch
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
-def autoattack(seen, z, y, epsilon, norm="linf", attacks=None, seed=0):
-    """Adversarial images for images z (B, C, H, W) in [0, 1] and labels y (B,); `seen`: a function
-    of such images.
+    from jaxtyping import Float, Int
+    from torch import Tensor
 
-    `attacks`: some of "apgd-ce", "apgd-t", "fab-t", "square"; None for all four. Its budget counts
-    in clamped pixels.
+    Attack = Literal["apgd-ce", "apgd-t", "fab-t", "square"]
+
+NORMS: dict[str, Literal["Linf", "L2"]] = {"linf": "Linf", "l2": "L2"}
+
+
+def autoattack(
+    seen: Callable[[Float[Tensor, "b c h w"]], Float[Tensor, "b k"]], z: Float[Tensor, "b c h w"],
+    y: Int[Tensor, " b"], epsilon: float, norm: str = "linf",
+    attacks: Sequence[Attack] | None = None, seed: int = 0,
+) -> Float[Tensor, "b c h w"]:
+    """Adversarial images for images z (B, C, H, W) in [0, 1] and labels y (B,).
+
+    `seen`: a function of such images that gives logits (B, K). `attacks`: some of "apgd-ce",
+    "apgd-t", "fab-t", "square"; None for all four. Its budget counts in clamped pixels.
     """
     try:
         from pyautoattack import AutoAttack
@@ -22,9 +40,9 @@ def autoattack(seen, z, y, epsilon, norm="linf", attacks=None, seed=0):
         def forward(self, x):
             return seen(x)
 
-    kind = {"version": "standard"
-            } if attacks is None else {"version": "custom", "attacks": list(attacks)}
-    attack = AutoAttack(Module().eval(), eps=epsilon, norm={"linf": "Linf", "l2": "L2"}[norm],
-                        seed=seed, device=z.device, **kind)
+    attack = AutoAttack(Module().eval(), eps=epsilon, norm=NORMS[norm], seed=seed, device=z.device,
+                        version="standard" if attacks is None else "custom",
+                        attacks=None if attacks is None else list(attacks))
     with torch.enable_grad():
-        return attack.run_standard_evaluation(z, y, batch_size=len(z)).detach()
+        found: Any = attack.run_standard_evaluation(z, y, batch_size=len(z))  # labels on request
+    return found.detach()

@@ -1,21 +1,33 @@
-"""Whether a network is right as often as it says: expected calibration error, likelihood,
-reliability diagram.
+"""Calibration: expected calibration error, likelihood, reliability diagram.
 
-C. Guo, G. Pleiss, Y. Sun, K. Weinberger, "On Calibration of Modern Neural Networks", ICML 2017,
-https://arxiv.org/abs/1706.04599.
+Is a network right as often as its confidence says? C. Guo, G. Pleiss, Y. Sun, K. Weinberger, "On
+Calibration of Modern Neural Networks", ICML 2017, https://arxiv.org/abs/1706.04599.
 """
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import torch
 import torch.nn.functional as F
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Float64, Int
+    from torch import Tensor, nn
+
+    from .accuracy import LabelledBatches
+
+    PerBin = Float64[Tensor, " bins"]
 
 BINS = 15
 
 
-def reliability(logits, labels, bins=BINS):
-    """How many images, how right and how sure in each of `bins` equal bins of confidence: three
-    tensors (bins,), float64, on the CPU.
+def reliability(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"],
+                bins: int = BINS) -> tuple[PerBin, PerBin, PerBin]:
+    """Count, accuracy and mean confidence of each of `bins` equal bins of confidence, (bins,) x 3.
 
-    logits (N, K), labels (N,). Confidence is the largest probability; a value on an edge belongs to
-    the bin above, 1 to the last. Accuracy and confidence are fractions, 0 in an empty bin.
+    On the CPU, from logits (N, K) and labels (N,). Confidence is the largest probability; a value
+    on an edge belongs to the bin above, 1 to the last. Accuracy and confidence are fractions, 0 in
+    an empty bin.
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels) or bins < 1:
         raise ValueError("calibration needs logits (N, K) and labels (N,), N and bins at least "
@@ -30,32 +42,34 @@ def reliability(logits, labels, bins=BINS):
     return count, right, zero.index_add(0, where, sure) / count.clamp(min=1)
 
 
-def expected_calibration_error(logits, labels, bins=BINS):
-    """ECE in [0, 1]: the gap between accuracy and confidence, averaged over the bins by their
-    images."""
+def expected_calibration_error(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"],
+                               bins: int = BINS) -> float:
+    """ECE in [0, 1]: the gap of accuracy and confidence, a mean over bins weighted by images."""
     count, right, sure = reliability(logits, labels, bins)
     return float((count * (right - sure).abs()).sum() / count.sum())
 
 
-def negative_log_likelihood(logits, labels):
+def negative_log_likelihood(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> float:
     """Mean cross-entropy in nats."""
     return float(F.cross_entropy(logits.cpu().double(), labels.cpu()))
 
 
-def scores(logits, labels, bins=BINS):
+def scores(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"],
+           bins: int = BINS) -> dict[str, Any]:
     """ECE, NLL, and the reliability diagram as lists: what a record keeps."""
     count, right, sure = reliability(logits, labels, bins)
     return {
         "ece": expected_calibration_error(logits, labels, bins),
-        "nll": negative_log_likelihood(logits, labels), "bins": {
-            "count": [int(c) for c in count], "accuracy": right.tolist(),
-            "confidence": sure.tolist()
-        }
+        "nll": negative_log_likelihood(logits, labels),
+        "bins": {"count": [int(c) for c in count], "accuracy": right.tolist(),
+                 "confidence": sure.tolist()},
     }
 
 
 @torch.no_grad()
-def logits_of(net, batches):
-    """Logits (N, K) and labels (N,) of all batches, on the CPU, as the network is."""
+def logits_of(net: nn.Module,
+              batches: LabelledBatches) -> tuple[Float[Tensor, "n k"], Int[Tensor, " n"]]:
+    """Logits (N, K) and labels (N,) of all batches, on the CPU, in the network's present mode."""
     pairs = [(net(x).float().cpu(), y.argmax(1).cpu()) for x, y in batches]
-    return torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])
+    logits, labels = zip(*pairs, strict=True)
+    return torch.cat(logits), torch.cat(labels)

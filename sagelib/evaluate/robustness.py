@@ -5,11 +5,13 @@ FGSM with an l-infinity budget of 8/255 and FGM with an l2 budget of 0.5. I. Goo
 C. Szegedy, "Explaining and Harnessing Adversarial Examples", ICLR 2015,
 https://arxiv.org/abs/1412.6572; PGD: A. Madry et al., "Towards Deep Learning Models Resistant to
 Adversarial Attacks", ICLR 2018, https://arxiv.org/abs/1706.06083. The paper does not say in which
-space its budgets count, nor whether pictures are clamped, and no code was published. So a budget
-comes with its `Convention` here: pixels in [0, 1] or normalised values, clamped to real pictures or
-not.
+space its budgets count, nor whether images are clamped, and no code was published. So a budget
+comes with its `Convention` here: pixels in [0, 1] or normalised values, clamped or not.
 """
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,17 @@ from ..modes import evaluation_mode
 from ..pixels import per_channel_tensor
 from ..stored_grad import gradient
 from .autoattack import autoattack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from jaxtyping import Float, Int
+    from torch import Tensor, nn
+
+    from ..data.dataset import Dataset
+    from ..pixels import PerChannel
+
+    Network = Callable[[Float[Tensor, "b c h w"]], Float[Tensor, "b k"]]  # images -> logits
 
 LINF, L2, VARIANCE = 8 / 255, 0.5, 0.01  # the paper's budgets
 PERTURBATIONS = ("gaussian", "fgsm", "fgm")
@@ -39,19 +52,19 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Convention:
-    """In which space a budget counts, "pixels" in [0, 1] or "normalised", and whether pixels are
-    clamped."""
+    """The space a budget counts in, "pixels" in [0, 1] or "normalised", and whether to clamp."""
 
     space: str = "pixels"
     clamp: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.space not in ("pixels", "normalised"):
             raise ValueError(f"unknown space {self.space!r}; a budget counts in 'pixels' or in "
                              "'normalised' values")
 
     @property
-    def name(self):
+    def name(self) -> str:
+        """The convention in words, as records name it."""
         return f"{self.space}, {'clamped' if self.clamp else 'not clamped'}"
 
 
@@ -60,72 +73,73 @@ CONVENTIONS = tuple(
 
 
 class AttackSpace:
-    """A network as a convention sees it: a function of images in that space, with the bounds of
-    real pictures there.
+    """A network as a function of images in a convention's space, with the bounds of real images.
 
-    mean, std: of the normalised images. Call it with images (B, C, H, W) of the space; it gives
-    logits (B, K).
+    Called with images (B, C, H, W) of the space, it gives logits (B, K). mean, std: those that the
+    network's images are normalised with.
     """
 
-    def __init__(self, net, mean, std, convention):
+    def __init__(self, net: Network, mean: PerChannel, std: PerChannel,
+                 convention: Convention) -> None:
         self.net, self.convention, self.mean, self.std = net, convention, mean, std
 
-    def __call__(self, z):
+    def __call__(self, z: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
         if self.convention.space == "pixels":
-            mean, std = per_channel_tensor(self.mean,
-                                           z.device), per_channel_tensor(self.std, z.device)
-            z = (z - mean) / std
+            z = self._normalised(z)
         return self.net(z)
 
-    def images(self, pixels):
+    def images(self, pixels: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Pixels in [0, 1] as images of the space."""
+        return pixels if self.convention.space == "pixels" else self._normalised(pixels)
+
+    def gradient(self, grad: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """The gradient with respect to images of the space, from the one with respect to pixels."""
         if self.convention.space == "pixels":
-            return pixels
-        return (pixels - per_channel_tensor(self.mean, pixels.device)) / per_channel_tensor(
-            self.std, pixels.device)
+            return grad
+        return grad * per_channel_tensor(self.std, grad.device)
 
-    def gradient(self, grad):
-        """The gradient by images of the space, from the one by pixels."""
-        return grad if self.convention.space == "pixels" else grad * per_channel_tensor(
-            self.std, grad.device)
-
-    def real(self, z):
-        """Images of the space, clamped to real pictures where the convention says so."""
+    def real(self, z: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Images of the space, clamped to real images where the convention says so."""
         if not self.convention.clamp:
             return z
         low, high = (self.images(torch.full_like(z[:1], bound)) for bound in (0.0, 1.0))
         return torch.minimum(torch.maximum(z, low), high)
 
+    def _normalised(self, pixels):
+        mean = per_channel_tensor(self.mean, pixels.device)
+        return (pixels - mean) / per_channel_tensor(self.std, pixels.device)
 
-def gaussian(z, variance, noise):
-    """Images (B, C, H, W) plus noise of that variance; `noise` (B, C, H, W) is a standard normal
-    draw."""
+
+def gaussian(z: Float[Tensor, "b c h w"], variance: float,
+             noise: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """Images (B, C, H, W) plus noise of that variance; `noise` is a standard normal draw."""
     return z + _budget(variance, "variance")**0.5 * noise
 
 
-def fgsm(z, grad, epsilon):
-    """Images (B, C, H, W), each value moved by epsilon along the sign of the loss's gradient: an
-    l-infinity step."""
+def fgsm(z: Float[Tensor, "b c h w"], grad: Float[Tensor, "b c h w"],
+         epsilon: float) -> Float[Tensor, "b c h w"]:
+    """Images (B, C, H, W), each value moved by epsilon along the gradient's sign: l-infinity."""
     return z + _budget(epsilon) * grad.sign()
 
 
-def fgm(z, grad, epsilon):
-    """Images (B, C, H, W), each moved by a vector of l2 length epsilon along its gradient; none
-    where that is zero."""
+def fgm(z: Float[Tensor, "b c h w"], grad: Float[Tensor, "b c h w"],
+        epsilon: float) -> Float[Tensor, "b c h w"]:
+    """Images (B, C, H, W), each moved by l2 length epsilon along its gradient, if that is not 0."""
     # a tiny gradient has a direction too
     grad = grad / grad.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-38)
-    length = grad.flatten(1).norm(dim=1).clamp(min=1e-12)
-    return z + _budget(epsilon) * (grad / length[:, None, None, None])
+    return z + _budget(epsilon) * (grad / _l2_lengths(grad))
 
 
-def pgd(seen, z, y, epsilon, step, steps, norm="linf", generator=None):
-    """Projected gradient descent from images z (B, C, H, W) of the space that `seen` sees, labels y
-    (B,).
+def pgd(
+    seen: AttackSpace, z: Float[Tensor, "b c h w"], y: Int[Tensor, " b"], epsilon: float,
+    step: float, steps: int, norm: str = "linf", generator: torch.Generator | None = None,
+) -> Float[Tensor, "b c h w"]:
+    """Projected gradient descent from images z (B, C, H, W) of the space of `seen`, labels y (B,).
 
     Steps of length `step`, each projected into the ball of radius epsilon about z, in norm "linf"
     or "l2"; with a `generator` the start is a random point of the ball, for "l2" of its surface.
     """
-    if steps < 1 or steps != int(steps):
+    if steps < 1 or steps % 1:
         raise ValueError(f"steps is {steps!r}; it must be a whole number, at least 1")
     _budget(epsilon)
     if norm not in ("linf", "l2"):
@@ -134,7 +148,8 @@ def pgd(seen, z, y, epsilon, step, steps, norm="linf", generator=None):
     delta = torch.zeros_like(z) if generator is None else _random_start(z, epsilon, norm, generator)
     for _ in range(steps):
         at = seen.real(z + delta)
-        delta = _project(move(at, loss_gradient(seen, at, y)[1], step) - z, epsilon, norm)
+        _, grad = loss_gradient(seen, at, y)
+        delta = _project(move(at, grad, step) - z, epsilon, norm)
     return seen.real(z + delta)
 
 
@@ -143,79 +158,91 @@ def _random_start(z, epsilon, norm, generator):
     delta = draw(z.shape, generator=generator, device=generator.device).to(z)
     if norm == "linf":
         return epsilon * (2 * delta - 1)
-    return epsilon * delta / delta.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None, None]
+    return epsilon * delta / _l2_lengths(delta)
 
 
 def _project(delta, epsilon, norm):
     if norm == "linf":
         return delta.clamp(-epsilon, epsilon)
-    length = delta.flatten(1).norm(dim=1)[:, None, None, None]
-    return delta * (epsilon / length.clamp(min=1e-12)).clamp(max=1)
+    return delta * (epsilon / _l2_lengths(delta)).clamp(max=1)
 
 
-def loss_gradient(seen, z, y):
-    """Logits (B, K), and the gradient of the summed cross-entropy by the images z (B, C, H, W),
-    labels y (B,).
+def _l2_lengths(z):
+    """The l2 length of each image, (B, 1, 1, 1), at least 1e-12."""
+    return z.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None, None]
+
+
+def loss_gradient(
+    seen: Network, z: Float[Tensor, "b c h w"], y: Int[Tensor, " b"],
+) -> tuple[Float[Tensor, "b k"], Float[Tensor, "b c h w"]]:
+    """Logits (B, K), and the gradient of the summed cross-entropy with respect to the images z.
 
     The weights' gradients are not touched.
     """
     z = z.detach().requires_grad_()
     with torch.enable_grad():
         logits = seen(z).float()
-        grad, = gradient(F.cross_entropy(logits, y, reduction="sum"), [z], allow_unused=False)
-    return logits.detach(), grad
+        loss = F.cross_entropy(logits, y, reduction="sum")
+        grad, = gradient(loss, [z], allow_unused=False)
+    return logits.detach(), grad  # pyrefly: ignore[bad-return]  # no input is unused, so no None
 
 
 @torch.no_grad()
-def evaluate(net, dataset, conventions=CONVENTIONS, linf=LINF, l2=L2, variance=VARIANCE, batch=500,
-             seed=0):
-    """Accuracy in percent, clean and under the three perturbations: {"clean": …, convention's name:
-    {…}}.
+def evaluate(
+    net: nn.Module, dataset: Dataset, conventions: Sequence[Convention] = CONVENTIONS,
+    linf: float = LINF, l2: float = L2, variance: float = VARIANCE, batch: int = 500, seed: int = 0,
+) -> dict[str, float | dict[str, float]]:
+    """Accuracy in percent, clean and under each perturbation: {"clean": ..., convention: {...}}.
 
     One forward and one backward pass a batch serve both attacks, in every convention: the gradients
     in the two spaces differ by the factor std. The network is in evaluation mode meanwhile. `seed`:
     of the noise, the same for all.
     """
-    clean = {"clean": 0.0, **{c.name: dict.fromkeys(PERTURBATIONS, 0.0) for c in conventions}}
-    generator, pixel = torch.Generator().manual_seed(seed), Convention("pixels", True)
+    clean, counts = 0, {c.name: dict.fromkeys(PERTURBATIONS, 0) for c in conventions}
+    generator = torch.Generator().manual_seed(seed)
+    plain = AttackSpace(net, dataset.mean, dataset.std, Convention("pixels", True))
     with evaluation_mode(net):
         for images, y in zip(dataset.images.split(batch), dataset.labels.split(batch), strict=True):
-            pixels = images.float() / 255
-            logits, grad = loss_gradient(AttackSpace(net, dataset.mean, dataset.std, pixel), pixels,
-                                         y)
-            clean["clean"] = clean["clean"] + _right(logits, y)
+            pixels = images.float() / 255  # (B, C, H, W)
+            logits, grad = loss_gradient(plain, pixels, y)
+            clean = clean + _right(logits, y)
             noise = torch.randn(pixels.shape, generator=generator).to(pixels.device)
             for convention in conventions:
                 seen = AttackSpace(net, dataset.mean, dataset.std, convention)
-                z, g, counts = seen.images(pixels), seen.gradient(grad), clean[convention.name]
-                for name, changed in (("gaussian", gaussian(z, variance, noise)),
-                                      ("fgsm", fgsm(z, g, linf)), ("fgm", fgm(z, g, l2))):
-                    counts[name] = counts[name] + _right(seen(seen.real(changed)), y)
-    return _percent(clean, len(dataset))
+                z, g = seen.images(pixels), seen.gradient(grad)
+                changed = {"gaussian": gaussian(z, variance, noise), "fgsm": fgsm(z, g, linf),
+                           "fgm": fgm(z, g, l2)}
+                right = counts[convention.name]
+                for name, images_changed in changed.items():
+                    right[name] = right[name] + _right(seen(seen.real(images_changed)), y)
+
+    def percent(count):
+        return 100 * float(count) / len(dataset)
+
+    perturbed = {name: {p: percent(count) for p, count in right.items()}
+                 for name, right in counts.items()}
+    return {"clean": percent(clean), **perturbed}
 
 
 @torch.no_grad()
-def evaluate_pgd(net, dataset, convention=CONVENTIONS[0], epsilon=LINF, step=2 / 255, steps=20,
-                 norm="linf", batch=500, seed=0):
+def evaluate_pgd(
+    net: nn.Module, dataset: Dataset, convention: Convention = CONVENTIONS[0],
+    epsilon: float = LINF, step: float = 2 / 255, steps: int = 20, norm: str = "linf",
+    batch: int = 500, seed: int = 0,
+) -> float:
     """Accuracy in percent under PGD from a random start."""
     right, generator = 0, torch.Generator().manual_seed(seed)
     seen = AttackSpace(net, dataset.mean, dataset.std, convention)
     with evaluation_mode(net):
         for images, y in zip(dataset.images.split(batch), dataset.labels.split(batch), strict=True):
             z = seen.images(images.float() / 255)
-            right = right + _right(seen(pgd(seen, z, y, epsilon, step, steps, norm, generator)), y)
+            attacked = pgd(seen, z, y, epsilon, step, steps, norm, generator)
+            right = right + _right(seen(attacked), y)
     return 100 * float(right) / len(dataset)
 
 
 def _right(logits, y):
     return (logits.argmax(1) == y).sum()
-
-
-def _percent(counts, n):
-    return {
-        k: _percent(v, n) if isinstance(v, dict) else 100 * float(v) / n
-        for k, v in counts.items()
-    }
 
 
 def _budget(value, name="epsilon"):

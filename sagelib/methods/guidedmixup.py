@@ -7,9 +7,12 @@ saliencies: Equation 2 of SAGE.
 
 As in the authors' code (https://github.com/3neutronstar/GuidedMixup): maps blurred with 7 x 7,
 sigma 3, scaled to sum to 1, compared by l2 distance, paired along one greedy cycle; the label is
-the mean of the mask. It differs in where the pairing runs: on the device.
+the mean of the mask. The difference: the pairing runs on the device.
 """
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -18,31 +21,34 @@ from ..mask import mask
 from ..method import Mixed, SaliencyGuided, blend, check_pairs, check_saliency, choice
 from ..saliency import normalise, smooth
 
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor, nn
+
 GREY = (0.2989, 0.587, 0.114)  # red, green, blue
 LARGEST = 128  # pixels: larger images are shrunk before their spectrum is taken
 
 
-def mix(x, y, s, pair):
-    """Share each pixel with the partner in proportion to saliency, the label by the mean of the
-    mask.
+def mix(x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], s: Float[Tensor, "b 1 h w"],
+        pair: Int[Tensor, " b"]) -> Mixed:
+    """Images that share each pixel by saliency with their partner, labels by the mask's mean.
 
-    x (B, C, H, W), y (B, K), s (B, 1, H, W) saliency, smoothed, pair (B,) integers: `pairing(s)` is
-    the method's.
+    s: saliency, smoothed; pair: `pairing(s)` is the method's.
     """
     check_pairs(x, y, pair)
     check_saliency(s, x)
     s = normalise(s)
-    m = torch.where(s + s[pair] > 0, mask(s, s[pair]), 0.5)
+    m = torch.where(s + s[pair] > 0, mask(s, s[pair]), 0.5)  # (B, 1, H, W)
     share = m.mean((1, 2, 3))
-    picture, label = blend(x, y, pair, m, share)
-    return Mixed(picture, label, mask=m, share=share, pair=pair)
+    images, labels = blend(x, y, pair, m, share)
+    return Mixed(images, labels, mask=m, share=share, pair=pair)
 
 
-def pairing(s):
-    """A partner for each image whose saliency lies elsewhere, (B,): one cycle through the batch.
+def pairing(s: Float[Tensor, "b 1 h w"]) -> Int[Tensor, " b"]:
+    """A partner for each image, (B,), whose saliency is elsewhere: one cycle through the batch.
 
-    s (B, 1, H, W). It starts with the two images that are farthest apart (l2 distance of the
-    normalised maps) and goes on to the farthest image not yet in the cycle; the last one closes it.
+    It starts with the two images that are farthest apart (l2 distance of the normalised maps) and
+    goes on to the farthest image not yet in the cycle; the last one closes it.
     """
     flat = normalise(s).flatten(1)
     n = len(flat)
@@ -60,49 +66,57 @@ def pairing(s):
     return torch.where(place == at, first, pair)
 
 
-def spectral_residual(x):
-    """Saliency of images (B, C, H, W) without a network, (B, 1, H, W): what stands out of a smooth
-    log spectrum.
+def spectral_residual(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w"]:
+    """Saliency (B, 1, H, W) without a network: what differs from a smooth log spectrum.
 
     Hou & Zhang, "Saliency Detection: A Spectral Residual Approach", CVPR 2007.
     """
     x = x.detach().float()
-    grey = sum(w * x[:, c:c + 1]
-               for c, w in enumerate(GREY)) if x.shape[1] == 3 else x.mean(1, keepdim=True)
+    if x.shape[1] == 3:
+        red, green, blue = x.split(1, 1)
+        grey = GREY[0] * red + GREY[1] * green + GREY[2] * blue  # (B, 1, H, W)
+    else:
+        grey = x.mean(1, keepdim=True)
     size = grey.shape[2:]
     small = [min(n, LARGEST) for n in size]
     if small != list(size):
         grey = F.interpolate(grey, small, mode="area")
     spectrum = torch.fft.fft2(grey)
     size_of = (spectrum.real.square() + spectrum.imag.square() + 1e-10).sqrt()
-    residual = size_of.log() - F.avg_pool2d(F.pad(size_of.log(),
-                                                  (1, 1, 1, 1), mode="replicate"), 3, 1)
+    log = size_of.log()
+    residual = log - F.avg_pool2d(F.pad(log, (1, 1, 1, 1), mode="replicate"), 3, 1)
     s = torch.fft.ifft2(spectrum / size_of * residual.exp()).abs()
     return F.interpolate(s, size, mode="bilinear") if small != list(size) else s
 
 
 @dataclass(kw_only=True)
 class GuidedMixup(SaliencyGuided):
-    """Every batch mixed. source: "spectral" is the paper's Guided-SR, which needs no network;
-    "gradient" its Guided-AP, which takes the gradient of a pass of its own in evaluation mode."""
+    """Every batch mixed, by saliency from a spectrum or from the network.
+
+    source: "spectral" is the paper's Guided-SR, which needs no network; "gradient" its Guided-AP,
+    which takes the gradient from an extra pass in evaluation mode.
+    """
 
     NEEDS, LABEL = "a spectrum, a pairing", "mean of the mask"
 
     source: str = choice("spectral", "gradient")
 
-    def units(self):
+    def units(self) -> int:
         return 5 if self.source == "gradient" else 3
 
     @property
-    def needs_network(self):
+    def needs_network(self) -> bool:
         return super().needs_network and self.source == "gradient"
 
-    def compute_saliency(self, net, x, y, training=False):
+    def compute_saliency(self, net: nn.Module | None, x: Float[Tensor, "b c h w"],
+                         y: Float[Tensor, "b k"],
+                         training: bool = False) -> Float[Tensor, "b 1 h w"]:
         if self.source == "spectral" and self.saliency_fn is None:
             return spectral_residual(x)
         return super().compute_saliency(net, x, y, training)
 
-    def mix_with_saliency(self, x, y, s):
+    def mix_with_saliency(self, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"],
+                          s: Float[Tensor, "b 1 h w"]) -> Mixed:
         smoothed = smooth(s, 3.0, radius=3)
         return replace(mix(x, y, smoothed, pairing(smoothed)), saliency=s)
 

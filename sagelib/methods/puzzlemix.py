@@ -12,7 +12,10 @@ plan). Where this differs from the authors' code:
 - images of any size: those that the grid does not divide are extended at the bottom and the right,
   and cut again.
 """
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -32,101 +35,105 @@ from ..saliency import normalise
 from ..solvers.min_cut import min_cut
 from ..solvers.transport import move, transport_plan
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+    from ..pixels import PerChannel
+
 GRIDS = (2, 4, 8, 16)
 
 
-def mix(x, y, s, pair, lam, blocks, transport=True, mean=0.0, std=1.0, *, beta=1.2, gamma=0.5,
-        eta=0.2, t_eps=0.8, t_size=4, neigh_size=4):
-    """Label each of blocks x blocks blocks, move each image's patches, and mix: section 3 of the
-    paper.
+def mix(x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"],
+        s: Float[Tensor, "b 1 h w"] | Float[Tensor, "b h w"], pair: Int[Tensor, " b"],
+        lam: float | Float[Tensor, ""] | Float[Tensor, " b"], blocks: int, transport: bool = True,
+        mean: PerChannel = 0.0, std: PerChannel = 1.0, *, beta: float = 1.2, gamma: float = 0.5,
+        eta: float = 0.2, t_eps: float = 0.8, t_size: int = 4, neigh_size: int = 4) -> Mixed:
+    """Label each of blocks x blocks blocks, move each image's patches, and mix: section 3.
 
-    x (B, C, H, W), y (B, K), s (B, 1, H, W) or (B, H, W) saliency, pair (B,) integers, lam in [0,
-    1] a number or (B,);
-    mean, std: of the normalised images, to get back to [0, 1]. beta: smoothness of the labels,
-    gamma: of the picture;
-    eta: weight of the prior; t_eps: price of distance; t_size, neigh_size: pixels of a patch and of
-    a cell that is compared, at most. The label's share is the mean of the mask.
+    s: saliency; lam in [0, 1]; mean, std: of the normalised images, to get back to [0, 1]. beta:
+    smoothness of the labels, gamma: of the image; eta: weight of the prior; t_eps: price of
+    distance; t_size, neigh_size: pixels of a patch and of a cell that is compared, at most. The
+    label's share is the mean of the mask.
     """
     check_pairs(x, y, pair)
     s = s[:, None] if s.ndim == 3 else s
     check_saliency(s, x)
-    if blocks < 1 or int(blocks) != blocks:
+    if blocks < 1 or blocks % 1 != 0:
         raise ValueError(f"blocks is {blocks!r}; it must be a whole number, at least 1")
     h, w = x.shape[2:]
-    size = [blocks * _side(n, blocks, max(t_size, neigh_size)) for n in (h, w)]
-    large, s = _extend(x, size), F.pad(s.float(), (0, size[1] - w, 0, size[0] - h))
+    tall, wide = (_side(n, blocks, max(t_size, neigh_size)) for n in (h, w))
+    cut = (0, blocks * wide - w, 0, blocks * tall - h)
+    large, s = F.pad(x, cut, mode="replicate"), F.pad(s.float(), cut)
     terms = energy_terms(to_pixels(large, mean, std), s, pair, lam, blocks, beta, gamma, eta,
                          neigh_size)
-    shown = 1 - min_cut(*terms).to(x.dtype) / 2  # 1: the image itself, 0: its partner
-    m = _enlarge(shown[:, None], size)
+    shown = 1 - min_cut(*terms).to(x.dtype) / 2  # (B, n, n): 1 the image itself, 0 its partner
+    m = shown[:, None].repeat_interleave(tall, 2).repeat_interleave(wide, 3)
     one, two = large, large[pair]
     if transport:
-        patch = [_divisor(n // blocks, t_size) for n in size]
+        patch = _divisor(tall, t_size), _divisor(wide, t_size)
         one = move(one, transport_plan(s, m, patch, t_eps), patch)
         two = move(two, transport_plan(s[pair], 1 - m, patch, t_eps), patch)
     m = m[:, :, :h, :w]
     share = m.float().mean((1, 2, 3))
-    picture = m * one[:, :, :h, :w] + (1 - m) * two[:, :, :h, :w]
-    return Mixed(picture, blend_labels(y, pair, share), mask=m, share=share, pair=pair)
+    images = m * one[:, :, :h, :w] + (1 - m) * two[:, :, :h, :w]  # (B, C, H, W)
+    return Mixed(images, blend_labels(y, pair, share), mask=m, share=share, pair=pair)
 
 
-def energy_terms(pixels, s, pair, lam, blocks, beta=1.2, gamma=0.5, eta=0.2, neigh_size=4):
-    """What the labels 0, 1/2, 1 (share of the partner) cost: (unary (B, 3, n, n), down (B, n - 1,
-    n), right (B, n, n
-    - 1)).
+def energy_terms(
+    pixels: Float[Tensor, "b c h w"], s: Float[Tensor, "b 1 h w"], pair: Int[Tensor, " b"],
+    lam: float | Float[Tensor, ""] | Float[Tensor, " b"], blocks: int, beta: float = 1.2,
+    gamma: float = 0.5, eta: float = 0.2, neigh_size: int = 4,
+) -> tuple[Float[Tensor, "b 3 n n"], Float[Tensor, "b n-1 n"], Float[Tensor, "b n n-1"]]:
+    """Costs of the labels 0, 1/2, 1 (B, 3, n, n), weights down (B, n-1, n) and right (B, n, n-1).
 
-    pixels (B, C, H, W) in [0, 1] and s (B, 1, H, W), both of sides that `blocks` divides. Two
-    neighbours pay their weight times the square of the difference of their labels.
+    A label is the partner's share of a block. `pixels` are in [0, 1], and `blocks` divides their
+    sides. Two neighbours pay their weight times the square of the difference of their labels.
     """
-    own = normalise(_pool(s, blocks))[:, 0]
+    own = normalise(F.avg_pool2d(s, [n // blocks for n in s.shape[2:]]))[:, 0]  # (B, n, n)
     # what choosing the partner, or the image itself, gives up
     lose_own, lose_partner = own, own[pair]
     weights, b = [], beta / blocks / 16
     for axis in (1, 2):
-        p = [[b * gamma * d
-              for d in row]
-             for row in _seams(pixels, pixels[pair], blocks, axis, neigh_size)]
+        seams = _seams(pixels, pixels[pair], blocks, axis, neigh_size)
+        p11, p12, p21, p22 = (b * gamma * d for d in seams)
         first, second = ((0, 0, 0, 1), (0, 0, 1, 0)) if axis == 1 else ((0, 1), (1, 0))
-        lose_own = lose_own + F.pad((p[1][0] + p[1][1]) / 2, first) + F.pad(
-            (p[0][1] + p[1][1]) / 2, second)
-        lose_partner = lose_partner + F.pad((p[0][1] + p[0][0]) / 2, first) + F.pad(
-            (p[1][0] + p[0][0]) / 2, second)
-        weights.append((p[0][1] + p[1][0] - p[0][0] - p[1][1]) / 2 + b)
+        lose_own = lose_own + F.pad((p21 + p22) / 2, first) + F.pad((p12 + p22) / 2, second)
+        lose_partner = lose_partner + F.pad((p12 + p11) / 2, first) + F.pad((p21 + p11) / 2, second)
+        weights.append((p12 + p21 - p11 - p22) / 2 + b)
     lam = scalar(lam, s.device, s.dtype)
     binomial = torch.stack([lam**2, 2 * lam * (1 - lam), (1 - lam)**2], -1)
     prior = -(eta / blocks**2) * (binomial + 1e-8).log()
-    unary = torch.stack([lose_partner, (lose_own + lose_partner) / 2, lose_own], 1)
-    return unary + prior[..., None, None], *weights
+    unary = torch.stack([lose_partner, (lose_own + lose_partner) / 2, lose_own], 1)  # (B, 3, n, n)
+    down, right = weights
+    return unary + prior[..., None, None], down, right
 
 
 def _seams(one, two, blocks, axis, neigh_size):
-    """How unlike the pixels on both sides of a seam are: [[11, 12], [21, 22]] of (B, n - 1, n) or
-    (B, n, n - 1).
+    """How unlike the pixels on both sides of the seams are: 11, 12, 21, 22.
 
-    The first number says which image lies above (or left), the second which below (or right).
+    Each is (B, n - 1, n) or, across axis 2, (B, n, n - 1). The first digit says which image is
+    above (or left), the second which is below (or right).
     """
     block = [n // blocks for n in one.shape[2:]]
     cell = [_divisor(n, neigh_size) for n in block]
     one, two = F.avg_pool2d(one, cell), F.avg_pool2d(two, cell)
+    step, along = block[0] // cell[0], block[1] // cell[1]
     if axis == 2:
-        one, two = one.mT, two.mT
-    step, along = [n // c for n, c in zip(block, cell, strict=True)][::1 if axis == 1 else -1]
+        one, two, step, along = one.mT, two.mT, along, step
 
     def seam(a, b):
         apart = (a[:, :, step - 1:-1:step] - b[:, :, step::step]).abs().mean(1)
         apart = apart.reshape(len(a), blocks - 1, blocks, along).mean(3)
         return apart if axis == 1 else apart.mT
 
-    return [[seam(a, b) for b in (one, two)] for a in (one, two)]
-
-
-def _pool(s, blocks):
-    return F.avg_pool2d(s, [n // blocks for n in s.shape[2:]])
+    return [seam(a, b) for a in (one, two) for b in (one, two)]
 
 
 def _side(n, blocks, cell):
-    """Pixels of a block so that `blocks` of them cover n: a power of two up to `cell`, then a
-    multiple of it."""
+    """Pixels of a block so that `blocks` cover n: a power of two up to `cell`, then a multiple."""
     side = -(-n // blocks)
     return 1 << (side - 1).bit_length() if side <= cell else -(-side // cell) * cell
 
@@ -135,23 +142,14 @@ def _divisor(n, most):
     return max(d for d in range(1, most + 1) if n % d == 0)
 
 
-def _extend(x, size):
-    return F.pad(x, (0, size[1] - x.shape[3], 0, size[0] - x.shape[2]), mode="replicate")
-
-
-def _enlarge(m, size):
-    return m.repeat_interleave(size[0] // m.shape[2], 2).repeat_interleave(size[1] // m.shape[3], 3)
-
-
 @dataclass(kw_only=True)
 class PuzzleMix(SaliencyGuided):
-    """One lambda from Beta(alpha, alpha), one pairing and one grid of 2, 4, 8 or 16 blocks a side
-    for the batch.
+    """One batch permutation, one lambda from Beta(alpha, alpha) and one grid for the batch.
 
-    The saliency comes from a pass of its own in evaluation mode, with cross-entropy, and leaves no
-    gradient. mean, std: of the normalised images. per_image: a lambda for each image; the grid is
-    the batch's in any case. The other fields are those of `mix`; on images above 64 pixels patches
-    grow with the image.
+    The grid has 2, 4, 8 or 16 blocks a side. The saliency comes from an extra pass in evaluation
+    mode, with cross-entropy, and leaves no gradient. mean, std: of the normalised images.
+    per_image: a lambda for each image; the grid is the batch's in any case. The other fields are
+    those of `mix`; on images above 64 pixels patches grow with the image.
     """
 
     NEEDS, LABEL = "gradient, minimum cut, transport", "area"
@@ -163,17 +161,17 @@ class PuzzleMix(SaliencyGuided):
     t_eps: float = number(0.8, 0, 100)
     transport: bool = True
     per_image: bool = False
-    mean: float | tuple = per_channel(0.0, -100)
-    std: float | tuple = per_channel(1.0, 0)
+    mean: float | Sequence[float] = per_channel(0.0, -100)
+    std: float | Sequence[float] = per_channel(1.0, 0)
 
-    def mix_with_saliency(self, x, y, s):
+    def mix_with_saliency(self, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"],
+                          s: Float[Tensor, "b 1 h w"]) -> Mixed:
         blocks = self.draw_choice(n for n in GRIDS if n <= max(2, min(x.shape[2:]) // 2))
-        many = self._many(x)
-        pair, lam = self.draw_permutation(len(x),
-                                          x.device), self.draw_beta(self.alpha, x.device, *many)
+        pair = self.draw_permutation(len(x), x.device)
+        lam = self.draw_beta(self.alpha, x.device, *self._many(x))
+        t_size = 4 * -(-max(x.shape[2:]) // 64)
         mixed = mix(x, y, s, pair, lam, blocks, self.transport, self.mean, self.std, beta=self.beta,
-                    gamma=self.gamma, eta=self.eta, t_eps=self.t_eps,
-                    t_size=4 * -(-max(x.shape[2:]) // 64))
+                    gamma=self.gamma, eta=self.eta, t_eps=self.t_eps, t_size=t_size)
         return replace(mixed, saliency=s)
 
 

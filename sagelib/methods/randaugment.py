@@ -2,21 +2,33 @@
 Augmentation with a Reduced Search Space", NeurIPS 2020. https://arxiv.org/abs/1909.13719
 
 torchvision's, applied to each image's pixels; the label stays. The difference: torchvision draws
-from torch's global generator, which is lent a seed of the method's own here and gets its state
+from torch's global generator, which is seeded from the method's generator here and gets its state
 back.
 """
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from ..method import Method, Mixed, check_pairs, per_channel, whole
 from ..pixels import from_pixels, to_pixels
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-@torch.library.custom_op("sagelib::rand_augment", mutates_args=())
-def augment(images: torch.Tensor, ops: int, magnitude: int, seed: int) -> torch.Tensor:
-    """Bytes (B, 1 or 3, H, W), each image with `ops` random operations of that magnitude, 0 to
-    30."""
+    from jaxtyping import Float, UInt8
+    from torch import Tensor, nn
+
+    from ..pixels import PerChannel
+
+
+@torch.library.custom_op("sagelib::rand_augment", mutates_args=(),
+                         schema="(Tensor images, int ops, int magnitude, int seed) -> Tensor")
+def augment(images: UInt8[Tensor, "b c h w"], ops: int, magnitude: int,
+            seed: int) -> UInt8[Tensor, "b c h w"]:
+    """Bytes (B, 1 or 3, H, W), each image with `ops` random operations, magnitude 0 to 30."""
     try:
         from torchvision.transforms import RandAugment
     except ImportError as error:
@@ -32,33 +44,36 @@ def _(images, ops, magnitude, seed):
     return torch.empty_like(images)
 
 
-def mix(x, y, seed, ops=2, magnitude=9, mean=0.0, std=1.0):
-    """Images (B, C, H, W), normalised by mean and std, each with random operations on its pixels;
-    labels as they are.
+def mix(x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], seed: int, ops: int = 2,
+        magnitude: int = 9, mean: PerChannel = 0.0, std: PerChannel = 1.0) -> Mixed:
+    """Images (B, C, H, W) with random operations on their pixels; labels (B, K) as they are.
 
-    `seed` settles them. Where C is neither 1 nor 3, the operations see the first three channels and
-    leave the rest.
+    `seed` determines the operations. mean, std: of the normalised images. Where C is neither 1 nor
+    3, the operations see the first three channels (of two, the first) and leave the rest.
     """
     check_pairs(x, y, torch.arange(len(x), device=x.device))
-    colours = x.shape[1] if x.shape[1] in (1, 3) else 3 if x.shape[1] > 3 else 1
-    pixels = to_pixels(x.detach(), mean, std)
+    colours = 3 if x.shape[1] >= 3 else 1
+    pixels = to_pixels(x.detach(), mean, std)  # (B, C, H, W)
     levels = (pixels[:, :colours] * 255).round().clamp(0, 255).byte()
-    changed = torch.cat([augment(levels, ops, magnitude, seed).float() / 255, pixels[:, colours:]],
-                        1)
-    return Mixed(from_pixels(changed, mean, std).to(x.dtype), y.clone())
+    changed = augment(levels, ops, magnitude, seed).float() / 255
+    images = from_pixels(torch.cat([changed, pixels[:, colours:]], 1), mean, std)
+    return Mixed(images.to(x.dtype), y.clone())
 
 
 @dataclass(kw_only=True)
 class RandAugment(Method):
-    """ops operations of torchvision's magnitude (0 to 30) for each image; mean, std: of the
-    normalised images."""
+    """`ops` operations of `magnitude` (0 to 30) for each image.
+
+    mean, std: of the normalised images, to get back to pixels.
+    """
 
     ops: int = whole(2, 0, 20)
     magnitude: int = whole(9, 0, 30)
-    mean: float | tuple = per_channel(0.0, -100)
-    std: float | tuple = per_channel(1.0, 0)
+    mean: float | Sequence[float] = per_channel(0.0, -100)
+    std: float | Sequence[float] = per_channel(1.0, 0)
 
-    def mix(self, x, y, net=None):
+    def mix(self, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"],
+            net: nn.Module | None = None) -> Mixed:
         return mix(x, y, self.draw_seed(), self.ops, self.magnitude, self.mean, self.std)
 
 

@@ -1,7 +1,7 @@
 """SAGE: A. Ma, N. Dvornik, R. Zhang, L. Pishdad, K. G. Derpanis, A. Fazly, "SAGE: Saliency-Guided
 Mixup with Optimal Rearrangements", BMVC 2022. https://arxiv.org/abs/2211.00113, Algorithm 1.
 
-Where paper and authors' code (https://github.com/SamsungLabs/SAGE) differ, and what stands here:
+Where the paper and the authors' code (https://github.com/SamsungLabs/SAGE) differ, and what we do:
 - saliency: the paper's l2 norm over the channels (`norm="l2"`); the code's mean of absolute values
   is `norm="l1"`;
 - gradient reuse: g = reuse * clean + (1 - reuse) * mixed. The paper's formula gives its eta to the
@@ -12,7 +12,10 @@ Where paper and authors' code (https://github.com/SamsungLabs/SAGE) differ, and 
 - a map with nothing in it counts as uniform, where the code makes NaN;
 - "without saliency-guided mixup" has no published code: see `Sage.guided`.
 """
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -31,7 +34,13 @@ from ..modes import batchnorm_mode
 from ..rearrange import best_offset, offsets, shift
 from ..saliency import normalise, saliency, smooth
 
-SETTINGS = {  # the paper's appendix B; WRN16-8 is in the authors' README alone
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from jaxtyping import Float, Int
+    from torch import Tensor, nn
+
+SETTINGS = {  # the paper's appendix B; WRN16-8 is only in the authors' README
     "paper": {
         ("cifar10", "preactresnet18"): dict(u=0.6, reuse=0.3),
         ("cifar100", "preactresnet18"): dict(u=0.5, reuse=0.3),
@@ -41,35 +50,38 @@ SETTINGS = {  # the paper's appendix B; WRN16-8 is in the authors' README alone
 }
 
 
-def mix(x, y, s, pair, lam, tau, guided=True):
-    """Move each partner image to where most saliency survives, then mix by saliency: Algorithm 1,
-    lines 2 to 7.
+def mix(x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], s: Float[Tensor, "b 1 h w"],
+        pair: Int[Tensor, " b"], lam: float | Float[Tensor, ""] | Float[Tensor, " b"],
+        tau: Int[Tensor, "... n 2"], guided: bool = True) -> Mixed:
+    """Move each partner to where most saliency survives, then mix: Algorithm 1, lines 2 to 7.
 
-    x (B, C, H, W), y (B, K); s (B, 1, H, W) saliency, smoothed but not normalised; pair (B,)
-    integers: the partner of each image; lam in [0, 1], a number or (B,): weight of the image's own
-    saliency; tau (N, 2) candidate shifts of the partner, or (B, N, 2), some for each.
-    `guided=False` pastes the shifted partner whole instead of using Equation 2. The label's share
-    is the mean of the mask, so pixels that no image covers (zeros: the mean colour) count as the
-    partner's.
+    s: saliency, smoothed but not normalised; pair: the partner of each image; lam in [0, 1]: weight
+    of the image's own saliency; tau (N, 2): candidate shifts of the partner, or (B, N, 2), some for
+    each. `guided=False` pastes the whole shifted partner instead of using Equation 2. The label's
+    share is the mean of the mask, so pixels that no image covers (zeros: the mean colour) count as
+    the partner's.
     """
     a, b = weighted(x, y, s, pair, lam)            # line 2, of smoothed s    (B, 1, H, W) each
     best = best_offset(a, b, tau)                  # line 3: Equation 4       (B, 2)
     return mix_at(x, y, a, b, pair, best, guided)  # lines 4 to 7
 
 
-def weighted(x, y, s, pair, lam):
-    """Maps of the images and of their partners, (B, 1, H, W) each, that sum to lam and to 1 - lam;
-    as in `mix`."""
+def weighted(
+    x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], s: Float[Tensor, "b 1 h w"],
+    pair: Int[Tensor, " b"], lam: float | Float[Tensor, ""] | Float[Tensor, " b"],
+) -> tuple[Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"]]:
+    """Maps of the images and of their partners, (B, 1, H, W), that sum to lam and to 1 - lam."""
     check_pairs(x, y, pair)
     check_saliency(s, x)
-    lam, s = as_column(lam, x), normalise(s)
+    lam, s = as_column(lam, x), normalise(s)  # (B, 1, 1, 1) and (B, 1, H, W)
     # a weight of exactly 0 would leave pixels to nobody; 1e-12 is the authors' floor
     return lam.clamp(min=1e-12) * s, (1 - lam).clamp(min=1e-12) * s[pair]
 
 
-def mix_at(x, y, a, b, pair, best, guided=True):
-    """`mix` without the search: weighted maps a and b (B, 1, H, W), and how far each partner is
-    moved, best (B, 2)."""
+def mix_at(x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], a: Float[Tensor, "b 1 h w"],
+           b: Float[Tensor, "b 1 h w"], pair: Int[Tensor, " b"], best: Int[Tensor, "b 2"],
+           guided: bool = True) -> Mixed:
+    """`mix` without the search: a and b are the weighted maps, best is each partner's shift."""
     moved = shift(b if guided else torch.ones_like(b), best)  # Equation 3          (B, 1, H, W)
     m = mask(a, moved) if guided else 1 - moved      # line 4: Equation 2           (B, 1, H, W)
     gamma = m.mean((1, 2, 3))                        # line 5                       (B,)
@@ -81,15 +93,13 @@ def mix_at(x, y, a, b, pair, best, guided=True):
 
 @dataclass(kw_only=True)
 class Sage(SaliencyGuided):
-    """Algorithm 1: one lambda, one batch permutation and one set of candidate shifts per batch; two
-    passes per step.
+    """Algorithm 1: one lambda, permutation and set of shifts per batch, two passes per step.
 
     u: lambda is uniform on (0, u). reuse: share of the clean gradient in the step, 0 drops it (and
     does not compute it). fraction: part of all shifts that is searched, at random. sigma: Gaussian,
-    pixels.
-    norm: of Equation 1. bn: BatchNorm in the saliency pass of a step; "train" updates its
+    pixels. norm: of Equation 1. bn: BatchNorm in the saliency pass of a step; "train" updates its
     statistics twice a step, as the authors' code does, "batch" normalises with the batch's
-    statistics and updates nothing, "eval" with the running statistics. (`mix` alone updates
+    statistics and updates nothing, "eval" with the running statistics. (`mix` itself updates
     nothing: with "train" it is as with "batch".) per_image: a lambda and candidates for each image
     instead of for the batch. guided=False is the ablation without saliency-guided mixup: the
     shifted partner is pasted over the image (our reading; no code exists). rearranged=False never
@@ -108,32 +118,36 @@ class Sage(SaliencyGuided):
     guided: bool = True
     rearranged: bool = True
 
-    def loss(self, net, x, y, scaler=None):
+    def loss(self, net: nn.Module, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"],
+             scaler: torch.amp.GradScaler | None = None) -> Float[Tensor, ""]:
         """The loss of one step, a scalar: reuse * clean + (1 - reuse) * mixed, Section 3.4."""
         clean, s = self.clean_pass(net, x, y, self.reuse, scaler)              # line 1
-        mixed = self.last = self.mix_with_saliency(x, y, s)                    # lines 2 to 7
+        mixed = self.mix_with_saliency(x, y, s)                                # lines 2 to 7
+        self.last = mixed
         return clean + (1 - self.reuse) * self.loss_of(net(mixed.x), mixed.y)  # Section 3.4
 
-    def saliency_loss(self, out, y):
+    def saliency_loss(self, out: Any, y: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
         return self.loss_of(out, y)
 
-    def saliency_from_grad(self, grad):
+    def saliency_from_grad(self, grad: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w"]:
         return saliency(grad, self.norm)
 
-    def saliency_pass_mode(self, net, training=False):
+    def saliency_pass_mode(self, net: nn.Module,
+                           training: bool = False) -> AbstractContextManager[None]:
         return batchnorm_mode(net, "batch" if self.bn == "train" and not training else self.bn)
 
-    def options(self):
+    def options(self) -> dict[str, Any]:
         # records have named the two controls since they exist: a run keeps its id
         return {"maps": "own", "searched": True} | super().options()
 
-    def units(self):
+    def units(self) -> int:
         return 6 if self.reuse > 0 else 5
 
-    def candidates(self, h, w, device, images=None):
+    def candidates(self, h: int, w: int, device: torch.device | str,
+                   images: int | None = None) -> Int[Tensor, "... n 2"]:
         """The shifts to search this time, (N, 2): int(fraction * all) of them, at least one.
 
-        With `images`, a number, a set for each image: (images, N, 2), unless there is but one set.
+        With `images`, a set for each image: (images, N, 2), unless there is only one set.
         """
         if not self.rearranged:
             return torch.zeros(1, 2, dtype=torch.long, device=device)
@@ -147,16 +161,19 @@ class Sage(SaliencyGuided):
                           device=self._place(device)).to(device)
         return every[keys.topk(n).indices]
 
-    def mix_with_saliency(self, x, y, s):
+    def mix_with_saliency(self, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"],
+                          s: Float[Tensor, "b 1 h w"]) -> Mixed:
         pair, lam, tau = self.draws(x)
         return replace(mix(x, y, smooth(s, self.sigma), pair, lam, tau, self.guided), saliency=s)
 
-    def draws(self, x):
+    def draws(
+        self, x: Float[Tensor, "b c h w"],
+    ) -> tuple[Int[Tensor, " b"], Float[Tensor, "*lam"], Int[Tensor, "... n 2"]]:
         """What `mix` is given: batch permutation (B,), lambda and candidate shifts for images x."""
-        many = self._many(x)
+        (h, w), many = x.shape[2:], self._many(x)
         pair = self.draw_permutation(len(x), x.device)
         lam = self.draw_uniform(0, self.u, x.device, *many)
-        return pair, lam, self.candidates(*x.shape[2:], x.device, *many)
+        return pair, lam, self.candidates(h, w, x.device, *many)
 
 
 build = Sage

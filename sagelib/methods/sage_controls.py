@@ -5,12 +5,21 @@ Each differs from SAGE in one component. maps="uniform" takes every pixel for eq
 maps="other" gives each image the map of another image of the batch, searched=False shifts each
 partner by one of the candidates, at random. The clean gradient is reused all the same.
 """
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 
 from ..method import choice
 from . import sage
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+    from ..method import Mixed
 
 SETTINGS = sage.SETTINGS
 mix = sage.mix
@@ -25,17 +34,21 @@ class SageControls(sage.Sage):
     maps: str = choice("own", "uniform", "other")
     searched: bool = True
 
-    def mix_with_saliency(self, x, y, s):
+    def mix_with_saliency(self, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"],
+                          s: Float[Tensor, "b 1 h w"]) -> Mixed:
         maps = {"own": s, "uniform": torch.ones_like(s), "other": s.roll(1, 0)}[self.maps]
         return replace(super().mix_with_saliency(x, y, maps), saliency=s)
 
-    def draws(self, x):
+    def draws(
+        self, x: Float[Tensor, "b c h w"],
+    ) -> tuple[Int[Tensor, " b"], Float[Tensor, "*lam"], Int[Tensor, "... n 2"]]:
         pair, lam, tau = super().draws(x)
         if not self.searched:  # one of the candidates is left for each image
-            place = dict(generator=self.generator, device=self._place(x.device))
-            which = torch.randint(tau.shape[-2], (len(x),), **place).to(x.device)
-            # (B, 1, 2)
-            tau = tau.expand(len(x), -1, -1)[torch.arange(len(x), device=x.device), which][:, None]
+            n = len(x)
+            which = torch.randint(tau.shape[-2], (n,), generator=self.generator,
+                                  device=self._place(x.device)).to(x.device)
+            tau = tau.expand(n, -1, -1)[torch.arange(n, device=x.device), which]
+            tau = tau[:, None]  # (B, 1, 2)
         return pair, lam, tau
 
 

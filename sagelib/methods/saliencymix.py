@@ -3,67 +3,77 @@ Saliency Guided Data Augmentation Strategy for Better Regularization", ICLR 2021
 https://arxiv.org/abs/2006.01791
 
 A box around the most salient point of the partner is pasted at the same place. The saliency is
-OpenCV's "fine grained" detector (Montabone & Soto, 2010), written again here, equal to OpenCV's
-byte for byte. Half of the batches are mixed.
+OpenCV's "fine grained" detector (Montabone & Soto, 2010), reimplemented, equal to OpenCV's byte for
+byte. Half of the batches are mixed.
 
 The published code differs from the paper in two ways, which `published=True` repeats: one box, from
 the first image's partner, serves the whole batch; and the detector is fed with normalised floats,
 of which it reads single bytes as the centre pixels, so that its peak is nearly noise.
 """
+from __future__ import annotations
+
 import math
 import numbers
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
 
-from ..method import Method, check_saliency, checked_maps, choice, number, per_channel
+from ..method import Method, Mixed, check_saliency, checked_maps, choice, number, per_channel
 from ..pixels import multiply_add, to_pixels
 from ..saliency import at_least_float32, mirrored
 from . import cutmix
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from jaxtyping import Float, Int, Num, UInt8
+    from torch import Tensor, nn
 
 RADII = (12, 24, 48, 28, 56, 112)  # pixels: half sides of the six surrounds
 # OpenCV's blue, green, red in 1/32768, for channels 0, 1, 2 as they come
 GREY = (3735, 19235, 9798)
 
 
-def mix(x, y, pair, box):
-    """The partner's box pasted over each image, the label by area: as `cutmix.mix`; box (4,) or one
-    for each, (B, 4)."""
+def mix(x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], pair: Int[Tensor, " b"],
+        box: Int[Tensor, " 4"] | Int[Tensor, "b 4"] | Sequence[int]) -> Mixed:
+    """`cutmix.mix`: the partner's box pasted over each image, the label by area."""
     return cutmix.mix(x, y, pair, box)
 
 
-def box(saliency_map, lam):
-    """Top, left, bottom, right around the peak of a map (H, W), or of each map (B, H, W): (4,) or
-    (B, 4).
+def box(saliency_map: Num[Tensor, "*b h w"],
+        lam: float | Float[Tensor, "*#b"]) -> Int[Tensor, "*b 4"]:
+    """Top, left, bottom, right around the peak of one map, (4,), or of each, (B, 4).
 
     The sides are int(sqrt(1 - lam) * H) and W, made even, and clipped at the border. The first of
-    equal peaks counts. lam: a number, then in float64, or a tensor, () or (B,), in its own
-    precision, at least float32: a side can then differ by a pixel where sqrt(1 - lam) is within
-    2e-7 of a whole number of pixels over H.
+    equal peaks counts. lam: a number, then in float64, or a tensor in its own precision, at least
+    float32: a side can then differ by a pixel where sqrt(1 - lam) is within 2e-7 of a whole number
+    of pixels over H.
     """
     h, w = saliency_map.shape[-2:]
     flat = saliency_map.flatten(-2)
     places = torch.arange(h * w, device=flat.device)
     peak = torch.where(flat == flat.amax(-1, keepdim=True), places, h * w - 1).amin(-1)
     if isinstance(lam, numbers.Real):
-        half = [int(math.sqrt(min(max(1 - lam, 0), 1)) * n) // 2 for n in (h, w)]
+        side = math.sqrt(min(max(float(1 - lam), 0), 1))
+        tall, wide = int(side * h) // 2, int(side * w) // 2
     else:
         side = (1 - at_least_float32(torch.as_tensor(lam, device=flat.device))).clamp(0, 1).sqrt()
-        half = [(side * n).long() // 2 for n in (h, w)]
-    low, high = ([(at + sign * reach).clamp(0, size)
-                  for at, reach, size in ((peak // w, half[0], h), (peak % w, half[1], w))]
-                 for sign in (-1, 1))
-    return torch.stack(low + high, -1)
+        tall, wide = (side * h).long() // 2, (side * w).long() // 2
+    row, column = peak // w, peak % w
+    top, bottom = (row - tall).clamp(0, h), (row + tall).clamp(0, h)
+    left, right = (column - wide).clamp(0, w), (column + wide).clamp(0, w)
+    return torch.stack([top, left, bottom, right], -1)
 
 
-def fine_grained(images):
-    """Saliency of bytes (B, 3, H, W) -> (B, H, W) in 0..255: how much each pixel differs from its
-    surrounds.
+def fine_grained(images: UInt8[Tensor, "b 3 h w"]) -> Int[Tensor, "b h w"]:
+    """How much each pixel differs from its surrounds, bytes (B, 3, H, W) -> (B, H, W) in 0..255.
 
     Equal to cv2.saliency.StaticSaliencyFineGrained on the same bytes, byte for byte.
     """
-    grey = (sum(weight * images[:, c].long() for c, weight in enumerate(GREY)) + (1 << 14)) >> 15
+    blue, green, red = images.long().unbind(1)
+    grey = (GREY[0] * blue + GREY[1] * green + GREY[2] * red + (1 << 14)) >> 15  # (B, H, W)
     for _ in range(2):
         a, b, c = _neighbours(grey, 2)
         grey = a + 2 * b + c
@@ -72,12 +82,11 @@ def fine_grained(images):
     return _centre_surround(grey, grey)
 
 
-def fine_grained_of_floats(x):
-    """What the same detector makes of float images (B, 3, H, W), as published: its centre "pixels"
-    are bytes.
+def fine_grained_of_floats(x: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b h w"]:
+    """The same detector on float images, as published, (B, H, W): its centre "pixels" are bytes.
 
     The surrounds are those of the floats; the centre at row i, column j is byte j of row i's
-    memory, so that a row is judged by the bytes of its first quarter alone.
+    memory, so that only the bytes of a row's first quarter count.
     """
     grey = x[:, 1].float() * 0.587
     grey = multiply_add(x[:, 0].float(), 0.114, grey)  # OpenCV rounds once for both operations
@@ -89,22 +98,23 @@ def fine_grained_of_floats(x):
     return _centre_surround(grey.contiguous().view(torch.uint8)[..., :x.shape[3]].long(), grey)
 
 
-@torch.library.custom_op("sagelib::opencv_saliency", mutates_args=())
-def opencv(images: torch.Tensor) -> torch.Tensor:
-    """OpenCV's own detector on bytes or floats (B, 3, H, W) -> (B, H, W), as the authors' code
-    calls it.
+@torch.library.custom_op("sagelib::opencv_saliency", mutates_args=(),
+                         schema="(Tensor images) -> Tensor")
+def opencv(images: UInt8[Tensor, "b 3 h w"] | Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b h w"]:
+    """OpenCV's own detector on bytes or floats, (B, H, W), as the authors' code calls it.
 
     It runs on the CPU: on another device the step waits for it, which `fine_grained` does not.
     """
     try:
         import cv2
+        # pyrefly: ignore[missing-attribute]: cv2's stubs lack it
         detect = cv2.saliency.StaticSaliencyFineGrained_create().computeSaliency
     except (ImportError, AttributeError) as error:
         raise ImportError("detector='opencv' needs OpenCV with its contrib modules: pip install "
                           "'sagelib[saliencymix]'; detector='builtin' computes the same") from error
     maps = [detect(image.permute(1, 2, 0).contiguous().numpy())[1] for image in images.cpu()]
-    return torch.stack([torch.from_numpy((m * 255).astype("uint8"))
-                        for m in maps]).long().to(images.device)
+    levels = [torch.from_numpy((m * 255).astype("uint8")) for m in maps]
+    return torch.stack(levels).long().to(images.device)  # (B, H, W)
 
 
 @opencv.register_fake
@@ -118,18 +128,19 @@ def _three(x):
 
 
 def _neighbours(z, axis):
-    """z (B, H, W) moved by one either way along an axis, the border mirrored: before, itself,
-    after."""
+    """Before, itself, after: z (B, H, W) moved by one along an axis, the border mirrored."""
     n = z.shape[axis]
     wide = z.index_select(axis, mirrored(n, 1, z.device))
     return wide.narrow(axis, 0, n), z, wide.narrow(axis, 2, n)
 
 
 def _centre_surround(centre, grey):
-    """How far each centre lies above, and below, the mean of its six surrounds: both summed and
-    scaled to 0..255."""
+    """How far each centre is above, and below, the mean of its six surrounds, (B, H, W).
+
+    Both are summed and scaled to 0..255.
+    """
     h, w = grey.shape[1:]
-    table = F.pad(grey.cumsum(1).cumsum(2), (1, 0, 1, 0))
+    table = F.pad(grey.cumsum(1).cumsum(2), (1, 0, 1, 0))  # (B, H + 1, W + 1)
     rows, columns = (torch.arange(n, device=grey.device) for n in (h, w))
     on, off = torch.zeros_like(centre), torch.zeros_like(centre)
     for radius in RADII:
@@ -151,13 +162,12 @@ def _to_bytes(z, top):
 
 @dataclass(kw_only=True)
 class SaliencyMix(Method):
-    """With probability `prob` a batch is mixed: area from Beta(alpha, alpha), each partner's box at
-    its own peak.
+    """Each partner's box at its own peak; area from Beta(alpha, alpha).
 
-    mean, std: of the normalised images, to get back to pixels. published=True is the published
-    behaviour: a detector fed with floats, and one box for the whole batch, from the first image's
-    partner. detector: our own or OpenCV's, which runs on the CPU; they agree. per_image: an area,
-    and a decision to mix, for each image.
+    A batch is mixed with probability `prob`. mean, std: of the normalised images, to get back to
+    pixels. published=True is the published behaviour: a detector fed with floats, and one box for
+    the whole batch, from the first image's partner. detector: our own or OpenCV's, which runs on
+    the CPU; they agree. per_image: an area, and a decision to mix, for each image.
     """
 
     NEEDS, LABEL = "a detector on pixels", "area"
@@ -167,40 +177,45 @@ class SaliencyMix(Method):
     published: bool = False
     per_image: bool = False
     detector: str = choice("builtin", "opencv")
-    mean: float | tuple = per_channel(0.0, -100)
-    std: float | tuple = per_channel(1.0, 0)
+    mean: float | Sequence[float] = per_channel(0.0, -100)
+    std: float | Sequence[float] = per_channel(1.0, 0)
 
-    saliency_fn = None  # as in SaliencyGuided: takes the place of the detector
+    # as in SaliencyGuided: takes the place of the detector
+    saliency_fn = cast("Callable[[Tensor], Tensor] | None", None)
 
-    def check_options(self):
+    def check_options(self) -> None:
         if self.published and self.per_image:
             raise ValueError("SaliencyMix: published=True is one box for the whole batch; "
                              "per_image=True needs its own")
 
-    def mix(self, x, y, net=None):
+    def mix(self, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"],
+            net: nn.Module | None = None) -> Mixed:
         if self.saliency_fn is not None:
             return self.mix_with_saliency(x, y, checked_maps(self.saliency_fn, x))
         pair, lam, mixing = self._draw(x)
-        ours = fine_grained_of_floats if self.published else fine_grained
-        detect = opencv if self.detector == "opencv" else ours
         if self.published:
-            boxes = box(detect(_three(x.detach()[pair[:1]].float()))[0], lam)
+            detect = opencv if self.detector == "opencv" else fine_grained_of_floats
+            maps = detect(_three(x.detach()[pair[:1]].float()))[0]  # (H, W)
         else:
+            detect = opencv if self.detector == "opencv" else fine_grained
             pixels = (to_pixels(x.detach(), self.mean, self.std) * 255).round().clamp(0, 255).byte()
-            boxes = box(detect(_three(pixels))[pair], lam)
-        return mix(x, y, pair, torch.where(mixing, boxes, 0))
+            maps = detect(_three(pixels))[pair]  # (B, H, W)
+        return mix(x, y, pair, torch.where(mixing, box(maps, lam), 0))
 
-    def mix_with_saliency(self, x, y, s):
+    def mix_with_saliency(self, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"],
+                          s: Float[Tensor, "b 1 h w"]) -> Mixed:
         """As `mix`, with boxes at the peaks of maps s (B, 1, H, W) in place of the detector's."""
         check_saliency(s, x)
         pair, lam, mixing = self._draw(x)
-        return replace(mix(x, y, pair, torch.where(mixing, box(s[pair, 0], lam), 0)), saliency=s)
+        boxes = torch.where(mixing, box(s[pair, 0], lam), 0)
+        return replace(mix(x, y, pair, boxes), saliency=s)
 
     def _draw(self, x):
         many = self._many(x)
-        pair, lam = self.draw_permutation(len(x),
-                                          x.device), self.draw_beta(self.alpha, x.device, *many)
-        return pair, lam, (self.draw_uniform(0, 1, x.device, *many) < self.prob)[..., None]
+        pair = self.draw_permutation(len(x), x.device)
+        lam = self.draw_beta(self.alpha, x.device, *many)
+        mixing = self.draw_uniform(0, 1, x.device, *many) < self.prob
+        return pair, lam, mixing[..., None]
 
 
 build = SaliencyMix

@@ -1,2 +1,1 @@
-"""The networks, one file each: `build(classes, width)`, and `.stages` for those who hook into the
-middle."""
+"""The networks, one file each: `build(classes, width)`. Manifold Mixup mixes after `.stages`."""

@@ -1,15 +1,14 @@
-"""ResNet-18: K. He, X. Zhang, S. Ren, J. Sun, "Deep Residual Learning for Image Recognition", CVPR
-2016, torchvision's.
+"""ResNet-18 of torchvision, from "Deep Residual Learning for Image Recognition", CVPR 2016.
 
-https://arxiv.org/abs/1512.03385. Not a network of the paper: the example of a user's own network.
-All it needs for the methods of this library is to return logits, and for Manifold Mixup a property
-`.stages`.
+K. He, X. Zhang, S. Ren, J. Sun, https://arxiv.org/abs/1512.03385. Not a network of the paper: the
+example of a user's own network. All it needs for the methods of this library is to return logits,
+and for Manifold Mixup a property `.stages`.
 """
+from torch import nn
 
 
-def build(classes, width=64):
-    """torchvision's ResNet-18 for images (B, 3, H, W) of any size, with `.stages`; `width` channels
-    in the first stage."""
+def build(classes: int, width: int = 64) -> nn.Module:
+    """torchvision's ResNet-18 with `.stages`; `width` channels in the first stage."""
     try:
         from torchvision.models import resnet
     except ImportError as error:
@@ -27,14 +26,13 @@ def build(classes, width=64):
 
 def _narrowed(net, width):
     """The same layers with width / 64 of the channels, for small machines."""
-    from torch import nn
     for parent in list(net.modules()):
         for name, layer in list(parent.named_children()):
             if isinstance(layer, nn.Conv2d):
                 inner = 3 if layer.in_channels == 3 else layer.in_channels * width // 64
                 outer = layer.out_channels * width // 64
-                narrow = nn.Conv2d(inner, outer, layer.kernel_size, layer.stride, layer.padding,
-                                   bias=False)
+                kernel, stride, padding = layer.kernel_size[0], layer.stride[0], layer.padding[0]
+                narrow = nn.Conv2d(inner, outer, kernel, stride, padding, bias=False)
                 setattr(parent, name, narrow)
             elif isinstance(layer, nn.BatchNorm2d):
                 setattr(parent, name, nn.BatchNorm2d(layer.num_features * width // 64))

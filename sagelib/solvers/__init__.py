@@ -1,2 +1,1 @@
-"""Exact solvers that the baselines need: minimum cuts, labellings of a grid, transport and
-assignment."""
+"""Exact solvers for the baselines: minimum cut, labelling of a grid, transport and assignment."""

@@ -5,34 +5,43 @@ steps: labels that no optimum can have are ruled out, and the rest is solved sit
 best cost for all labels of the last row kept. The difference from the authors' code: theirs runs
 swap moves of gco, which stop at local optima.
 """
+from __future__ import annotations
+
 import functools
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from ..machine import triton_kernels
 
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+    from torch import Tensor
 
-def energy(labels, cost, apart, weight):
-    """Cost (P,) of labels (P, h, w); cost (P, h, w, L), apart (P, L, L) symmetric, 0 on the
-    diagonal, in [0, 1]."""
+
+def energy(labels: Int[Tensor, "p h w"], cost: Float[Tensor, "p h w l"],
+           apart: Float[Tensor, "p l l"], weight: float) -> Float[Tensor, " p"]:
+    """Cost of each problem's labels, (P,); `apart` is symmetric, 0 on the diagonal, in [0, 1]."""
     p = torch.arange(len(cost), device=cost.device)[:, None, None]
     sites = cost.gather(3, labels[..., None]).sum((1, 2, 3))
     down = apart[p, labels[:, 1:], labels[:, :-1]].sum((1, 2))
-    return sites + weight * (down + apart[p, labels[:, :, 1:], labels[:, :, :-1]].sum((1, 2)))
+    right = apart[p, labels[:, :, 1:], labels[:, :, :-1]].sum((1, 2))
+    return sites + weight * (down + right)
 
 
-@torch.library.custom_op("sagelib::potts", mutates_args=())
-def minimise(cost: torch.Tensor, apart: torch.Tensor, weight: float,
-             wanted: torch.Tensor) -> torch.Tensor:
-    """The labels (P, h, w), int64, of least `energy` in each of the P problems that are `wanted`
-    (P,), else 0.
+@torch.library.custom_op(
+    "sagelib::potts", mutates_args=(),
+    schema="(Tensor cost, Tensor apart, float weight, Tensor wanted) -> Tensor")
+def minimise(cost: Float[Tensor, "p h w l"], apart: Float[Tensor, "p l l"], weight: float,
+             wanted: Bool[Tensor, " p"]) -> Int[Tensor, "p h w"]:
+    """The labels (P, h, w), int64, of least `energy` in each problem that is `wanted`, else 0.
 
     float64. Time grows with what cannot be ruled out. On an NVIDIA GPU it is solved there
     (grid_labelling_triton.py), else on the host.
     """
-    if cost.is_cuda and (on_gpu := triton_kernels(__package__,
-                                                  "grid_labelling_triton")) and on_gpu.fits(cost):
+    on_gpu = triton_kernels(__package__, "grid_labelling_triton") if cost.is_cuda else None
+    if on_gpu is not None and on_gpu.fits(cost):
         return on_gpu.minimise(cost, apart, weight, wanted)
     one, out = _compiled(), torch.zeros(cost.shape[:3], dtype=torch.int64)
     for k in wanted.cpu().nonzero()[:, 0].tolist():
@@ -56,17 +65,19 @@ def _compiled():
     possible, solve = compiled(_possible), compiled(_solve)
 
     def one(cost, apart, weight):
-        cost, apart = np.ascontiguousarray(cost, dtype=np.float64), np.ascontiguousarray(
-            apart, dtype=np.float64)
+        cost = np.ascontiguousarray(cost, dtype=np.float64)
+        apart = np.ascontiguousarray(apart, dtype=np.float64)
         return solve(cost, apart, weight, possible(cost, apart, weight))
 
     return one
 
 
 def _possible(cost, apart, weight):
-    """Which labels (h, w, L) an optimum can have: not one that costs more than the site's cheapest
-    by more than its neighbours could pay back; they pay only for labels that are like it and
-    possible there themselves."""
+    """Which labels an optimum can have, (h, w, L).
+
+    Not one that costs more than the site's cheapest by more than its neighbours could pay back;
+    they pay only for labels that are like it and possible there themselves.
+    """
     h, w, count = cost.shape
     alive = np.ones((h, w, count), dtype=np.bool_)
     changed = True
@@ -93,11 +104,10 @@ def _possible(cost, apart, weight):
 
 
 def _solve(cost, apart, weight, alive):
-    """Labels (h, w) of least energy among those alive: dynamic programming over the sites in
-    reading order.
+    """Labels (h, w) of least energy among those alive: dynamic programming in reading order.
 
-    `table` holds the least cost for each choice of labels at the last w sites, the oldest changing
-    slowest. It is one function since numba compiles it whole, and its arrays change size from site
+    `table` has the least cost for each choice of labels at the last w sites, the oldest changing
+    slowest. It is one function since numba compiles all of it, and its arrays change size from site
     to site.
     """
     h, w, _ = cost.shape
@@ -110,8 +120,8 @@ def _solve(cost, apart, weight, alive):
         rest = len(table) // len(above)
         table = table.reshape(len(above), rest)
         best, origin = np.empty((rest, len(mine))), np.zeros((rest, len(mine)), dtype=np.int16)
-        near, nears = np.zeros((len(mine), len(above)),
-                               dtype=np.int64), np.zeros(len(mine), dtype=np.int64)
+        near = np.zeros((len(mine), len(above)), dtype=np.int64)
+        nears = np.zeros(len(mine), dtype=np.int64)
         for k in range(len(mine)):
             for u in range(len(above)):
                 if t >= w and apart[above[u], mine[k]] < 1:
@@ -120,8 +130,8 @@ def _solve(cost, apart, weight, alive):
         beside = np.zeros((len(left), len(mine)))
         for k in range(len(mine)):
             for n in range(len(left)):
-                beside[n, k] = cost[t // w, t % w,
-                                    mine[k]] + (weight * apart[left[n], mine[k]] if t % w else 0.0)
+                to_left = weight * apart[left[n], mine[k]] if t % w else 0.0
+                beside[n, k] = cost[t // w, t % w, mine[k]] + to_left
         lowest = np.zeros(rest, dtype=np.int16)
         for u in range(1, len(above)):
             for r in range(rest):

@@ -1,13 +1,20 @@
-"""Co-Mixup's labelling on an NVIDIA GPU: one kernel, one program for each problem, nothing read on
-the host.
+"""Co-Mixup's labelling on an NVIDIA GPU: one program for each problem, nothing read on the host.
 
 The two steps of `grid_labelling.py`: labels that no optimum can have are ruled out, at all sites at
 once, until nothing changes; then dynamic programming over the sites, in chunks of choices. Needs
 Triton, as `search/triton.py` does.
 """
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 import triton
 import triton.language as tl
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+    from torch import Tensor
 
 CHUNK = 512      # choices of labels that a program looks at in one go
 MOST = 1 << 20   # choices for the sites of one row, above which the host takes over
@@ -37,8 +44,8 @@ def _possible(cost, worth, keep, count, L, H: tl.constexpr, W: tl.constexpr, SIT
         changed = tl.max(tl.max((new != alive).to(tl.int32), 1), 0)
         alive = new
     place = tl.cumsum(alive, 1) - 1
-    tl.store(keep + site * LABELS + place, label + tl.zeros((SITES, LABELS), tl.int32), mask=alive
-             > 0)
+    label += tl.zeros((SITES, LABELS), tl.int32)
+    tl.store(keep + site * LABELS + place, label, mask=alive > 0)
     tl.store(count + tl.arange(0, SITES), tl.sum(alive, 1), mask=tl.arange(0, SITES) < H * W)
 
 
@@ -58,13 +65,14 @@ def _kernel(cost, apart, worth, wanted, keep, count, table, trail, out, L, CHOIC
     trail += p.to(tl.int64) * H * W * CHOICES
     _possible(cost, worth, keep, count, L, H, W, SITES, LABELS)
     tl.debug_barrier()
-    # `table` holds the least cost for each choice of labels at the last W sites, the oldest
+    # `table` has the least cost for each choice of labels at the last W sites, the oldest
     # changing slowest
     size = 1
     tl.store(table, tl.zeros((), tl.float64))
     tl.debug_barrier()
     for t in range(H * W):
-        mine, below, beside = tl.load(count + t), t >= W, t % W > 0
+        mine, below = tl.load(count + t), t >= W
+        beside = t % W > 0  # pyrefly: ignore[unsupported-operation]  (W is a constant)
         above = tl.load(count + tl.maximum(t - W, 0), mask=below, other=1)
         left = tl.load(count + tl.maximum(t - 1, 0), mask=beside, other=1)
         rest = size // above
@@ -106,25 +114,26 @@ def _kernel(cost, apart, worth, wanted, keep, count, table, trail, out, L, CHOIC
         at = at // mine + tl.where(t >= W, origin * rest, 0)
 
 
-def fits(cost):
+def fits(cost: Float[Tensor, "p h w l"]) -> bool:
     """Whether the choices for the sites of one row, all labels possible, have room."""
     return cost.shape[3] <= 127 and cost.shape[3] ** cost.shape[2] <= MOST
 
 
-def minimise(cost, apart, weight, wanted):
-    """The labels (P, h, w), int64, of least energy in the problems that are `wanted`, else 0;
-    float64, one device."""
+def minimise(cost: Float[Tensor, "p h w l"], apart: Float[Tensor, "p l l"], weight: float,
+             wanted: Bool[Tensor, " p"]) -> Int[Tensor, "p h w"]:
+    """The labels (P, h, w), int64, of least energy in the problems that are `wanted`, else 0.
+
+    float64; all tensors are on one device.
+    """
     p, h, w, labels = cost.shape
     sites, wide = triton.next_power_of_2(h * w), triton.next_power_of_2(labels)
-    new = dict(device=cost.device)
-    keep = torch.empty(p, sites, wide, dtype=torch.int32, **new)
-    count, out = torch.empty(p, sites, dtype=torch.int32,
-                             **new), torch.zeros(p, h, w, dtype=torch.int64, **new)
-    table, trail = (
-        cost.new_empty(p, 2, labels**w),
-        torch.empty(p, h * w, labels**w, dtype=torch.int8, **new),
-    )
+    keep = cost.new_empty(p, sites, wide, dtype=torch.int32)
+    count = cost.new_empty(p, sites, dtype=torch.int32)
+    out = cost.new_zeros(p, h, w, dtype=torch.int64)
+    table = cost.new_empty(p, 2, labels**w)
+    trail = cost.new_empty(p, h * w, labels**w, dtype=torch.int8)
     _kernel[(p,)](cost.contiguous(), weight * apart, weight * (1 - apart), wanted.to(torch.int8),
-                  keep, count, table, trail, out, labels, labels**w, H=h, W=w, SITES=sites,
-                  LABELS=wide, CHUNK=CHUNK)
+                  keep, count, table, trail, out, labels, labels**w,
+                  # pyrefly: ignore[bad-argument-type]  (Triton makes them constants)
+                  H=h, W=w, SITES=sites, LABELS=wide, CHUNK=CHUNK)
     return out

@@ -1,14 +1,21 @@
-"""Puzzle Mix's minimum cut on an NVIDIA GPU: one kernel, one program for each picture, nothing read
-on the host.
+"""Puzzle Mix's minimum cut on an NVIDIA GPU: one program for each image, nothing read on the host.
 
 Push-relabel (A. Goldberg, R. Tarjan, "A New Approach to the Maximum-Flow Problem", JACM 1988), all
 nodes at once, on the graph of `min_cut.py` with every edge turned round: what the sink's edges let
 in is pushed towards the source. In the end the nodes that still reach the source are the smallest
 optimum. Needs Triton, as `search/triton.py` does.
 """
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch.nn.functional as F
 import triton
 import triton.language as tl
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
 
 ENOUGH = 1 << 25  # capacities are scaled so that none comes above this: all sums fit 32 bits
 PULSES = 8        # between two exact measurements of the heights
@@ -65,21 +72,26 @@ def _kernel(slope, down, right, out, H, W, PULSES: tl.constexpr, NODES: tl.const
     tl.store(out + image * 2 * SITES + node, (height < FAR).to(tl.int32), mask=real)
 
 
-def fits(unary):
-    """Whether the picture's graph has a program's size: 16 x 16 sites and a little more."""
+def fits(unary: Float[Tensor, "b 3 h w"]) -> bool:
+    """Whether an image's graph has a program's size: 16 x 16 sites and a little more."""
     return unary[0, 0].numel() <= 512
 
 
-def min_cut(unary, down, right):
-    """The labels (B, h, w), int64, of least energy, on one device; exact for costs rounded to about
-    2e-8 of the image's largest."""
+def min_cut(unary: Float[Tensor, "b 3 h w"], down: Float[Tensor, "b h-1 w"],
+            right: Float[Tensor, "b h w-1"]) -> Int[Tensor, "b h w"]:
+    """The labels (B, h, w), int64, of least energy, on one device.
+
+    Exact for costs rounded to about 2e-8 of the image's largest.
+    """
     b, _, h, w = unary.shape
-    slope, weights = unary.double().diff(dim=1), [down.double() / 4, right.double() / 4]
-    most = slope.abs().amax(
-        (1, 2, 3)) + sum(16 * F.pad(t.flatten(1), (0, 1)).amax(1) for t in weights)
+    slope, down, right = unary.double().diff(dim=1), down.double() / 4, right.double() / 4
+    heaviest = (16 * F.pad(t.flatten(1), (0, 1)).amax(1) for t in (down, right))
+    most = slope.abs().amax((1, 2, 3)) + sum(heaviest)
     scale = (ENOUGH / most.clamp(min=1e-30))[:, None]
-    slope, down, right = ((t.flatten(1) * scale).round().int() for t in (slope, *weights))
+    slope, down, right = ((t.flatten(1) * scale).round().int() for t in (slope, down, right))
     above, nodes = slope.new_empty(b, 2, h, w), max(32, triton.next_power_of_2(2 * h * w))
-    _kernel[(b,)](slope, down, right, above, h, w, PULSES=PULSES, NODES=nodes, BIG=2 * ENOUGH,
-                  num_warps=min(16, max(1, nodes // 32)))
+    warps = min(16, max(1, nodes // 32))
+    _kernel[(b,)](slope, down, right, above, h, w,
+                  # pyrefly: ignore  (Triton makes them constants, and takes num_warps itself)
+                  PULSES=PULSES, NODES=nodes, BIG=2 * ENOUGH, num_warps=warps)
     return above.sum(1)

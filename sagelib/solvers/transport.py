@@ -1,23 +1,31 @@
-"""Puzzle Mix's transport: which patch of an image goes where, so that its salient patches come
-where its mask shows it.
+"""Puzzle Mix's transport: salient patches of an image move to where its mask shows it.
 
 The rules are those of the authors' code; the difference is in the sums: winners are found by
 scatter, and patches move by gather, where the original multiplies with dense (source, place)
-matrices. Plans and pictures are the same.
+matrices. Plans and images are the same.
 """
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 
 from ..saliency import normalise
 
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
 
-def transport_plan(s, m, patch, t_eps=0.8):
+
+def transport_plan(s: Float[Tensor, "b 1 h w"], m: Float[Tensor, "b 1 h w"],
+                   patch: tuple[int, int] | list[int], t_eps: float = 0.8) -> Int[Tensor, "b t"]:
     """For every patch of the frame, which patch of the image comes there: (B, T), -1 for none.
 
-    s and m (B, 1, H, W): saliency, and the mask that says where the image shows; patch = its height
-    and width in pixels. In each round every source asks for its cheapest place, and each place
-    takes the cheapest of those who ask; whoever is refused pays 1 more there. A price that is not
-    negative loses to those who do not ask.
+    s: saliency; m: the mask that says where the image shows; patch: its height and width in pixels.
+    In each round every source asks for its cheapest place, and each place takes the cheapest of
+    those who ask; whoever is refused pays 1 more there. A price that is not negative loses to those
+    who do not ask.
     """
     rows, columns = s.shape[2] // patch[0], s.shape[3] // patch[1]
     worth = normalise(F.avg_pool2d(s, patch)).flatten(1)
@@ -26,33 +34,29 @@ def transport_plan(s, m, patch, t_eps=0.8):
     return _assign_patches(cost, max(rows, columns))
 
 
-def move(x, plan, patch):
+def move(x: Float[Tensor, "b c h w"], plan: Int[Tensor, "b t"],
+         patch: tuple[int, int] | list[int]) -> Float[Tensor, "b c h w"]:
     """Image (B, C, H, W) with patch plan[d] of it at place d, black where the plan says -1."""
     b, c, h, w = x.shape
     rows, columns = h // patch[0], w // patch[1]
     patches = x.reshape(b, c, rows, patch[0], columns, patch[1]).permute(0, 2, 4, 1, 3, 5)
     patches = patches.reshape(b, rows * columns, -1)
-    moved = (
-        patches.gather(1, plan.clamp(min=0)[:, :, None].expand_as(patches))
-        * (plan >= 0)[:, :, None]
-    )
+    moved = patches.gather(1, plan.clamp(min=0)[:, :, None].expand_as(patches))
+    moved = moved * (plan >= 0)[:, :, None]  # (B, T, pixels of a patch)
     return moved.reshape(b, rows, columns, c, *patch).permute(0, 3, 1, 4, 2, 5).reshape(b, c, h, w)
 
 
 @torch.library.custom_op("sagelib::bargain", mutates_args=())
 def _assign_patches(cost: torch.Tensor, rounds: int) -> torch.Tensor:
-    """The sources (B, T) that hold each place after so many rounds, -1 for none; cost
-    (B, source, place)."""
+    """The source at each place after `rounds`, (B, T), -1 for none; cost (B, source, place)."""
     cost = cost.clone()
     rows = cost.flatten(0, 1)
     source = torch.arange(cost.shape[1], device=cost.device).expand(cost.shape[:2])
     price, place = cost.min(2)
-    for left in reversed(range(rounds)):
-        winner = _winners(price, place, source)
+    winner = _winners(price, place, source)
+    for _ in range(rounds - 1):
         refused = winner.gather(1, place) != source
-        if left == 0:
-            break
-        # only those refused who can still win ask anew; a GPU would wait to hear who
+        # only those refused who can still win ask again; a GPU would wait to hear who
         if cost.device.type == "cpu":
             who = (refused & (price <= 0)).flatten().nonzero()[:, 0]
             rows.view(-1)[who * cost.shape[2] + place.flatten()[who]] += 1
@@ -60,6 +64,7 @@ def _assign_patches(cost: torch.Tensor, rounds: int) -> torch.Tensor:
         else:
             cost.scatter_add_(2, place[:, :, None], refused[:, :, None].to(cost.dtype))
             price, place = cost.min(2)
+        winner = _winners(price, place, source)
     asked = place.gather(1, winner.clamp(max=cost.shape[1] - 1)) == source
     return torch.where(asked, winner, -1)
 
@@ -70,8 +75,7 @@ def _(cost, rounds):
 
 
 def _winners(price, place, source):
-    """Who gets each place, (B, T): the first of the lowest price, where those who do not ask count
-    as price 0."""
+    """Who gets each place, (B, T): the first of the lowest price; not to ask is price 0."""
     count = source.shape[1]
     # sources 0.. that ask what 0 asks
     together = (place == place[:, :1]).long().cumprod(1).sum(1, keepdim=True)
@@ -80,9 +84,8 @@ def _winners(price, place, source):
     lowest = torch.where(idle == count, torch.inf, torch.zeros_like(price))
     lowest = lowest.scatter_reduce(1, place, price, "amin")
     nobody = torch.where(lowest == 0, idle, count)
-    return nobody.scatter_reduce(1, place,
-                                 torch.where(price == lowest.gather(1, place), source, count),
-                                 "amin")
+    cheapest = torch.where(price == lowest.gather(1, place), source, count)
+    return nobody.scatter_reduce(1, place, cheapest, "amin")
 
 
 def _distances(rows, columns, like):

@@ -1,5 +1,4 @@
-"""Training: the paper's recipe, one visible loop, a step that can be a CUDA graph, and
-checkpoints."""
+"""Training: the paper's recipe, one visible loop, a step as a CUDA graph, checkpoints."""
 from .loop import fit, fit_together
 from .recipe import PRECISIONS, Recipe
 from .step import Run

@@ -1,45 +1,55 @@
-"""Checkpoints: all that a run needs to go on as if it had not been stopped, to the same weights and
-curve."""
+"""Checkpoints: a run that was stopped continues to the same weights and curve."""
+from __future__ import annotations
+
 import random
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .. import files
 
+if TYPE_CHECKING:
+    from pathlib import Path
 
-def save(run):
+    from .step import Run
+
+KEYS = {"settings", "curve", "net", "best", "optimizer", "scaler", "generators", "host", "method",
+        "torch", "cuda"}  # and "python", which older checkpoints do not have
+
+
+def save(run: Run) -> None:
     """Write the checkpoint of a `Run`, if it has a path for one, whole or not at all."""
     if run.checkpoint is None:
         return
+    cpu_rng, on_gpu = run.method.cpu_rng, run.device.type == "cuda"
     state = {
-        "settings": run.settings(), "curve": run.curve, "net": run.net.state_dict(),
-        "best": run.best, "optimizer": run.optimizer.state_dict()["state"],
+        "settings": run.settings(),
+        "curve": run.curve,
+        "net": run.net.state_dict(),
+        "best": run.best,
+        "optimizer": run.optimizer.state_dict()["state"],
         "scaler": run.scaler.state_dict(),
-        "generators": {k: g.get_state()
-                       for k, g in run.generators().items()
-                       }, "host": run.method.cpu_rng.getstate() if run.method.cpu_rng else None,
-        "method": run.method.state(), "torch": torch.get_rng_state(), "python": random.getstate(),
-        "cuda": torch.cuda.get_rng_state(run.device) if run.device.type == "cuda" else None
+        "generators": {name: g.get_state() for name, g in run.generators().items()},
+        "host": cpu_rng.getstate() if cpu_rng else None,
+        "method": run.method.state(),
+        "torch": torch.get_rng_state(),
+        "python": random.getstate(),
+        "cuda": torch.cuda.get_rng_state(run.device) if on_gpu else None,
     }
     files.replace(run.checkpoint, lambda file: torch.save(state, file))
 
 
-def restore(run):
-    """Take up the checkpoint, if there is one; ValueError if it is damaged or another run's."""
+def restore(run: Run) -> None:
+    """Continue from the checkpoint, if any; ValueError if it is damaged or another run's."""
     if run.checkpoint is None or not run.checkpoint.exists():
         return
     state = _read(run.checkpoint)
-    saved = state["settings"]
-    if saved.get("method", {}).get("name") == type(run.method).__name__:
-        # an option that came after the checkpoint was written stood at its default
-        saved["method"] = type(run.method)().options() | saved["method"]
-    _same(saved, run.settings(), run.checkpoint)
-    drawn, here = sorted(state["generators"]), sorted(run.generators())
-    if drawn != here:
+    _check_settings(state["settings"], run)
+    saved, own = sorted(state["generators"]), sorted(run.generators())
+    if saved != own:
         raise ValueError(f"the checkpoint {run.checkpoint} has generators of its own for "
-                         f"{drawn or 'nothing'}, this "
-                         f"run for {here or 'nothing'}: seed the same parts as before, or give "
-                         "another checkpoint")
+                         f"{saved or 'nothing'}, this run for {own or 'nothing'}: seed the same "
+                         "parts as before, or give another checkpoint")
     run.net.load_state_dict(state["net"])
     groups = run.optimizer.state_dict()["param_groups"]
     run.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
@@ -51,7 +61,7 @@ def restore(run):
         run.method.cpu_rng.setstate(state["host"])
     run.method.load_state(state["method"], run.device)
     torch.set_rng_state(state["torch"])
-    if "python" in state:  # older checkpoints have none
+    if "python" in state:
         version, numbers, gauss = state["python"]
         random.setstate((version, tuple(numbers), gauss))
     if state["cuda"] is not None and run.device.type == "cuda":
@@ -59,13 +69,10 @@ def restore(run):
     run.curve, run.best = state["curve"], state["best"]
 
 
-def _read(path):
+def _read(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        missing = {
-            "settings", "curve", "net", "best", "optimizer", "scaler", "generators", "host",
-            "method", "torch", "cuda"
-        } - set(state)
+        missing = KEYS - set(state)
     except Exception as error:  # a cut-off file fails in many ways
         why = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
@@ -76,9 +83,12 @@ def _read(path):
     return state
 
 
-def _same(saved, now, path):
-    for part, values in now.items():
+def _check_settings(saved: dict[str, Any], run: Run) -> None:
+    if saved.get("method", {}).get("name") == type(run.method).__name__:
+        # an option that is newer than the checkpoint had its default
+        saved["method"] = type(run.method)().options() | saved["method"]
+    for part, values in run.settings().items():
         if saved.get(part) != values:
-            raise ValueError(f"the checkpoint {path} belongs to another run: its {part} is "
-                             f"{saved.get(part)}, this run's {values}. Give this run another "
+            raise ValueError(f"the checkpoint {run.checkpoint} belongs to another run: its {part} "
+                             f"is {saved.get(part)}, this run's {values}. Give this run another "
                              "checkpoint, or remove that one")

@@ -1,13 +1,24 @@
-"""A training step as a CUDA graph: recorded once, replayed with one launch, so that the GPU never
-waits for Python.
+"""A training step as a CUDA graph: recorded once, replayed with one launch per step.
 
-The first steps run op by op, as they are. The last of these is watched: an operation that made the
-host wait for the GPU would break the recording, and the steps then stay as they are, with a warning
-that says why.
+The GPU then never waits for Python. The first steps run op by op. The last of these is watched: an
+operation that makes the host wait for the GPU would break the recording. Then all steps run op by
+op, and a warning says why.
 """
+from __future__ import annotations
+
 import warnings
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Sequence
+
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+    Step = Callable[[Int[Tensor, " b"]], Float[Tensor, ""]]  # indices of a batch -> its loss
 
 # steps before the recording: they compile, choose algorithms and fill the optimiser's state
 WARM = 3
@@ -16,21 +27,26 @@ WARM = 3
 class CudaGraphStep:
     """step(index) -> loss, recorded for batches of `size` and replayed; other sizes run op by op.
 
-    `generators` are those that the step draws from, `host` a random.Random that it must not use: a
-    draw on the host would be the same in every replay.
+    `generators`: those that the step draws from. `cpu_rng`: one that it must not use, since a draw
+    on the host would be the same in every replay.
     """
 
-    def __init__(self, step, size, generators, host=None):
-        self.step, self.size, self.generators, self.host = step, size, generators, host
-        self.seen, self.graph, self.why = 0, None, None
+    def __init__(self, step: Step, size: int, generators: Sequence[torch.Generator],
+                 cpu_rng: random.Random | None = None) -> None:
+        self.step, self.size, self.generators, self.cpu_rng = step, size, generators, cpu_rng
+        self.seen = 0
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.why: str | None = None  # why it runs op by op
 
-    def __call__(self, index):
+    def __call__(self, index: Int[Tensor, " b"]) -> Float[Tensor, ""]:
         if len(index) != self.size or self.why:
             return self.step(index)
         if self.graph is None and self.seen < WARM:
             self.seen += 1
             return self._watched(index) if self.seen == WARM else self.step(index)
-        if self.graph is None and not self._record(index):
+        if self.graph is None:
+            self.graph = self._record(index)
+        if self.graph is None:
             return self.step(index)
         self.index.copy_(index)
         self.graph.replay()
@@ -38,7 +54,7 @@ class CudaGraphStep:
 
     def _watched(self, index):
         """A step that notes whether anything in it waited for the device, or drew on the host."""
-        before = self.host and self.host.getstate()
+        before = self.cpu_rng and self.cpu_rng.getstate()
         mode = torch.cuda.get_sync_debug_mode()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -48,7 +64,7 @@ class CudaGraphStep:
             finally:
                 torch.cuda.set_sync_debug_mode(mode)
         waits = [w for w in caught if "called a synchronizing" in str(w.message)]
-        if self.host and self.host.getstate() != before:
+        if self.cpu_rng and self.cpu_rng.getstate() != before:
             self.fall_back_to_eager("it draws on the host what decides shapes")
         elif waits:
             first = f"{waits[0].filename}:{waits[0].lineno}"
@@ -56,6 +72,7 @@ class CudaGraphStep:
         return loss
 
     def _record(self, index):
+        """The recorded graph, or None where the step cannot be recorded."""
         states = [g.get_state() for g in self.generators]
         self.index, graph = index.clone(), torch.cuda.CUDAGraph()
         try:
@@ -63,14 +80,14 @@ class CudaGraphStep:
                 graph.register_generator_state(generator)
             with torch.cuda.graph(graph):
                 self.loss = self.step(self.index)
-        except (RuntimeError, NotImplementedError, TypeError) as error:
+        except (RuntimeError, TypeError) as error:
             for generator, state in zip(self.generators, states, strict=True):
                 generator.set_state(state)
             self.fall_back_to_eager(str(error).splitlines()[0])
-            return False
-        self.graph = graph
-        return True
+            return None
+        return graph
 
-    def fall_back_to_eager(self, why):
+    def fall_back_to_eager(self, why: str) -> None:
+        """Run op by op from now on, with a warning that says why."""
         self.why = why
         warnings.warn(f"the training step runs op by op, not as a CUDA graph: {why}", stacklevel=2)

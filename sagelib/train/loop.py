@@ -1,81 +1,103 @@
-"""The training loop: handed a network, batches and a method, it knows none of them by name."""
+"""The training loop: it takes a network, batches and a method, and knows none of them by name."""
+from __future__ import annotations
+
 import contextlib
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 from ..evaluate import scores
 from .checkpoint import restore, save
 from .recipe import Recipe
 from .step import Run
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
-def fit(net, batches, method, recipe=None, test=None, checkpoint=None, on_epoch=None,
-        progress=False, graph=True):
-    """Train `net` in place on `batches` with `method`; returns the curve, one dict an epoch.
+    from torch import nn
 
-    `test` is scored after every epoch: batches, or a function of the network that returns a dict
-    for the curve. With `checkpoint`, a path, everything is saved there after each epoch, and a run
-    that was killed goes on from there: to the same weights and curve, on the same machine and
-    thread count. `on_epoch(curve)` is called after each epoch. A loss that is not finite raises
-    FloatingPointError; the checkpoint then still holds the last good epoch.
+    from ..data.batches import Batches
+    from ..evaluate.accuracy import LabelledBatches
+    from ..method import Method
+    from .step import Curve
 
-    On a GPU no step waits for the host, and with `graph` the whole step, from the crop of the
-    images to the update of the weights, is recorded as one CUDA graph; where that cannot be, a
-    warning says why.
+    Test = LabelledBatches | Callable[[nn.Module], Mapping[str, float]]
+
+
+def fit(
+    net: nn.Module, batches: Batches, method: Method, recipe: Recipe | None = None,
+    test: Test | None = None, checkpoint: str | Path | None = None,
+    on_epoch: Callable[[Curve], object] | None = None, progress: bool = False, graph: bool = True,
+) -> Curve:
+    """The curve, one dict an epoch, of training `net` in place on `batches` with `method`.
+
+    `test` is evaluated after every epoch: batches, or a function of the network that returns a dict
+    for the curve. With `checkpoint`, a path, everything is saved there after each epoch. A run that
+    was killed continues from there, to the same weights and curve on the same machine and thread
+    count. `on_epoch(curve)` is called after each epoch. A loss that is not finite raises
+    FloatingPointError; the checkpoint then still has the last good epoch.
+
+    On a GPU no step waits for the host. With `graph` the whole step, from the crop of the images to
+    the update of the weights, is recorded as one CUDA graph; where that fails, a warning says why.
     """
-    runs = [Run(net, batches, method, recipe or Recipe(), checkpoint, graph)]
-    return fit_together(runs, test, on_epoch and (lambda curves: on_epoch(curves[0])), progress)[0]
+    run = Run(net, batches, method, recipe or Recipe(), checkpoint, graph)
+    if on_epoch is None:
+        return fit_together([run], test, None, progress)[0]
+    return fit_together([run], test, lambda curves: on_epoch(curves[0]), progress)[0]
 
 
-def fit_together(runs, test=None, on_epoch=None, progress=False):
-    """Train several runs (`Run`), such as seeds, step by step in turn: each comes out as if it were
-    alone.
+def fit_together(
+    runs: Sequence[Run], test: Test | None = None,
+    on_epoch: Callable[[list[Curve]], object] | None = None, progress: bool = False,
+) -> list[Curve]:
+    """The curves of several runs (`Run`), such as seeds, trained step by step in turn.
 
-    On a GPU each has its own stream, so that one fills the gaps of another: for accuracy, not for
-    timing, since seconds are shared. Returns the curves; `on_epoch(curves)` is called after each
-    epoch.
+    Each comes out as if it were trained by itself. On a GPU each has its own stream, so that one
+    fills the gaps of another: for accuracy, not for timing, since seconds are shared.
+    `on_epoch(curves)` is called after each epoch.
     """
     for run in runs:
         restore(run)
-    steps = sum(run.recipe.epochs * len(run.batches) for run in runs)
-    done = sum(len(run.curve) * len(run.batches) for run in runs)
-    with _bar(progress, steps, done) as bar:
-        while waiting := [run for run in runs if len(run.curve) < run.recipe.epochs]:
-            epoch = min(len(run.curve) for run in waiting)
-            _epoch([run for run in waiting if len(run.curve) == epoch], epoch, test, bar)
+    with _bar(runs, progress) as bar:
+        for epoch in range(max((run.recipe.epochs for run in runs), default=0)):
+            due = [run for run in runs if len(run.curve) == epoch < run.recipe.epochs]
+            if not due:
+                continue
+            for run in due:
+                with run.place():
+                    run.begin(epoch)
+            for step in range(max(len(run.batches) for run in due)):
+                for run in due:
+                    if step < len(run.batches):
+                        with run.place():
+                            run.advance(step)
+                        bar.update()
+            entries = [run.end(epoch) for run in due]  # no clock runs while others are evaluated
+            for run, entry in zip(due, entries, strict=True):
+                run.record_epoch(entry | _tested(run, test))
+                save(run)
+                bar.set_postfix(_shown(run.curve[-1]))
             if on_epoch is not None:
                 on_epoch([run.curve for run in runs])
     return [run.curve for run in runs]
 
 
-def _epoch(runs, epoch, test, bar):
-    """One epoch of these runs, a step of each in turn; then each is scored and saved, when no clock
-    runs any more."""
-    for run in runs:
-        with run.place():
-            run.begin(epoch)
-    for k in range(max(len(run.batches) for run in runs)):
-        for run in runs:
-            if k < len(run.batches):
-                with run.place():
-                    run.advance(k)
-                bar.update()
-    entries = [run.end(epoch) for run in runs]
-    for run, entry in zip(runs, entries, strict=True):
-        with run.place():
-            if test is not None:
-                with run.autocast():
-                    entry |= test(run.net) if callable(test) else {
-                        f"test_{k}": v for k, v in scores(run.forward, test).items()}
-        run.record_epoch(entry)
-        save(run)
-        bar.set_postfix({
-            k: f"{v:.4g}"
-            for k, v in entry.items()
-            if k == "train_loss" or k.endswith("accuracy")
-        })
+def _tested(run, test):
+    if test is None:
+        return {}
+    with run.place(), run.autocast():
+        if callable(test):
+            return dict(test(run.net))
+        return {f"test_{name}": value for name, value in scores(run.forward, test).items()}
 
 
-def _bar(progress, total, done):
+def _shown(entry):
+    names = [name for name in entry if name == "train_loss" or name.endswith("accuracy")]
+    return {name: f"{entry[name]:.4g}" for name in names}
+
+
+def _bar(runs, progress):
+    """A context with a progress bar over the steps of all runs; without `progress` a silent one."""
     if not progress:
         return contextlib.nullcontext(
             SimpleNamespace(update=lambda: None, set_postfix=lambda _: None))
@@ -84,4 +106,6 @@ def _bar(progress, total, done):
     except ImportError as error:
         raise ImportError("the progress bar needs tqdm: pip install 'sagelib[book]', or "
                           "progress=False") from error
+    total = sum(run.recipe.epochs * len(run.batches) for run in runs)
+    done = sum(len(run.curve) * len(run.batches) for run in runs)
     return tqdm(total=total, initial=done, unit="step", mininterval=1, dynamic_ncols=True)

@@ -3,6 +3,8 @@
 Source: appendix B and the authors' code. SGD with Nesterov momentum 0.9, weight decay 1e-4 on every
 parameter, 300 epochs, learning rate 0.2, a tenth of it after each third.
 """
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import torch
@@ -23,13 +25,13 @@ class Recipe:
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 1e-4
-    milestones: tuple = (1 / 3, 2 / 3)
+    milestones: tuple[float, ...] = (1 / 3, 2 / 3)
     decay: float = 0.1
     precision: str = "fp32"
     channels_last: bool = False
     compile: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.epochs, int) or self.epochs < 1:
             raise ValueError(f"epochs is {self.epochs!r}; it must be a whole number, at least 1")
         if not self.lr > 0 or not 0 <= self.momentum < 1 or not self.weight_decay >= 0:
@@ -39,6 +41,6 @@ class Recipe:
             raise ValueError(
                 f"unknown precision {self.precision!r}; known: {', '.join(PRECISIONS)}")
 
-    def rate(self, epoch):
+    def rate(self, epoch: int) -> float:
         """Learning rate of an epoch, counted from 0."""
         return self.lr * self.decay ** sum(epoch >= m * self.epochs - 1e-9 for m in self.milestones)

@@ -1,25 +1,40 @@
 """A training run: how it makes a step, and what an epoch adds to its curve."""
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from .cuda_graph import CudaGraphStep
 from .recipe import PRECISIONS
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ..data.batches import Batches
+    from ..method import Method
+    from .cuda_graph import Step
+    from .recipe import Recipe
+
+    Entry = dict[str, float]  # an epoch's numbers, by name
+    Curve = list[Entry]
+
 
 class Run:
-    """A network, its batches, a method, a recipe, and the curve so far; on a GPU, a stream of its
-    own.
+    """A network, its batches, a method, a recipe, and the curve so far; on a GPU, its own stream.
 
-    `checkpoint`: a path, where the run is saved after each epoch and taken up again if the file is
+    `checkpoint`: a path, where the run is saved after each epoch and continued from if the file is
     there. `graph`: on a GPU the step is recorded as a CUDA graph where that can be. `select`: a key
     of the curve; the weights of the first epoch with its highest value are kept in `best`.
     """
 
-    def __init__(self, net, batches, method, recipe, checkpoint=None, graph=True, select=None):
+    def __init__(self, net: nn.Module, batches: Batches, method: Method, recipe: Recipe,
+                 checkpoint: str | Path | None = None, graph: bool = True,
+                 select: str | None = None) -> None:
         if not (hasattr(batches, "order") and hasattr(batches, "take")):
             raise TypeError(f"batches is a {type(batches).__name__}; it must be Batches of "
                             "sagelib.data.batches")
@@ -28,14 +43,15 @@ class Run:
                             "catalogue, such as catalog.load(methods, 'sage'); a Mixer is for "
                             "loops of one's own")
         self.net, self.batches, self.method, self.recipe = net, batches, method, recipe
-        self.curve = []
-        self.select, self.best = select, None
+        self.curve: Curve = []
+        self.select = select
+        self.best: dict[str, Tensor] | None = None
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.device = next(net.parameters()).device
         gpu = self.device.type == "cuda"
         if recipe.channels_last:
             net.to(memory_format=torch.channels_last)
-        self.forward = torch.compile(net) if recipe.compile else net
+        self.forward = cast("nn.Module", torch.compile(net)) if recipe.compile else net
         # on a GPU the learning rate is a tensor there, so that a recorded step sees it change
         self.lr = torch.full((), float(recipe.lr), device=self.device) if gpu else recipe.lr
         self.optimizer = torch.optim.SGD(net.parameters(), self.lr, recipe.momentum,
@@ -43,23 +59,22 @@ class Run:
                                          fused=gpu or None)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "fp16")
         self.stream = torch.cuda.Stream(self.device) if gpu else None
-        self.step = self._step
+        self.step: Step = self._step
         if gpu and graph:
             self.step = CudaGraphStep(self._step, batches.size, list(self.generators().values()),
                                       method.cpu_rng)
 
-    def place(self):
-        """The run's own stream, for what it does between `begin` and `end`."""
+    def place(self) -> contextlib.AbstractContextManager[Any]:
+        """A context on the run's own stream, for what it does between `begin` and `end`."""
         return torch.cuda.stream(self.stream) if self.stream else contextlib.nullcontext()
 
-    def autocast(self):
-        """The recipe's precision, for forward passes."""
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """A context in the recipe's precision, for forward passes."""
         kind = PRECISIONS[self.recipe.precision]
         return torch.autocast(self.device.type, kind) if kind else contextlib.nullcontext()
 
-    def begin(self, epoch):
-        """Set the epoch's learning rate and draw its order. The stream begins after all that was
-        asked for so far."""
+    def begin(self, epoch: int) -> None:
+        """Set the epoch's learning rate and draw its order, after all work asked for so far."""
         if self.stream:
             self.stream.wait_stream(torch.cuda.default_stream(self.device))
         rate = self.recipe.rate(epoch)
@@ -74,28 +89,28 @@ class Run:
         self.losses = torch.empty(len(self.batch_indices), device=self.device)
         self.started = time.perf_counter()
 
-    def advance(self, k):
+    def advance(self, k: int) -> None:
         """The epoch's step k; its loss stays on the device."""
         self.losses[k] = self.step(self.batch_indices[k])
 
-    def end(self, epoch):
-        """Mean training loss and seconds of the epoch: the one moment when the host waits, to read
-        the losses."""
+    def end(self, epoch: int) -> Entry:
+        """Mean training loss and seconds of the epoch.
+
+        Only here does the host wait, to read the losses. FloatingPointError if one is not finite.
+        """
         with self.place():
             losses = self.losses.cpu()
         seconds = time.perf_counter() - self.started
         bad = (~losses.isfinite()).nonzero()
         if len(bad):
-            raise FloatingPointError(f"the loss is {losses[bad[0, 0]].item()} in epoch {epoch}, "
-                                     f"step {bad[0, 0].item()}; try a lower lr. {self.settings()}")
-        return {
-            "epoch": epoch, "lr": self.recipe.rate(epoch), "train_loss": losses.mean().item(),
-            "seconds": seconds
-        }
+            step = int(bad[0, 0])
+            raise FloatingPointError(f"the loss is {losses[step].item()} in epoch {epoch}, step "
+                                     f"{step}; try a lower lr. {self.settings()}")
+        return {"epoch": epoch, "lr": self.recipe.rate(epoch), "train_loss": losses.mean().item(),
+                "seconds": seconds}
 
-    def record_epoch(self, entry):
-        """Add a finished epoch to the curve; where it is the best so far by `select`, its weights
-        are kept."""
+    def record_epoch(self, entry: Entry) -> None:
+        """Add a finished epoch to the curve; keep its weights if it is the best by `select`."""
         if self.select and self.select not in entry:
             raise ValueError(f"the epoch is chosen by {self.select!r}, which is not in the curve: "
                              f"{', '.join(entry)}; the test is to return it")
@@ -115,12 +130,11 @@ class Run:
         self.scaler.update()
         return loss.detach()
 
-    def settings(self):
-        """All that decides the result, for error messages and to refuse a checkpoint of another
-        run."""
+    def settings(self) -> dict[str, Any]:
+        """All that decides the result, for messages and to refuse another run's checkpoint."""
+        recipe = dataclasses.asdict(self.recipe)
         return {
-            "recipe": dataclasses.asdict(self.recipe)
-            | {"milestones": list(self.recipe.milestones)},
+            "recipe": {**recipe, "milestones": list(self.recipe.milestones)},
             "method": {"name": type(self.method).__name__, **self.method.options()},
             "data": {
                 "images": len(self.batches.dataset),
@@ -132,6 +146,7 @@ class Run:
             "network": sum(p.numel() for p in self.net.parameters()),
         }
 
-    def generators(self):
+    def generators(self) -> dict[str, torch.Generator]:
+        """The generators of the method and of the batches, where they have their own."""
         own = {"method": self.method.generator, "batches": self.batches.generator}
-        return {k: g for k, g in own.items() if g is not None}
+        return {name: generator for name, generator in own.items() if generator is not None}

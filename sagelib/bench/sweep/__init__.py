@@ -1,5 +1,4 @@
-"""Run a plan: every cell that has no record yet, in processes of this machine or as tasks of a Ray
-cluster.
+"""Run a plan: every cell without a record, in processes of this machine or on a Ray cluster.
 
     python -m sagelib.bench.sweep book/plans/table_1.yml --size laptop --root data
 
@@ -8,9 +7,11 @@ on where it was, each run from its last checkpoint. A cell that fails leaves its
 that says why; the others go on.
 
 An evaluation needs the network. Where its record is there and its weights are not, as in a fresh
-clone, the run is trained again; the record stands, and the evaluation added to it says if it is
+clone, the run is trained again; the record stays, and the evaluation added to it says if it is
 about a network with another curve.
 """
+from __future__ import annotations
+
 import argparse
 import contextlib
 import fcntl
@@ -18,6 +19,7 @@ import functools
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ...machine import cores
 from .. import plans, records
@@ -28,11 +30,21 @@ from .local import run_local
 from .progress import SweepProgress
 from .worker import RETRAIN, TRAIN, recover, remaining, unpublished
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Self
 
-def run(plan, size="paper", *, root="data", results=records.RESULTS, out="runs/sweep", jobs=None,
-        threads=1, device="", only=(), backend="local", say=None, **cluster):
-    """Run what is missing of a plan (a YAML file) at a size; returns the names of the cells that
-    failed.
+    from ..plans import RunSpec
+
+    Only = Sequence[tuple[str, str]]  # (parameter, value as a word)
+
+
+def run(plan: str | Path, size: str = "paper", *, root: str | Path = "data",
+        results: str | Path = records.RESULTS, out: str | Path = "runs/sweep",
+        jobs: int | None = None, threads: int = 1, device: str = "", only: Only = (),
+        backend: str = "local", say: Callable[[str], object] | None = None,
+        **cluster: Any) -> list[str]:
+    """Run what is missing of a plan (a YAML file) at a size; the names of the cells that failed.
 
     backend "local": `jobs` cells at a time on this machine, with `threads` threads each, by default
     as many as this process has cores for; "ray": tasks of the cluster at `address`, with `threads`
@@ -42,16 +54,15 @@ def run(plan, size="paper", *, root="data", results=records.RESULTS, out="runs/s
     title, cells = chosen(plan, size, only)
     left = remaining(cells, results, out)
     with alone(out, say) if left else contextlib.nullcontext():
-        finished = [
-            place for cell, what in left if what == TRAIN for place in recover(cell, out, results)
-        ]
+        untrained = [cell for cell, what in left if what == TRAIN]
+        finished = [place for cell in untrained for place in recover(cell, out, results)]
         if finished:
             say(f"published: {len(finished)} that an earlier attempt had finished")
             left = remaining(cells, results, out)
         todo, again = [cell for cell, _ in left], sum(what == RETRAIN for _, what in left)
+        retrained = f", {again} of them trained again, since their weights are not here"
         say(f"{title}, size {size}: {len(cells)} cells, {len(cells) - len(todo)} done, "
-            f"{len(todo)} to run" +
-            (f", {again} of them trained again, since their weights are not here" if again else ""))
+            f"{len(todo)} to run{retrained if again else ''}")
         if not todo:
             return []
         settings = {"root": str(Path(root).resolve()), "device": device, "results": str(results)}
@@ -62,9 +73,8 @@ def run(plan, size="paper", *, root="data", results=records.RESULTS, out="runs/s
         return run_local(todo, settings, out, view, jobs or max(1, cores() // threads), threads)
 
 
-def chosen(plan, size, only=()):
-    """The plan's title, and its cells with these (parameter, value as a word) alone; ValueError if
-    there is none."""
+def chosen(plan: str | Path, size: str, only: Only = ()) -> tuple[str, list[RunSpec]]:
+    """The plan's title and its cells with these values of parameters; ValueError without any."""
     title, cells = plans.read(plan, size)
     found = [c for c in cells if all(str(c.parameters.get(name)) == word for name, word in only)]
     if not cells:
@@ -78,14 +88,16 @@ def chosen(plan, size, only=()):
 
 
 class alone:
-    """Inside `with`, the only sweep that works in this folder; RuntimeError if there is one. Where
-    the file system has no locks, a warning: two sweeps there would only do work twice, since the
-    first record of a run stands."""
+    """Inside `with`, the only sweep that works in this folder; RuntimeError if there is one.
 
-    def __init__(self, out, say=print):
+    Where the file system has no locks, a warning: two sweeps there would only do work twice, since
+    the first record of a run stays.
+    """
+
+    def __init__(self, out: str | Path, say: Callable[[str], object] = print) -> None:
         self.out, self.say = Path(out), say
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self.out.mkdir(parents=True, exist_ok=True)
         self.file = open(self.out / "sweep.lock", "w")
         try:
@@ -97,12 +109,13 @@ class alone:
         except OSError as error:
             self.say(f"warning: {self.out} is on a file system without locks ({error.strerror}): "
                      "start no other sweep with this --out meanwhile")
+        return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.file.close()
 
 
-def arguments(words=None):
+def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     """The words of the command line as an object; `only` is a list of pairs."""
     ask = argparse.ArgumentParser(prog="python -m sagelib.bench.sweep",
                                   description=__doc__.split("\n")[0])
@@ -129,7 +142,7 @@ def arguments(words=None):
     return asked
 
 
-def main(words=None):
+def main(words: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     asked = arguments(words)
     # Ctrl-C, also where a shell had it ignored, and a scheduler's way
@@ -151,20 +164,16 @@ def main(words=None):
     return 1 if failed else 0
 
 
-def show(plan, size, results, only, out):
-    """The result to expect by the plan and the book's records, and what would run, with estimated
-    hours."""
+def show(plan: str | Path, size: str, results: str | Path, only: Only, out: str | Path) -> int:
+    """Print the result to expect by plan and records, and what would run, with estimated hours."""
     title, cells = chosen(plan, size, only)
     left = remaining(cells, results, out)
-    what = [
-        "an earlier attempt finished: it is published"
-        if why == TRAIN and unpublished(cell, out) else why for cell, why in left
-    ]
+    finished = "an earlier attempt finished: it is published"
+    what = [finished if why == TRAIN and unpublished(cell, out) else why for cell, why in left]
     if expected := opening.result(plan):
         print(*expected, "", sep="\n")
     print(f"{title}, size {size}: {len(left)} of {len(cells)} cells are to run")
     if left:
-        print(
-            *table([cell for cell, _ in left],
-                   ["" if why == TRAIN else f"  ({why})" for why in what]), sep="\n")
+        notes = ["" if why == TRAIN else f"  ({why})" for why in what]
+        print(*table([cell for cell, _ in left], notes), sep="\n")
     return 0

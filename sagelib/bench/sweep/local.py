@@ -1,17 +1,32 @@
 """The cells of a sweep as processes of this machine."""
+from __future__ import annotations
+
 import os
 import signal
 import subprocess
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from .worker import AGAIN, prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from ..plans import RunSpec
+    from .progress import SweepProgress
+    from .worker import Settings
 
 RETRIES = 2  # for what is not the notebook's fault: a killed process, a kernel that did not come up
 
 
-def run_local(todo, settings, out, view, jobs, threads):
-    """The cells as processes, `jobs` at a time; a killed one is tried again."""
+def run_local(todo: Sequence[RunSpec], settings: Settings, out: str | Path, view: SweepProgress,
+              jobs: int, threads: int) -> list[str]:
+    """Run the cells as processes, `jobs` at a time; the names of those that failed.
+
+    A killed one is tried again.
+    """
     waiting, running, failed = [(cell, 0) for cell in todo], {}, []
     try:
         while waiting or running:
@@ -38,8 +53,9 @@ def run_local(todo, settings, out, view, jobs, threads):
     return failed
 
 
-def start(cell, settings, out, threads):
-    """One attempt as a process in a group of its own; its output goes to log.txt in its folder."""
+def start(cell: RunSpec, settings: Settings, out: str | Path,
+          threads: int) -> tuple[subprocess.Popen, Path]:
+    """One attempt as a process with its own group, and its folder, where log.txt has its output."""
     folder = prepare(cell, settings, out)
     environment = {
         **os.environ, "OMP_NUM_THREADS": str(threads), "PYDEVD_DISABLE_FILE_VALIDATION": "1"
@@ -51,8 +67,8 @@ def start(cell, settings, out, threads):
     return process, folder
 
 
-def stop(running):
-    """End all attempts; what they had saved is taken up by the next sweep."""
+def stop(running: Iterable[subprocess.Popen]) -> None:
+    """End all attempts; the next sweep goes on from what they had saved."""
     for process in running:
         process.send_signal(signal.SIGTERM)
     for process in running:
@@ -62,8 +78,9 @@ def stop(running):
             process.kill()
 
 
-def reason(folder, ended):
+def reason(folder: Path, ended: int) -> str:
     """Why an attempt failed, in a line."""
     file = folder / "error.txt"
-    return file.read_text().strip() if file.exists(
-    ) else f"the process ended with {ended}; see log.txt"
+    if file.exists():
+        return file.read_text().strip()
+    return f"the process ended with {ended}; see log.txt"

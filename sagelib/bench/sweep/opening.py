@@ -2,13 +2,22 @@
 
 `ci/book --save` writes it anew. A dry run prints the expected result.
 """
+from __future__ import annotations
 
 import re
 import textwrap
+from typing import TYPE_CHECKING, Any
 
 from .. import paths, plans, records, scorecard, summary, timing
 from . import estimate
 from .worker import published_by
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from ..plans import RunSpec
+    from ..schema import Record
 
 PAPER = "arXiv 2211.00113"
 CORE = "one core of AMD EPYC"
@@ -26,12 +35,13 @@ QUANTITIES = {
 UNITS = {"years": 24 * 365.25, "days": 24, "h": 1, "min": 1 / 60, "s": 1 / 3600}
 
 
-def renewed(file, text):
+def renewed(file: Path, text: str) -> str:
     """A plan's text with its opening written anew: it replaces all comment lines at the top."""
     return opening(file) + re.sub(r"\A(?:#.*\n)*", "", text)
 
 
-def opening(file, results=records.RESULTS, machines=None):
+def opening(file: Path, results: str | Path = records.RESULTS,
+            machines: Sequence[estimate.Machine] | None = None) -> str:
     """The comment that opens a plan: its title, its commands, the expected time and result.
 
     machines: those of `estimate.machines`, by default by the records under `results`.
@@ -52,7 +62,7 @@ def opening(file, results=records.RESULTS, machines=None):
     return "".join(f"# {line}".rstrip() + "\n" for line in lines)
 
 
-def cost(file, machines):
+def cost(file: Path, machines: Iterable[estimate.Machine]) -> list[str]:
     """Lines: how long all runs of a plan take at each size, one after another, on `MACHINES`."""
     by_size = {size: plans.read(file, size)[1] for size in plans.sizes(file)}
     if not any("method" in run.parameters for run in by_size["paper"]):
@@ -66,16 +76,18 @@ def cost(file, machines):
     for size, runs in by_size.items():
         narrow = any(run.parameters.get("width") for run in runs)
         hours = {head: sum(estimate.hours(run, m) for run in runs) for head, m in known.items()}
-        rows.append([size, len(runs), *("-" if narrow and head != CORE else duration(number)
-                                        for head, number in hours.items())])
+        shown = ["-" if narrow and head != CORE else duration(number)
+                 for head, number in hours.items()]
+        rows.append([size, str(len(runs)), *shown])
     sources = ", ".join(m.source for m in known.values())
     return ["Expected time of all runs, one after another:", "", *aligned(rows), "",
             *textwrap.wrap(f"Speeds from {sources}.", 90, break_on_hyphens=False)]
 
 
-def result(file, results=records.RESULTS):
+def result(file: str | Path, results: str | Path = records.RESULTS) -> list[str]:
     """Lines: the numbers of the paper that a plan's `expect` names, beside ours; [] without it."""
-    if not (expect := plans.expected(file)):
+    expect = plans.expected(file)
+    if not expect:
         return []
     sizes = plans.sizes(file)
     runs = {size: plans.read(file, size)[1] for size in sizes}
@@ -83,8 +95,8 @@ def result(file, results=records.RESULTS):
     cells, published = expected_cells(file, expect, first), published_by(first.notebook, results)
     ours = {size: [measured(runs[size], cell, published) for cell in cells] for size in sizes}
     shown = [size for size, found in ours.items() if any(found)] or ["laptop"]
-    rows = [["", *(["the paper"] if "table" in expect else []),
-             *(f"ours, {size}{_instead(runs[size], cells[0])}" for size in shown)]]
+    paper = ["the paper"] if "table" in expect else []
+    rows = [["", *paper, *(f"ours, {size}{_instead(runs[size], cells[0])}" for size in shown)]]
     for k, cell in enumerate(cells):
         said = [_said(cell, cells[0])] if "table" in expect else []
         rows.append([cell.label, *said, *(ours[size][k] or "not run" for size in shown)])
@@ -92,14 +104,16 @@ def result(file, results=records.RESULTS):
     return [f"Expected {QUANTITIES[cells[0].quantity]} ({where}):", "", *aligned(rows)]
 
 
-def expected_cells(file, expect, run):
-    """The `scorecard.TableCell`s that `expect` names; without a table, its labels are methods with
-    the data set and the network of `run`."""
+def expected_cells(file: str | Path, expect: Mapping[str, Any],
+                   run: RunSpec) -> list[scorecard.TableCell]:
+    """The cells of the paper's tables that `expect` names.
+
+    Without a table, its labels are methods with the data set and the network of `run`.
+    """
     if "table" not in expect:
         place = run.parameters["dataset"], run.parameters["model"]
-        return [
-            scorecard.TableCell(0, "", m, 0.0, *place, m, {}, "accuracy") for m in expect["labels"]
-        ]
+        return [scorecard.TableCell(0, "", m, 0.0, *place, m, {}, "accuracy")
+                for m in expect["labels"]]
     table = [c for c in scorecard.with_means(scorecard.printed()) if c.table == expect["table"]]
     row = {c.label: c for c in table if c.row == expect["row"]}
     unknown = [label for label in expect["labels"] if label not in row]
@@ -111,8 +125,9 @@ def expected_cells(file, expect, run):
     return [row[label] for label in expect["labels"]]
 
 
-def measured(runs, cell, published):
-    """What records say of a cell, as text, by those of a plan's runs that measure it; "" without.
+def measured(runs: Iterable[RunSpec], cell: scorecard.TableCell,
+             published: Iterable[Record]) -> str:
+    """What records say of a cell, by those of a plan's runs that measure it; "" without any.
 
     Runs of another data set count where the plan has none of the cell's own at this size.
     """
@@ -131,32 +146,32 @@ def measured(runs, cell, published):
     return str(summary.spread(found.values())) if found else ""
 
 
-def _instead(runs, cell):
+def _instead(runs: Iterable[RunSpec], cell: scorecard.TableCell) -> str:
     """The data set that runs have instead of a cell's, after a comma; "" where it is the same."""
     found = {run.parameters.get("dataset", cell.dataset) for run in runs}
     return "" if cell.dataset in found else f", {', '.join(sorted(found))}"
 
 
-def _said(cell, vanilla):
+def _said(cell: scorecard.TableCell, vanilla: scorecard.TableCell) -> str:
     number = f"{round(cell.reported, 2):g}"  # a mean over three perturbations has more digits
     times = f"{cell.reported / vanilla.reported:.2f}"
     return f"{number} h, {times} × vanilla" if cell.quantity == "hours" else number
 
 
-def duration(hours):
+def duration(hours: float) -> str:
     """Hours in words, with two digits: 36.2 -> "36 h"; days and years from two on."""
     least = {"years": 2, "days": 2}
     unit = next((u for u, size in UNITS.items() if hours >= size * least.get(u, 1)), "s")
     return f"{float(f'{hours / UNITS[unit]:.2g}'):g} {unit}"
 
 
-def aligned(rows):
+def aligned(rows: Sequence[Sequence[object]]) -> list[str]:
     """Rows of a table as indented lines, their columns at least two spaces apart."""
     widths = [max(len(str(row[k])) for row in rows) for k in range(len(rows[0]))]
     lines = ["  ".join(f"{v!s:<{w}}" for v, w in zip(row, widths, strict=True)) for row in rows]
     return [f"    {line}".rstrip() for line in lines]
 
 
-def book():
+def book() -> list[Path]:
     """The files of the book's plans."""
     return sorted(file for file in paths.PLANS.glob("*.yml") if file.stem != "sizes")

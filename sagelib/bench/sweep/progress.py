@@ -1,28 +1,36 @@
 """What a sweep says of its cells while it runs."""
+from __future__ import annotations
+
 import time
+from typing import TYPE_CHECKING
 
 from .estimate import BENCHMARK, hours
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from ..plans import RunSpec
+
 
 class SweepProgress:
-    """What a sweep says while it runs: cells done, running and failed, and the time that is
-    left."""
+    """What a sweep says while it runs: cells done, running and failed, and the time left."""
 
-    def __init__(self, todo, say):
+    def __init__(self, todo: Sequence[RunSpec], say: Callable[[str], object]) -> None:
         self.todo, self.say, self.begun = {c.name: c for c in todo}, say, time.time()
         self.state, self.since, self.took = dict.fromkeys(self.todo, "waiting"), {}, {}
 
-    def started(self, cell):
+    def started(self, cell: RunSpec) -> None:
         self.since[cell.name] = time.time()
         self._to(cell, "running", "started")
 
-    def again(self, cell):
+    def again(self, cell: RunSpec) -> None:
         self._to(cell, "waiting", "was killed; it is tried again:")
 
-    def done(self, cell):
+    def done(self, cell: RunSpec) -> None:
         self._to(cell, "done", "done")
 
-    def failed(self, cell, why, folder):
+    def failed(self, cell: RunSpec, why: str, folder: str | Path) -> None:
         self._to(cell, "failed", f"failed ({why}; see {folder})")
 
     def _to(self, cell, state, word):
@@ -33,13 +41,12 @@ class SweepProgress:
         self.say(f"[{count['done']}/{len(self.todo)} done, {count['running']} running, "
                  f"{count['failed']} failed{self.left()}] {word} {cell.name}")
 
-    def left(self):
-        """The time that is left, from what finished cells took; nothing before the first is
-        finished.
+    def left(self) -> str:
+        """The time left, from what finished cells took; "" before the first has finished.
 
-        A method's own time stands for its other cells; where there is none yet, the estimate of
-        `hours` does, at the pace of the finished ones. What runs now counts for what is left of it,
-        and the waiting cells are shared out among as many as run at a time.
+        A cell is expected to take what others of its method took. Where none has finished, it takes
+        the estimate of `hours`, at the pace of the finished ones. What runs now counts for what is
+        left of it, and the waiting cells are shared out among as many as run at a time.
         """
         if not self.took:
             return ""

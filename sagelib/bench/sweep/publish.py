@@ -1,16 +1,23 @@
 """What an attempt leaves for readers: its record, and its executed notebook beside it."""
+from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ... import files
 from .. import records
 
+if TYPE_CHECKING:
+    from ..schema import Record
 
-def keep_notebook(file, place):
-    """Put the executed notebook beside the record at `place`, under its name, for readers
-    elsewhere: without this machine's folders and without images of the data, which is not ours to
-    publish. One that is there stands, and one that did not run to its end is left where it is."""
+
+def keep_notebook(file: Path, place: str | Path) -> None:
+    """Put the executed notebook beside the record at `place`, under its name, for readers.
+
+    It is without this machine's folders and without images of the data, which are not ours to
+    publish. One that is there already stays, and one that did not run to its end is not published.
+    """
     import nbformat
 
     target = Path(place).with_suffix(".ipynb")
@@ -26,29 +33,24 @@ def keep_notebook(file, place):
     text = file.read_text()
     for folder, word in folders.items():
         text = text.replace(json.dumps(folder)[1:-1], word) if folder else text
-    notebook = nbformat.reads(text, 4)
-    if not all(
-        cell.execution_count for cell in notebook.cells if cell.cell_type == "code" and cell.source
-    ):
+    notebook: Any = nbformat.reads(text, 4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    if not all(cell.execution_count for cell in code if cell.source):
         return
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
-        if cell.cell_type == "code":
-            cell.outputs = [
-                o
-                for o in cell.outputs
-                if o.get("name") != "stderr"
-                and not ("show.grid(" in cell.source and "image/png" in o.get("data", {}))
-            ]
+    for cell in code:
+        cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
+        if "show.grid(" in cell.source:
+            cell.outputs = [out for out in cell.outputs if "image/png" not in out.get("data", {})]
     files.replace(target, f"{nbformat.writes(notebook)}\n")
 
 
-def publish(made, results):
-    """Write the record in the file `made` to its place under `results`, whole or not at all, and
-    the notebook of its attempt beside it; returns the place.
+def publish(made: Path, results: str | Path) -> Path:
+    """The place under `results` where the record in the file `made` is published, and its notebook.
 
-    If another attempt was first, its record stands.
+    It is written whole or not at all. If another attempt was first, its record stays.
     """
     record = records.read(made)
     place = records.path(record, results)
@@ -62,5 +64,5 @@ def publish(made, results):
         return place
 
 
-def _notebook(record):
+def _notebook(record: Record) -> str:
     return record.get("what") or ("few_shot" if record["kind"] == "few_shot" else "train")

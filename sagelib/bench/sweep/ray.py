@@ -1,34 +1,46 @@
-"""The cells of a sweep as tasks of a Ray cluster: a share of a GPU each, tried again when a worker
-or a node dies.
+"""The cells of a sweep as tasks of a Ray cluster, each with a share of a GPU.
 
-The folders of a sweep, its attempts, checkpoints and records, must be the same on all nodes (a
-shared file system).
+A task is tried again when its worker or node dies. The folders of a sweep, its attempts,
+checkpoints and records, must be the same on all nodes (a shared file system).
 """
+from __future__ import annotations
+
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ...machine import cores
 from .local import AGAIN, RETRIES, reason, start
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..plans import RunSpec
+    from .progress import SweepProgress
+    from .worker import Settings
 
 
 class Again(Exception):
     """An attempt that ended through no fault of its notebook."""
 
 
-def run_cells(todo, settings, out, view, threads=1, address=None, gpus=0.0):
-    """Run the cells on the cluster at `address` ("auto": the one this machine is in), or on one
-    started here; returns the names of those that failed. `threads`: cores of a cell; `gpus`: its
-    share of a GPU."""
+def run_cells(todo: Sequence[RunSpec], settings: Settings, out: str | Path, view: SweepProgress,
+              threads: int = 1, address: str | None = None, gpus: float = 0.0) -> list[str]:
+    """Run the cells on a cluster; the names of those that failed.
+
+    threads: cores of a cell. address: of the cluster, "auto" for the one that this machine is in;
+    without it one is started here. gpus: share of a GPU of a cell.
+    """
     try:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         import ray
     except ImportError as error:
         raise ImportError("a sweep on Ray needs it: pip install 'sagelib[cluster]'") from error
     if not ray.is_initialized():
-        own = {} if address else {"num_cpus": cores()}  # of a cluster started here
-        ray.init(address=address, include_dashboard=False, log_to_driver=False,
-                 configure_logging=False, **own)
+        ray.init(address=address, num_cpus=None if address else cores(), include_dashboard=False,
+                 log_to_driver=False, configure_logging=False)
     task = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=RETRIES,
+                      # pyrefly: ignore[bad-argument-type]  (Ray takes a list of errors too)
                       retry_exceptions=[Again])(attempt)
     waiting, failed = {task.remote(cell, settings, str(out), threads): cell for cell in todo}, []
     begun = {cell.name: attempts(cell, out) for cell in todo}
@@ -53,14 +65,14 @@ def run_cells(todo, settings, out, view, threads=1, address=None, gpus=0.0):
     return failed
 
 
-def attempts(cell, out):
+def attempts(cell: RunSpec, out: str | Path) -> int:
     """How many attempts at a cell there were so far."""
     return len(list((Path(out) / "attempts" / cell.name).glob("*")))
 
 
-def attempt(cell, settings, out, threads):
-    """One attempt at a cell, on whichever node: (why it failed or None, its folder). Again if it
-    was killed."""
+def attempt(cell: RunSpec, settings: Settings, out: str | Path,
+            threads: int) -> tuple[str | None, str]:
+    """One attempt at a cell: why it failed, or None, and its folder; `Again` if it was killed."""
     process, folder = start(cell, settings, out, threads)
     ended = process.wait()
     if ended < 0 or ended == AGAIN:
@@ -68,7 +80,7 @@ def attempt(cell, settings, out, threads):
     return (reason(folder, ended) if ended else None), str(folder)
 
 
-def outcome(ray, ready):
+def outcome(ray: Any, ready: Any) -> tuple[str | None, str]:
     """What became of a task, also where Ray gave it up."""
     try:
         return ray.get(ready)

@@ -1,5 +1,4 @@
-"""One attempt at one cell of a plan, in a folder of its own; its result is published at the end, in
-one step.
+"""One attempt at one cell of a plan, in its own folder; its result is published in one step.
 
 `python -m sagelib.bench.sweep.worker FOLDER` does what FOLDER/attempt.json asks for: it runs the
 notebook through papermill, publishes the record, and runs what is to follow on that network. It
@@ -7,6 +6,7 @@ ends with 0 when all of that is there, with AGAIN when the kernel did not come u
 the notebook failed; then FOLDER/error.txt says why in a line. It stops when the process that
 started it is gone, so that no sweep leaves work behind.
 """
+from __future__ import annotations
 
 import json
 import os
@@ -18,44 +18,42 @@ import time
 import uuid
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .. import records
 from ..plans import EXPERIMENTS, RunSpec, defaults
 from .publish import keep_notebook, publish
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from ..schema import Record
+
+    Settings = Mapping[str, str]  # what is the same for all cells: root, device, results
+
 AGAIN = 75  # what sysexits.h calls a temporary failure
-TRAIN, RETRAIN, EVALUATE = (
-    "is trained",
-    "trains again: its weights are not here",
-    "its network is evaluated",
-)
+TRAIN, EVALUATE = "is trained", "its network is evaluated"
+RETRAIN = "trains again: its weights are not here"
 
 
-def prepare(cell, settings, out):
-    """A new folder under OUT/attempts/<cell>/ that says what is to be done; returns it.
-
-    settings: what is the same for all cells: root, device, results (where records are published).
-    """
+def prepare(cell: RunSpec, settings: Settings, out: str | Path) -> Path:
+    """A new folder under OUT/attempts/<cell>/ that says what is to be done."""
     mine = _attempts(cell, out)
     mine.mkdir(parents=True, exist_ok=True)
     folder = mine / f"{1 + sum(p.is_dir() for p in mine.iterdir()):02d}-{uuid.uuid4().hex[:8]}"
     folder.mkdir()
-    asked = {
-        "cell": asdict(cell),
-        **settings,
-        "out": str(Path(out).resolve()),
-        "results": str(Path(settings["results"]).resolve()),
-    }
+    places = {"out": str(Path(out).resolve()), "results": str(Path(settings["results"]).resolve())}
+    asked = {"cell": asdict(cell), **settings, **places}
     (folder / "attempt.json").write_text(json.dumps(asked, indent=1) + "\n")
     return folder
 
 
-def attempt(folder):
-    """Do what FOLDER/attempt.json asks for; returns the published record's path.
+def attempt(folder: str | Path) -> Path:
+    """Do what FOLDER/attempt.json asks for; the path of the published record.
 
     Where an evaluation needs the network of a record and its weights are not here, the run is
-    trained again. The record stands, and the evaluation says if it is about a network with another
-    curve (`weights.retrained`).
+    trained again. The record stays as it is, and the evaluation says if it is about a network with
+    another curve (`weights.retrained`).
     """
     folder = Path(folder)
     asked = json.loads((folder / "attempt.json").read_text())
@@ -63,38 +61,39 @@ def attempt(folder):
     what, record = _left(cell, published_by(cell.notebook, results), out)
     if what == TRAIN and recover(cell, out, results):
         what, record = _left(cell, published_by(cell.notebook, results), out)
-    if what in (TRAIN, RETRAIN):
-        made = _train(cell, folder, asked, record)
-        record = records.read(publish(made, results)) if what == TRAIN else record
+    if record is None:
+        record = records.read(publish(_train(cell, folder, asked), results))
+    elif what == RETRAIN:
+        _train(cell, folder, asked, record)
     published = records.path(record, results)
     if not cell.evaluated(record):
         _evaluate(cell, folder, asked, published, _weights(record, out))
     return published
 
 
-def _train(cell, folder, asked, record=None):
-    """Run the cell's notebook; returns the file of the record that came of it. `record`: the one
-    that is there already, where the run is trained again."""
+def _train(cell: RunSpec, folder: Path, asked: dict[str, Any],
+           record: Record | None = None) -> Path:
+    """Run the cell's notebook; the file of its record. `record`: that of a run trained again."""
     places = {
         "results": str(folder / "results"),
         "checkpoints": f"{asked['out']}/checkpoints",
         "networks": _networks(asked["out"], record),
     }
-    execute(
-        cell.notebook, folder, {**cell.parameters, **_common(asked), **places, "progress": False}
-    )
-    (made,) = (folder / "results").rglob("*.json")
+    execute(cell.notebook, folder,
+            {**cell.parameters, **_common(asked), **places, "progress": False})
+    made, = (folder / "results").rglob("*.json")
     return made
 
 
-def _evaluate(cell, folder, asked, published, weights):
-    """Run the notebook that evaluates the network in the file `weights`, and keep it beside the
-    record at `published`, to which it adds the evaluation."""
-    places = {
-        "record": str(published),
-        "networks": _networks(asked["out"]),
-        "weights_file": str(weights),
-    }
+def _evaluate(cell: RunSpec, folder: Path, asked: dict[str, Any], published: Path,
+              weights: Path | None) -> None:
+    """Evaluate the network in the file `weights` by a notebook, kept beside the record.
+
+    The notebook adds the evaluation to the record at `published`.
+    """
+    assert cell.then
+    places = {"record": str(published), "networks": _networks(asked["out"]),
+              "weights_file": str(weights)}
     execute(cell.then, folder, {**cell.then_parameters, **_common(asked), **places})
     evaluated = folder / f"{cell.then}.ipynb"
     keep_notebook(evaluated, published.with_stem(f"{published.stem}-{cell.then}"))
@@ -104,23 +103,22 @@ def _common(asked):
     return {name: asked[name] for name in ("root", "device") if asked.get(name)}
 
 
-def remaining(cells, results, out):
+def remaining(cells: Sequence[RunSpec], results: str | Path,
+              out: str | Path) -> list[tuple[RunSpec, str]]:
     """The cells that are not done, each with what is left to do: TRAIN, RETRAIN or EVALUATE."""
-    every = {
-        notebook: published_by(notebook, results) for notebook in {cell.notebook for cell in cells}
-    }
+    notebooks = {cell.notebook for cell in cells}
+    every = {notebook: published_by(notebook, results) for notebook in notebooks}
     found = [(cell, _left(cell, every[cell.notebook], out)[0]) for cell in cells]
     return [(cell, what) for cell, what in found if what]
 
 
-def _left(cell, every, out):
-    """What is left to do for a cell, None if nothing is, and the record of its run among `every`,
-    or None.
+def _left(cell: RunSpec, every: Iterable[Record],
+          out: str | Path) -> tuple[str | None, Record | None]:
+    """What is left to do for a cell, or None, and the record of its run among `every`, or None.
 
     Of several records the one that is evaluated as asked comes first, then one whose weights are
     here.
     """
-
     def ready(record):
         return cell.evaluated(record), _weights(record, out) is not None
 
@@ -128,40 +126,40 @@ def _left(cell, every, out):
     if record is None:
         return TRAIN, None
     evaluated, weights = ready(record)
-    return None if evaluated else EVALUATE if weights else RETRAIN, record
+    if evaluated:
+        return None, record
+    return EVALUATE if weights else RETRAIN, record
 
 
-def published_by(notebook, results):
+def published_by(notebook: str, results: str | Path) -> list[Record]:
     """All records under `results` that runs of a notebook may have left."""
     if notebook not in ("train", "few_shot"):
         return records.timings(results, notebook)
-    return (
-        records.every(results, "few_shot" if notebook == "few_shot" else "record")
-        if Path(results).exists()
-        else []
-    )
+    if not Path(results).exists():
+        return []
+    return records.every(results, "few_shot" if notebook == "few_shot" else "record")
 
 
-def _attempts(cell, out):
+def _attempts(cell: RunSpec, out: str | Path) -> Path:
     return Path(out).resolve() / "attempts" / cell.name
 
 
-def _networks(out, record=None):
-    """The folder of networks; for those of a record that are trained again, one of its own inside:
-    the library may have got options since, and then they have another run's name."""
+def _networks(out: str | Path, record: Record | None = None) -> str:
+    """The folder of networks; those of a record that are trained again have their own inside.
+
+    The library may have got options since, and then they have another run's name.
+    """
     return f"{Path(out).resolve()}/networks" + (f"/again-{record['run']}" if record else "")
 
 
-def _weights(record, out):
-    """The file of a record's network, of the first training or of a later one; None if there is
-    none here."""
+def _weights(record: Record, out: str | Path) -> Path | None:
+    """The file of a record's network, of the first training or a later one, or None."""
     first = records.path(record, _networks(out)).with_suffix(".pt")
     return first if first.exists() else next(iter(Path(_networks(out, record)).rglob("*.pt")), None)
 
 
-def unpublished(cell, out):
-    """Files of records of a cell that earlier attempts finished: they were killed before they could
-    publish them."""
+def unpublished(cell: RunSpec, out: str | Path) -> list[Path]:
+    """Records of a cell, as files, of earlier attempts that were killed before they published."""
     found = []
     for made in sorted(_attempts(cell, out).glob("*/results/**/*.json")):
         try:
@@ -172,25 +170,21 @@ def unpublished(cell, out):
     return found
 
 
-def recover(cell, out, results):
-    """Publish what an earlier attempt at a cell without a record finished; returns the places."""
+def recover(cell: RunSpec, out: str | Path, results: str | Path) -> list[Path]:
+    """Publish what an earlier attempt at a cell without a record finished; the places."""
     return [publish(made, results) for made in unpublished(cell, out)]
 
 
-def execute(notebook, folder, parameters):
+def execute(notebook: str, folder: Path, parameters: Mapping[str, Any]) -> None:
     """Run an experiment through papermill: FOLDER/<notebook>.ipynb is what came of it."""
     import papermill
 
-    papermill.execute_notebook(
-        EXPERIMENTS / f"{notebook}.ipynb",
-        folder / f"{notebook}.ipynb",
-        cwd=str(folder),
-        parameters={k: v for k, v in parameters.items() if k in defaults(notebook)},
-        progress_bar=False,
-    )
+    known = {k: v for k, v in parameters.items() if k in defaults(notebook)}
+    papermill.execute_notebook(EXPERIMENTS / f"{notebook}.ipynb", folder / f"{notebook}.ipynb",
+                               cwd=str(folder), parameters=known, progress_bar=False)
 
 
-def main(folder):
+def main(folder: str | Path) -> int:
     """Run the attempt; the exit status says how it ended, error.txt why."""
     folder = Path(folder)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
@@ -203,7 +197,7 @@ def main(folder):
     return 0
 
 
-def short(error):
+def short(error: Exception) -> str:
     """The last line of an error that says something, without the colours of a terminal."""
     lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()
     return lines[-1].strip() if lines else type(error).__name__
@@ -211,9 +205,8 @@ def short(error):
 
 def _never_started(folder, error):
     """Whether the kernel failed, not a cell of the notebook."""
-    return type(error).__name__ in ("DeadKernelError", "RuntimeError") and not any(
-        folder.glob("results/**/*.json")
-    )
+    kernel = type(error).__name__ in ("DeadKernelError", "RuntimeError")
+    return kernel and not any(folder.glob("results/**/*.json"))
 
 
 def _end_with(parent):

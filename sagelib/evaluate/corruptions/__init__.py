@@ -3,15 +3,23 @@
 D. Hendrycks, T. Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
 Perturbations", ICLR 2019, https://arxiv.org/abs/1903.12261. Kinds and severities are those of their
 CIFAR-10-C; they are stated for images of 32 x 32 and used as they are for others, except
-elastic_transform and the fractal of fog, which grow with the image. Differences: random parts are
-drawn anew, so images differ from the published files (which `published` reads); frost has no
-photographs of ice here but grows crystals from noise; JPEG is computed as blocks of cosines without
-the file.
+elastic_transform and the fractal of fog, which grow with the image. Differences: random parts have
+other draws, so images differ from the published files (which `published` reads); frost grows
+crystals from noise instead of using photographs of ice; JPEG is computed as blocks of cosines
+without the file.
 """
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 
 from . import blur, digital, noise, weather
 from .published import check_severity, published
+
+if TYPE_CHECKING:
+    from jaxtyping import UInt8
+    from torch import Tensor
 
 __all__ = ["NAMES", "SEVERITIES", "TABLE", "corrupt", "published"]
 
@@ -39,9 +47,12 @@ TABLE = {  # the five severities of each kind
 NAMES = tuple(TABLE)
 
 
-def corrupt(images, name, severity, generator):
-    """Images uint8 (B, 3, H, W) with one corruption, uint8; `generator` on their device gives its
-    random part."""
+def corrupt(images: UInt8[Tensor, "b 3 h w"], name: str, severity: int,
+            generator: torch.Generator | None) -> UInt8[Tensor, "b 3 h w"]:
+    """Images uint8 (B, 3, H, W) with one corruption, uint8.
+
+    The random part is drawn from `generator`, on the images' device.
+    """
     if name not in TABLE:
         raise ValueError(f"unknown corruption {name!r}; known: {', '.join(NAMES)}")
     check_severity(severity)
@@ -49,9 +60,8 @@ def corrupt(images, name, severity, generator):
         raise ValueError(f"corruptions take images uint8 (B, 3, H, W), not {images.dtype} "
                          f"{tuple(images.shape)}")
     level = TABLE[name][severity - 1]
-    changed = _FUNCTIONS[name](
-        images.float() / 255, *(level if isinstance(level, tuple) else (level,)), generator
-    )
+    amounts = level if isinstance(level, tuple) else (level,)
+    changed = _FUNCTIONS[name](images.float() / 255, *amounts, generator)
     return (changed.clamp(0, 1) * 255).byte()  # cut, not rounded, as in the published images
 
 

@@ -1,15 +1,25 @@
-"""Blur: defocus, glass, motion and zoom, and the filters they share; images
-float (B, 3, H, W) in [0, 1]. Severities and source: `__init__.py`."""
+"""Blur: defocus, glass, motion and zoom, of images in [0, 1], and the filters that they share.
+
+Severities and source: `__init__.py`.
+"""
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 
 from ...saliency import mirrored, smooth
 
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
 
-def defocus_blur(x, radius, alias, generator):
-    """A disk as kernel, its edge softened by a Gaussian."""
+
+def defocus_blur(x: Float[Tensor, "b c h w"], radius: float, alias: float,
+                 generator: torch.Generator | None) -> Float[Tensor, "b c h w"]:
+    """Images (B, C, H, W) filtered with a disk whose edge is softened by a Gaussian."""
     n, width = (8, 3) if radius <= 8 else (math.ceil(radius), 5)
     at = torch.arange(-n, n + 1.0, device=x.device)
     disk = (at.square() + at[:, None].square() <= radius**2).float()
@@ -17,32 +27,31 @@ def defocus_blur(x, radius, alias, generator):
     return _filter(x, kernel)
 
 
-def glass_blur(x, sigma, reach, rounds, generator):
+def glass_blur(x: Float[Tensor, "b c h w"], sigma: float, reach: int, rounds: int,
+               generator: torch.Generator | None) -> Float[Tensor, "b c h w"]:
     """Blur, let each pixel take the value of one nearby, in reading order from the end, blur again.
 
     The published code means to swap the two, but both sides of its assignment are views of one
-    array, so that it copies. The images of a batch are shuffled alike here, the published ones each
-    by itself.
+    array, so that it copies. All images of a batch are shuffled in the same way here, the published
+    ones each in its own.
     """
     x = gaussian_blur(x, sigma)
     h, w = x.shape[2:]
-    order = torch.arange(h * w).tolist()
-    inner = [(i, j)
-             for i in range(h - reach, reach, -1)
-             for j in range(w - reach, reach, -1)
-             if i < h and j < w]
+    order = list(range(h * w))
+    rows = range(min(h - reach, h - 1), reach, -1)
+    columns = range(min(w - reach, w - 1), reach, -1)
+    inner = [(i, j) for i in rows for j in columns]
     for _ in range(rounds):
-        by = torch.randint(-reach, reach, (len(inner), 2), generator=generator,
-                           device=x.device).tolist()
-        for (i, j), (down, right) in zip(inner, by, strict=True):
+        by = torch.randint(-reach, reach, (len(inner), 2), generator=generator, device=x.device)
+        for (i, j), (down, right) in zip(inner, by.tolist(), strict=True):
             order[i * w + j] = order[(i + down) * w + j + right]
     x = x.flatten(2)[:, :, torch.tensor(order, device=x.device)].view_as(x)
     return gaussian_blur(x, sigma)
 
 
-def motion_blur(x, radius, sigma, generator):
-    """Average along a line of random direction, one for each image, within 45 degrees of level;
-    weights a Gaussian."""
+def motion_blur(x: Float[Tensor, "b c h w"], radius: int, sigma: float,
+                generator: torch.Generator | None) -> Float[Tensor, "b c h w"]:
+    """Gaussian average along a line of random direction per image, within 45 degrees of level."""
     angle = (torch.rand(len(x), generator=generator, device=x.device) * 2 - 1) * math.pi / 4
     steps = torch.arange(2 * radius + 1.0, device=x.device)
     weights = (-steps.square() / (2 * sigma**2)).exp()
@@ -52,21 +61,23 @@ def motion_blur(x, radius, sigma, generator):
     return out
 
 
-def zoom_blur(x, most, generator):
+def zoom_blur(x: Float[Tensor, "b c h w"], most: float,
+              generator: torch.Generator | None) -> Float[Tensor, "b c h w"]:
     """The mean of the image and of its magnifications by 1.00, 1.01, …, below `most`."""
     factors = [1 + k / 100 for k in range(round((most - 1) * 100))]
     return (x + sum(zoom(x, f) for f in factors)) / (len(factors) + 1)
 
 
-def zoom(x, factor):
+def zoom(x: Float[Tensor, "b c h w"], factor: float) -> Float[Tensor, "b c h w"]:
     """The middle of each image, magnified to the image's size."""
     theta = torch.zeros(len(x), 2, 3, device=x.device)
     theta[:, 0, 0] = theta[:, 1, 1] = 1 / factor
-    grid = F.affine_grid(theta, x.shape, align_corners=False)
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)  # (B, H, W, 2)
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
-def gaussian_blur(x, sigma, reach=4):
+def gaussian_blur(x: Float[Tensor, "b c h w"], sigma: float,
+                  reach: float = 4) -> Float[Tensor, "b c h w"]:
     """Gaussian of `sigma` pixels, cut at `reach` sigma, borders mirrored; images (B, C, H, W)."""
     return smooth(x, sigma, max(1, round(reach * sigma)))
 
@@ -81,14 +92,14 @@ def _filter(x, kernel):
 def _moved(x, down, right):
     """Each image moved by its own, fractional, number of pixels, its border drawn out."""
     h, w = x.shape[2:]
-    i = torch.arange(h, device=x.device)[None, :, None] - down[:, None, None]
-    j = torch.arange(w, device=x.device)[None, None] - right[:, None, None]
+    i = torch.arange(h, device=x.device)[None, :, None] - down[:, None, None]  # (B, H, 1)
+    j = torch.arange(w, device=x.device)[None, None] - right[:, None, None]    # (B, 1, W)
     return sample(x, i.expand(-1, -1, w), j.expand(-1, h, -1))
 
 
-def sample(x, i, j):
-    """Values at fractional rows i and columns j (B, H, W), between pixels by bilinear weights,
-    mirrored outside."""
+def sample(x: Float[Tensor, "b c h w"], i: Float[Tensor, "b h w"],
+           j: Float[Tensor, "b h w"]) -> Float[Tensor, "b c h w"]:
+    """Values at fractional rows i and columns j (B, H, W), bilinear, mirrored outside."""
     h, w = x.shape[2:]
-    grid = torch.stack([(2 * j + 1) / w - 1, (2 * i + 1) / h - 1], -1)
+    grid = torch.stack([(2 * j + 1) / w - 1, (2 * i + 1) / h - 1], -1)  # (B, H, W, 2)
     return F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)

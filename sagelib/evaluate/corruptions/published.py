@@ -1,12 +1,24 @@
-"""The published corruptions CIFAR-10-C and CIFAR-100-C, read and checked against the test set they
-were made from."""
+"""The published corruptions CIFAR-10-C and CIFAR-100-C, checked against their test set."""
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-def published(root, test):
+    from jaxtyping import Int, UInt8
+    from torch import Tensor
+
+    from ...data.dataset import Dataset
+
+    Read = Callable[[str, int], tuple[UInt8[Tensor, "n 3 h w"], Int[Tensor, " n"]]]
+
+
+def published(root: str | Path, test: Dataset) -> Read:
     """A function (name, severity) -> images uint8 (N, 3, H, W), labels (N,): published corruptions.
 
     root: the folder of CIFAR-10-C or CIFAR-100-C, unpacked: NAME.npy and labels.npy, one severity
@@ -19,7 +31,8 @@ def published(root, test):
     def read(name, severity):
         check_severity(severity)
         file = Path(root) / f"{name}.npy"
-        images, shape = _array(file), (5 * len(test), *test.images.shape[2:], 3)
+        images = _array(file)
+        shape = (5 * len(test), *test.images.shape[2:], 3)
         if images.dtype != np.uint8 or images.shape != shape:
             raise ValueError(f"{file} has {images.dtype} {images.shape}; of this test set it has "
                              f"uint8 {shape}, {len(test)} images for each severity")
@@ -69,18 +82,19 @@ def _check_same_images(root, images, labels, test, some=100, nearer=0.8):
     x = images[picked].to(test.images.device).flatten(1).float()
     parts = test.images.split(2000)
     away = torch.cat([torch.cdist(x, part.flatten(1).float()) for part in parts], 1)
-    (first, second), (which, _) = (best.T for best in away.topk(2, largest=False))
+    nearest = away.topk(2, largest=False)
+    first, second = nearest.values.T
     found = (first < nearer * second).cpu()
     if found.float().mean() < 0.9:
         raise ValueError(f"{root} was made from other images than this test set: of {len(picked)} "
                          f"images of jpeg_compression, severity 1, it has {int(found.sum())}")
-    same = found & (test.labels[which].cpu() == labels[picked])
+    same = found & (test.labels[nearest.indices[:, 0]].cpu() == labels[picked])
     if same.float().mean() < 0.9:
         raise ValueError(f"{root} has other labels than this test set: of {len(picked)} images of "
                          f"jpeg_compression, severity 1, {int(same.sum())} have the same in both")
 
 
-def check_severity(severity):
+def check_severity(severity: int) -> None:
     """ValueError for a severity that is not 1 to 5."""
     if not isinstance(severity, int) or severity not in range(1, 6):
         raise ValueError(f"severity is {severity!r}; it is 1, 2, 3, 4 or 5")
