@@ -2,6 +2,7 @@
 Skipped without one."""
 import copy
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ from sagelib.rearrange import best_offset, offsets
 from sagelib.saliency import normalise, smooth
 from sagelib.solvers import grid_labelling, min_cut
 from sagelib.train import Recipe, Run, fit_together
-from sagelib.train.cuda_graph import WARM
+from sagelib.train.cuda_graph import WARM, CudaGraphStep
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 WAITS = {"randaugment"}              # torchvision's operations, drawn on the host
@@ -105,10 +106,11 @@ def test_the_recorded_step_trains_as_the_plain_one(name, precision, data):
         warnings.simplefilter("error")
         fit_together([plain])
         fit_together([graphed])
-    assert graphed.step.graph is not None and len(graphed.batches) * 3 > WARM
+    assert isinstance(graphed.step, CudaGraphStep) and graphed.step.graph is not None
+    assert len(graphed.batches) * 3 > WARM
     for a, b in zip(plain.curve, graphed.curve, strict=True):
         assert a["train_loss"] == pytest.approx(b["train_loss"], rel=0.05)
-    for a, b in zip(plain._generators().values(), graphed._generators().values(), strict=True):
+    for a, b in zip(plain.generators().values(), graphed.generators().values(), strict=True):
         assert torch.equal(a.get_state(), b.get_state())
 
 
@@ -134,7 +136,7 @@ def test_a_run_goes_on_from_its_checkpoint(data, tmp_path):
     assert [e["train_loss"]
             for e in rest.curve] == pytest.approx([e["train_loss"] for e in whole.curve], rel=0.05)
     assert all(torch.equal(a.get_state(), b.get_state()) for a, b in
-               zip(whole._generators().values(), rest._generators().values(), strict=True))
+               zip(whole.generators().values(), rest.generators().values(), strict=True))
 
 
 def test_runs_on_streams_come_out_as_if_alone(data):
@@ -180,8 +182,9 @@ def test_a_mixer_in_half_precision_with_a_scaler(half, data):
             loss = mix.loss(x, target, scaler=scaler)
         scaler.scale(loss).backward()
         scaler.unscale_(torch.optim.SGD(net.parameters(), 0.1))
-        found[name] = torch.cat([p.grad.flatten()
-                                 for p in net.parameters()]), mix.last.saliency.flatten()
+        assert mix.last and mix.last.saliency is not None
+        grads = torch.cat([p.grad.flatten() for p in net.parameters()])
+        found[name] = grads, mix.last.saliency.flatten()
     for a, b in zip(*found.values(), strict=True):
         assert a.isfinite().all() and torch.nn.functional.cosine_similarity(a, b, 0) > 0.9
 
@@ -191,7 +194,8 @@ def test_a_mixer_on_a_compiled_network(data):
     torch.manual_seed(0)
     plain = load(models, "preactresnet18", classes=10, width=8).cuda().train()
     twin = copy.deepcopy(plain)
-    for net in (plain, torch.compile(twin)):
+    nets: list[Any] = [plain, torch.compile(twin)]
+    for net in nets:
         mix = SAGE(num_classes=10, seed=0).bind(net)
         for _ in range(3):
             net.zero_grad()

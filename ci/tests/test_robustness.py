@@ -129,6 +129,20 @@ def test_pgd_stays_in_the_ball_and_is_the_loop(norm, epsilon, trained):
     assert start.abs().amax() <= epsilon + 1e-6 and start.any()
 
 
+@pytest.mark.parametrize("norm, epsilon", [("linf", 8 / 255), ("l2", 0.5)])
+def test_autoattack_stays_in_the_ball_and_fools_the_network(norm, epsilon, trained):
+    net, test = trained
+    seen = AttackSpace(net, test.mean, test.std, CONVENTIONS[0])
+    z, y = test.images[:12].float() / 255, test.labels[:12]
+    found = robustness.autoattack(seen, z, y, epsilon, norm, ["apgd-ce"])
+    assert found.min() >= 0 and found.max() <= 1
+    far = (found - z).flatten(1)
+    assert (far.abs().amax(1) if norm == "linf" else far.norm(dim=1)).max() <= epsilon + 1e-5
+    right = (seen(z).argmax(1) == y).sum()
+    assert (seen(found).argmax(1) == y).sum() < right
+    assert torch.equal(found, robustness.autoattack(seen, z, y, epsilon, norm, ["apgd-ce"]))
+
+
 def test_pgd_leaves_no_more_accuracy_than_fgsm(trained):
     fgsm = robustness.evaluate(*trained)[CONVENTIONS[0].name]["fgsm"]
     assert robustness.evaluate_pgd(*trained, steps=10) <= fgsm + 5

@@ -18,6 +18,7 @@ from sagelib.catalog import load, names
 from sagelib.data.batches import Batches
 from sagelib.evaluate import fewshot, robustness, scores
 from sagelib.train import Recipe, Run, fit, fit_together
+from sagelib.train.cuda_graph import WARM, CudaGraphStep
 
 
 def seeded(seed=0):
@@ -138,6 +139,7 @@ from sagelib import datasets, methods, models
 from sagelib.data.batches import Batches
 from sagelib.catalog import load
 from sagelib.train import Recipe, Run, fit, fit_together
+from sagelib.train.cuda_graph import WARM, CudaGraphStep
 torch.set_num_threads(1)
 train, test = load(datasets, "shapes", train=200, test=100)
 torch.manual_seed(0)
@@ -361,3 +363,16 @@ def test_what_fit_does_not_take_is_one_clear_error(given, message, shapes, tiny)
 def test_epochs_as_text_are_one_clear_error():
     with pytest.raises(ValueError, match="epochs is '3'; it must be a whole number"):
         Recipe(epochs="3")
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_step_that_draws_on_the_host_is_not_recorded(own, monkeypatch):
+    """Its draw would be the same in every replay; the device is simulated."""
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda mode: None)
+    rng = random.Random(0) if own else None
+    step = CudaGraphStep(lambda index: torch.tensor((rng or random).random()), 2, [], rng)
+    with pytest.warns(UserWarning, match="draws on the host"):
+        for _ in range(WARM + 1):
+            step(torch.arange(2))
+    assert step.graph is None and "draws on the host" in step.why

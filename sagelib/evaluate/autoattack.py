@@ -5,7 +5,7 @@ Parameter-free Attacks", ICML 2020, https://arxiv.org/abs/2003.01690.
 """
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -44,5 +44,5 @@ def autoattack(
                         version="standard" if attacks is None else "custom",
                         attacks=None if attacks is None else list(attacks))
     with torch.enable_grad():
-        found: Any = attack.run_standard_evaluation(z, y, batch_size=len(z))  # labels on request
-    return found.detach()
+        adversarial, _ = attack.run_standard_evaluation(z, y, batch_size=len(z))
+    return adversarial.detach()

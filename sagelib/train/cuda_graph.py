@@ -6,13 +6,13 @@ op, and a warning says why.
 """
 from __future__ import annotations
 
+import random
 import warnings
 from typing import TYPE_CHECKING
 
 import torch
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Callable, Sequence
 
     from jaxtyping import Float, Int
@@ -27,8 +27,8 @@ WARM = 3
 class CudaGraphStep:
     """step(index) -> loss, recorded for batches of `size` and replayed; other sizes run op by op.
 
-    `generators`: those that the step draws from. `cpu_rng`: one that it must not use, since a draw
-    on the host would be the same in every replay.
+    `generators`: those that the step draws from. `cpu_rng`: Python's, by default the process's own,
+    which it must not use: a draw on the host would be the same in every replay.
     """
 
     def __init__(self, step: Step, size: int, generators: Sequence[torch.Generator],
@@ -54,7 +54,8 @@ class CudaGraphStep:
 
     def _watched(self, index):
         """A step that notes whether anything in it waited for the device, or drew on the host."""
-        before = self.cpu_rng and self.cpu_rng.getstate()
+        cpu_rng = self.cpu_rng or random
+        before = cpu_rng.getstate()
         mode = torch.cuda.get_sync_debug_mode()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -64,7 +65,7 @@ class CudaGraphStep:
             finally:
                 torch.cuda.set_sync_debug_mode(mode)
         waits = [w for w in caught if "called a synchronizing" in str(w.message)]
-        if self.cpu_rng and self.cpu_rng.getstate() != before:
+        if cpu_rng.getstate() != before:
             self.fall_back_to_eager("it draws on the host what decides shapes")
         elif waits:
             first = f"{waits[0].filename}:{waits[0].lineno}"
