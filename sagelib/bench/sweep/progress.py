@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from .estimate import BENCHMARK, hours
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from ..plans import RunSpec
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class SweepProgress:
     """What a sweep says while it runs: cells done, running and failed, and the time left."""
 
-    def __init__(self, todo: Sequence[RunSpec], say: Callable[[str], object]) -> None:
+    def __init__(self, todo: Iterable[RunSpec], say: Callable[[str], object]) -> None:
         self.todo, self.say, self.begun = {c.name: c for c in todo}, say, time.time()
         self.state, self.since, self.took = dict.fromkeys(self.todo, "waiting"), {}, {}
 
