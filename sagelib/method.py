@@ -366,7 +366,7 @@ def check_pairs(x: Tensor, y: Tensor, pair: Tensor) -> None:
                          f"{tuple(x.shape)}")
     check_labels(y, len(x))
     if pair.shape != (len(x),) or pair.dtype not in (torch.int64, torch.int32):
-        raise ValueError(f"the pairing must be integers of shape ({len(x)},), not {pair.dtype} "
+        raise ValueError(f"the permutation must be integers of shape ({len(x)},), not {pair.dtype} "
                          f"{tuple(pair.shape)}")
 
 

@@ -180,7 +180,7 @@ def test_a_few_shot_run_becomes_a_record(method, tmp_path):
 
 @pytest.mark.parametrize("notebook, parameters, message", [
     (few_shot, dict(dataset="shapes"), "no few-shot data set: its test classes are those it "
-     "trains on"), (few_shot, dict(queries=60), "needs 61 pictures of a class"),
+     "trains on"), (few_shot, dict(queries=60), "needs 61 images of a class"),
     (few_shot, dict(ways=7), "here are 6: take fewer"),
     (few_shot, dict(distances=["l1"]), r"distances are \['l1'\]; known: cosine"),
     (run, dict(dataset="shapes_fs"), "its test classes are new ones; take experiments/few_shot"),

@@ -43,7 +43,7 @@ def test_the_same_seed_draws_the_same_episodes():
     (dict(ways=6), torch.arange(5).repeat(30),
      "an episode of 6 ways needs as many classes, here are 5"),
     (dict(shots=5), torch.arange(5).repeat(19),
-     r"needs 20 pictures of a class \(5 shots, 15 queries\).*has 19"),
+     r"needs 20 images of a class \(5 shots, 15 queries\).*has 19"),
     (dict(shots=0), None, "shots is 0; it must be a whole number, at least 1"),
     (dict(ways=1), None, "ways is 1; it must be a whole number, at least 2"),
     (dict(episodes=2.5), None, "episodes is 2.5; it must be a whole number"),

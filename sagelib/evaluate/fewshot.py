@@ -62,9 +62,9 @@ class Episodes:
             raise ValueError(f"an episode of {self.ways} ways needs as many classes, here are "
                              f"{len(members)}: take fewer ways")
         if fewest < needed:
-            raise ValueError(f"an episode needs {needed} pictures of a class ({self.shots} shots, "
+            raise ValueError(f"an episode needs {needed} images of a class ({self.shots} shots, "
                              f"{self.queries} queries), the smallest class here has {fewest}: "
-                             "take fewer, or more pictures")
+                             "take fewer, or more images")
         g = torch.Generator().manual_seed(self.seed)
         drawn = []
         for _ in range(self.episodes):
