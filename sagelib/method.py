@@ -3,7 +3,8 @@
 `mix(x, y, net) -> Mixed` returns mixed images and soft labels and changes nothing else.
 `loss(net, x, y)` is the loss of one training step, a scalar; the caller calls `.backward()`. Images
 are floats (B, C, H, W), normalised; labels are soft, (B, K), with rows that sum to 1; saliency maps
-are (B, 1, H, W), at least 0. It is one file, so that who writes a method reads no other.
+are (B, 1, H, W), at least 0. This is one file, so that the author of a method need not read
+another.
 """
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ import dataclasses
 import math
 import numbers
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,20 +24,22 @@ from .saliency import saliency
 from .stored_grad import input_gradient, loss_with_stored_grad
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from typing import Self
 
     from jaxtyping import Float, Int
     from torch import Tensor, nn
 
-    Criterion = str | Callable[[Tensor, Tensor], Tensor]  # a name, or (logits, labels) -> a scalar
-    SaliencyFn = Callable[[Tensor], Tensor]               # images -> maps
+    SaliencyFn = Callable[[Tensor], Tensor]  # images -> maps
+
+# a name, or a function of logits and labels that gives a scalar
+Criterion = str | Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass
 class Mixed:
-    """Mixed images (B, C, H, W) and soft labels (B, K), and what a method tells of their making.
+    """Mixed images (B, C, H, W) and soft labels (B, K), and how the method made them.
 
     mask: the image's share of each pixel, the rest is its partner's. tau: how far the partner was
     moved, rows and columns. share: weight of the image's own label. pair: image i was mixed with

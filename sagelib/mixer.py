@@ -65,8 +65,9 @@ class Mixer(Generic[M]):
     are the probability of class 1. label_smoothing: of class indices, in [0, 1). prob: share of the
     batches that are mixed. saliency: a function of the images (B, C, H, W) that gives maps
     (B, H, W) or (B, 1, H, W), at least 0, in place of the network's: a call then needs no network,
-    and `loss` still trains on the clean batch where the method reuses it. seed: draw from own
-    generators, on the images' device, instead of PyTorch's; on several processes give each its own.
+    and `loss` still trains on the clean batch where the method reuses it. seed: draw from its
+    own generators, on the images' device, instead of PyTorch's; on several processes give each its
+    own seed.
 
     A value out of range is a ValueError, also when it is set later. The method's options are read
     and changed on `method`: `mix.method.u = 0.5`. Its criterion is the loss: "bce" unless told,

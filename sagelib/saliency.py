@@ -52,9 +52,9 @@ def smooth(s: Float[Tensor, "*b h w"], sigma: float = 1.0,
     weights = [math.exp(-0.5 * (k / sigma) ** 2) for k in range(-radius, radius + 1)]
     for axis in (-2, -1):
         wide = s.index_select(axis, mirrored(s.shape[axis], radius, s.device))
-        parts = [w / sum(weights) * wide.narrow(axis, k, s.shape[axis])
-                 for k, w in enumerate(weights)]
-        s = functools.reduce(torch.add, parts)
+        parts = (w / sum(weights) * wide.narrow(axis, k, s.shape[axis])
+                 for k, w in enumerate(weights))
+        s = functools.reduce(torch.add, parts)  # one after another: all at once need more memory
     return s
 
 

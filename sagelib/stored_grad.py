@@ -1,4 +1,4 @@
-"""The clean batch's pass: the gradient with respect to the images, and a loss that stores its own.
+"""The clean batch's pass: the images' gradient, and a loss that stores that of the weights.
 
 Algorithm 1 of SAGE (https://arxiv.org/abs/2211.00113) adds the clean batch's gradient to that of
 the mixed batch. The pass that gives saliency has computed it already; here the loss hands it out
@@ -26,7 +26,7 @@ def loss_with_stored_grad(
     net: nn.Module, x: Float[Tensor, "b c h w"], loss_of: LossOf,
     scaler: torch.amp.GradScaler | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "b c h w"]]:
-    """loss_of(net(x)), a scalar that stores its gradient, and that with respect to x, (B, C, H, W).
+    """The loss of net(x), which stores its gradient, and the gradient with respect to x.
 
     The gradient with respect to the weights is computed now. When a later .backward() comes through
     the loss, the weights receive it together with all else: once, as DistributedDataParallel,

@@ -44,13 +44,14 @@ class RunSpec:
         p = self.parameters
         asked = json.dumps([self.notebook, p], sort_keys=True)
         digits = hashlib.sha256(asked.encode()).hexdigest()[:8]
-        main = [self.notebook, p["model"]]
         if "method" in p:
             main = [p[k] for k in CATALOGUES if k in p]
+        else:
+            main = [self.notebook, p["model"]]
         return "-".join([*main, f"seed{p['seed']}", digits])
 
     def matches(self, record: Record) -> bool:
-        """Whether a record is of this very run: where it decides a result, both asked the same."""
+        """Whether a record is of this very run: all that decides a result comes to the same."""
         usual, facts = defaults(self.notebook), {"height": record.get("dataset", {}).get("height")}
         asked = parameters.deciding(self.notebook, {**usual, **self.parameters}, **facts)
         said = {**usual, **_told(record), **record["parameters"]}
@@ -92,7 +93,7 @@ def _told(record):
 
 @functools.cache
 def defaults(notebook: str) -> Parameters:
-    """The parameters of an experiment notebook and their default values, from its own cell."""
+    """The parameters of an experiment notebook and their default values, from its cell."""
     file = EXPERIMENTS / f"{notebook}.ipynb"
     if not file.exists():
         known = ", ".join(sorted(p.stem for p in EXPERIMENTS.glob("*.ipynb")))

@@ -26,7 +26,7 @@ ACCURACY = Quantity(_accuracy, _accuracy_error, records.correct_images)
 
 
 def perturbed(name: str, convention: str, images: int = 10_000) -> Quantity:
-    """The Quantity "accuracy on perturbed test images"; None for a record without that evaluation.
+    """The Quantity "accuracy on perturbed test images"; its value is None without that evaluation.
 
     name: gaussian, fgsm or fgm, or "mean" for the mean of the three. convention: that of the
     budget, such as "pixels, clamped".
@@ -49,7 +49,7 @@ def perturbed(name: str, convention: str, images: int = 10_000) -> Quantity:
 
 
 def few_shot(ways: int = 5, shots: int = 5, distance: str = "cosine") -> Quantity:
-    """The Quantity "accuracy on episodes of new classes"; None for other records.
+    """The Quantity "accuracy on episodes of new classes"; its value is None for other records.
 
     Its error is that of the draw of episodes.
     """

@@ -191,6 +191,8 @@ def every(root: str | Path, kind: Literal["record", "few_shot"] = "record") -> l
 
     A damaged one is an error, not a gap.
     """
+    if kind not in ("record", "few_shot"):
+        raise ValueError(f"kind is {kind!r}; it must be 'record' or 'few_shot'")
     found = []
     for file in sorted(Path(root).rglob("*.json")):
         top = file.relative_to(root).parts[0]

@@ -246,8 +246,8 @@ def as_printed(claim: Claim, cells: Iterable[TableCell]) -> tuple[int, int]:
 def as_measured(claim: Claim, book: Book) -> dict[str, Any]:
     """What our records say of a claim: counts of its pairs, and the `kinds` of recipe run.
 
-    `of`: the pairs it has; `run`: on both sides; `leaning`: with a mean its way; `for` and
-    `against`: decided. The pairs of a claim are decided together, over their shared seeds
+    `of`: the pairs it has; `run`: on both sides; `leaning`: with a mean difference in its favour;
+    `for` and `against`: decided. The pairs of a claim are decided together, over their shared seeds
     (`statistics.Family`). If there are records of the paper's recipe, others do not count. In Table
     6 a pair is decided where the ranges of the times are apart.
     """

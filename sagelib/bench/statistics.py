@@ -174,7 +174,7 @@ def difference(ours: Iterable[Record], theirs: Iterable[Record],
 
 def to_reported(records: Sequence[Record], reported: float, quantity: Quantity,
                 papers: int = 3) -> Difference | None:
-    """The Difference of our mean to a reported mean of `papers` runs; None without records.
+    """The Difference between our mean and a reported mean of `papers` runs; None without records.
 
     The reported runs count as if they varied as ours do: the standard deviation is scaled so that
     its standard error covers both means.
@@ -189,7 +189,7 @@ def to_reported(records: Sequence[Record], reported: float, quantity: Quantity,
 
 
 def binomial_error(accuracy: float, images: int) -> float:
-    """Standard error of an accuracy on so many test images, both in percent.
+    """Standard error, in percent, of an accuracy in percent on so many test images.
 
     It is above 0 at 0 % and 100 % too.
     """

@@ -102,8 +102,9 @@ def compare(said: Mapping[str, float], ours: ByLabel, baseline: str = "vanilla",
             quantity: Quantity = ACCURACY) -> list[list[Any]]:
     """Rows of a table: label, reported, measured, the difference of the two, that to the baseline.
 
-    said: label -> the paper's number; ours: as `runs_by_row` gives them. A row without records says
-    "not run". A recipe that is not the paper's is not subtracted from the paper's number.
+    said: label -> the paper's number; ours: the rows of one recipe, from `runs_by_row`. A row
+    without records says "not run". A recipe that is not the paper's is not subtracted from the
+    paper's number.
     """
     rows: list[list[Any]] = []
     for label, number in said.items():
@@ -135,9 +136,9 @@ def against(ours: ByLabel, baseline: str, what: str, where: str,
 
 
 def evidence(family: Family, label: str) -> list[str | float]:
-    """Three cells for a row: its mean difference's error by seeds, by test set, what is decided.
+    """Three cells for a row: the errors of its mean difference, and what is decided.
 
-    Both are standard errors; what there is none of is "".
+    They are the standard errors by seeds and by test set. A cell without a value is "".
     """
     gap = family.differences.get(label)
     if gap is None:
@@ -184,7 +185,10 @@ def in_words(family: Family, ours: ByLabel, baseline: str, quantity: Quantity = 
 
 
 def no_difference(ours: ByLabel, baseline: str, left_out: Sequence[str] = ()) -> str:
-    """Why a family has no difference, in words; `left_out` has the labels that it leaves out."""
+    """Why a family has no difference, in words.
+
+    `left_out`: labels of rows that were run but are not in it.
+    """
     if baseline not in ours:
         return "it has not been run"
     if len(ours) == 1:
@@ -237,7 +241,7 @@ def tuned(record: Record) -> bool:
 
 
 def by_kind(records: Iterable[Record]) -> dict[str, list[Record]]:
-    """kind -> its records; the paper's recipe first, then that with most records, the longest."""
+    """kind -> its records; the paper's recipe first, then most records, then the longest."""
     found = {}
     for record in records:
         found.setdefault(kind_of(record), []).append(record)

@@ -106,9 +106,8 @@ def launches(side: Side, device: torch.device | str = "cpu") -> int:
 def operations(side: Side) -> tuple[int, int]:
     """Multiplications and additions of a call's convolutions and matrix products, both ways.
 
-    The first number is forwards, the second backwards.
-
-    PyTorch's counter; element-wise work is not in it.
+    The first number is forwards, the second backwards. PyTorch counts them; element-wise work is
+    not in it.
     """
     counter = FlopCounterMode(display=False)
     counter.mod_tracker = _Whole()  # pyrefly: ignore[bad-assignment]  (has all that is used)
@@ -152,7 +151,7 @@ def _status(key):
 
 
 def timed_network(record: Record) -> tuple[str | None, int | None]:
-    """(name, width) of the network that a record of step times really timed; None if unknown.
+    """(name, width) of the network that a record of step times really timed, each None if unknown.
 
     A record with the parameter `network` says what was built. Older records have only the `width`
     that was asked for: the experiment gave it to PreActResNet18 and built every other network at
@@ -199,7 +198,7 @@ def by_setup(records: Sequence[Record]) -> dict[str, Record]:
 
 def with_methods(records: Sequence[Record], model: str,
                  methods: Collection[str]) -> list[Record]:
-    """The records of step times on a network at full width in which all `methods` took turns."""
+    """The records of step times on a network at full width with all `methods`, in their order."""
     return [r for r in records if timed_network(r)[0] == model and at_full_width(r)
             and set(methods) <= {row["name"] for row in r["rows"] if "ratio" in row}]
 

@@ -27,7 +27,7 @@ class FewShot(NamedTuple):
     def of(cls, parts: Iterable[Part]) -> FewShot:
         """The data sets of three parts: images (N, 3, H, W), class indices (N,), class names.
 
-        The first gives mean and standard deviation. ValueError if two have a class of one name.
+        The first gives mean and standard deviation. ValueError if two share a class name.
         """
         parts = list(parts)
         mean, std = channel_mean_std(parts[0][0])

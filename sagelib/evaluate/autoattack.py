@@ -28,7 +28,7 @@ def autoattack(
     """Adversarial images for images z (B, C, H, W) in [0, 1] and labels y (B,).
 
     `seen`: a function of such images that gives logits (B, K). `attacks`: some of "apgd-ce",
-    "apgd-t", "fab-t", "square"; None for all four. Its budget counts in clamped pixels.
+    "apgd-t", "fab-t", "square"; None for all four. The budget counts in clamped pixels.
     """
     try:
         from pyautoattack import AutoAttack

@@ -44,7 +44,7 @@ def reliability(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"],
 
 def expected_calibration_error(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"],
                                bins: int = BINS) -> float:
-    """ECE in [0, 1]: the gap of accuracy and confidence, a mean over bins weighted by images."""
+    """ECE in [0, 1]: the gap between accuracy and confidence, averaged over bins by images."""
     count, right, sure = reliability(logits, labels, bins)
     return float((count * (right - sure).abs()).sum() / count.sum())
 
@@ -71,5 +71,4 @@ def logits_of(net: nn.Module,
               batches: LabelledBatches) -> tuple[Float[Tensor, "n k"], Int[Tensor, " n"]]:
     """Logits (N, K) and labels (N,) of all batches, on the CPU, in the network's present mode."""
     pairs = [(net(x).float().cpu(), y.argmax(1).cpu()) for x, y in batches]
-    logits, labels = zip(*pairs, strict=True)
-    return torch.cat(logits), torch.cat(labels)
+    return torch.cat([logits for logits, _ in pairs]), torch.cat([labels for _, labels in pairs])

@@ -55,7 +55,10 @@ def _sides(size, h, w):
 
 
 def _quantile(z, q):
-    """The q-quantile of each row of z (B, N), (B, 1): torch's, which may need float64 for it."""
+    """The q-quantile of each row of z (B, N), (B, 1), linear between neighbours.
+
+    torch.quantile may need float64 for it.
+    """
     z, rank = z.sort(1).values, q * (z.shape[1] - 1)
     below, above = z[:, int(rank), None], z[:, math.ceil(rank), None]
     return torch.lerp(below, above, rank - int(rank))

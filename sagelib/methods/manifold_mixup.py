@@ -111,9 +111,9 @@ class ManifoldMixup(Method):
         place = self.draw_choice(range(1 + self.stages))
         if place == 0:
             return mixed
-        share = as_column(lam, x).flatten()
-        self.pending = self.attached[place - 1], pair, share
-        return Mixed(x, mixed.y, share=share, pair=pair)
+        assert mixed.share is not None
+        self.pending = self.attached[place - 1], pair, mixed.share
+        return Mixed(x, mixed.y, share=mixed.share, pair=pair)
 
     def loss(self, net: nn.Module, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"],
              scaler: torch.amp.GradScaler | None = None) -> Float[Tensor, ""]:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 
 @torch.library.custom_op("sagelib::rand_augment", mutates_args=(),
-                         schema="(Tensor images, int ops, int magnitude, int seed) -> Tensor")
+                         schema="(Tensor images, SymInt ops, SymInt magnitude, SymInt seed)"
+                                " -> Tensor")
 def augment(images: UInt8[Tensor, "b c h w"], ops: int, magnitude: int,
             seed: int) -> UInt8[Tensor, "b c h w"]:
     """Bytes (B, 1 or 3, H, W), each image with `ops` random operations, magnitude 0 to 30."""

@@ -85,7 +85,7 @@ class SageMerged(sage.Sage):
 
 @contextlib.contextmanager
 def halves(net: nn.Module, n: int) -> Iterator[None]:
-    """A context in which BatchNorm in training sees the first n images, then the others."""
+    """A context in which BatchNorm in training sees two batches: the first n images, the rest."""
     def in_halves(forward):
         return lambda input: torch.cat([forward(input[:n]), forward(input[n:])])
 

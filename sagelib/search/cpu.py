@@ -41,7 +41,7 @@ def table(a: Float[Tensor, "b h w"], b: Float[Tensor, "b h w"],
 
 
 def _whole_table(a, b):
-    """What b adds to v at every shift: its visible mass less twice the overlap, (B, 2h-1, 2w-1)."""
+    """What b adds to v at each shift: visible mass less twice the overlap term, (B, 2h-1, 2w-1)."""
     n, h, w = a.shape
     inverse_a, inverse_b = ((1 / z).permute(1, 2, 0).contiguous() for z in (a, b.flip(2)))
     mass, by = _integral(b).permute(1, 2, 0).contiguous(), torch.arange(1 - w, w)

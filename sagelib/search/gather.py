@@ -22,7 +22,7 @@ def gather(a: Float[Tensor, "b h w"], b: Float[Tensor, "b h w"],
 
 
 def _gathered(inverse_a, b, tau):
-    """What b adds to v at each shift: its mass in the frame less twice the overlap, (B, N)."""
+    """What b adds to v at each shift: mass in the frame less twice the overlap term, (B, N)."""
     h, w = b.shape[1:]
     padded = F.pad(b, (0, 1, 0, 1)).flatten(1)  # a row and a column of "nothing there"
     i, j = (torch.arange(n, device=tau.device) - by[..., None]

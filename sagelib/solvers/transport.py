@@ -22,7 +22,7 @@ def transport_plan(s: Float[Tensor, "b 1 h w"], m: Float[Tensor, "b 1 h w"],
                    patch: tuple[int, int] | list[int], t_eps: float = 0.8) -> Int[Tensor, "b t"]:
     """For every patch of the frame, which patch of the image comes there: (B, T), -1 for none.
 
-    s: saliency; m: the mask that says where the image shows; patch: its height and width in pixels.
+    s: saliency; m: the mask that says where the image shows; patch: its height and width, pixels.
     In each round every source asks for its cheapest place, and each place takes the cheapest of
     those who ask; whoever is refused pays 1 more there. A price that is not negative loses to those
     who do not ask.
@@ -75,7 +75,7 @@ def _(cost, rounds):
 
 
 def _winners(price, place, source):
-    """Who gets each place, (B, T): the first of the lowest price; not to ask is price 0."""
+    """Who gets each place, (B, T): first of the lowest price; who does not ask counts as 0."""
     count = source.shape[1]
     # sources 0.. that ask what 0 asks
     together = (place == place[:, :1]).long().cumprod(1).sum(1, keepdim=True)

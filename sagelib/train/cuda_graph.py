@@ -27,8 +27,8 @@ WARM = 3
 class CudaGraphStep:
     """step(index) -> loss, recorded for batches of `size` and replayed; other sizes run op by op.
 
-    `generators`: those that the step draws from. `cpu_rng`: Python's, by default the process's own,
-    which it must not use: a draw on the host would be the same in every replay.
+    `generators`: those that the step draws from. `cpu_rng`: a random.Random, by default that
+    of the module `random`; the step must not draw from it, since each replay would repeat the draw.
     """
 
     def __init__(self, step: Step, size: int, generators: Sequence[torch.Generator],

@@ -74,7 +74,7 @@ def run(plan: str | Path, size: str = "paper", *, root: str | Path = "data",
 
 
 def chosen(plan: str | Path, size: str, only: Only = ()) -> tuple[str, list[RunSpec]]:
-    """The plan's title and its cells with these values of parameters; ValueError without any."""
+    """The plan's title and its cells with these values of parameters; ValueError if none has."""
     title, cells = plans.read(plan, size)
     found = [c for c in cells if all(str(c.parameters.get(name)) == word for name, word in only)]
     if not cells:

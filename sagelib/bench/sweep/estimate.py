@@ -45,7 +45,7 @@ TABLE_6 = PAPER["epochs"] * PAPER["train_images"]  # images of a run in the pape
 
 @functools.cache
 def forward_work(model: str, width: int = 0, height: int = 32, image_width: int = 32) -> Work:
-    """(operations, numbers) of a network's pass for one image; width 0 is the network's own."""
+    """(operations, numbers) of a forward pass for one image; width 0 is the network's own."""
     with torch.random.fork_rng(devices=[]):
         net = catalog.load(models, model, classes=10, **({"width": width} if width else {}))
     return count(net, torch.zeros(1, 3, height, image_width))

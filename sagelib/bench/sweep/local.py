@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from .worker import AGAIN, prepare
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     from ..plans import RunSpec
@@ -67,7 +67,7 @@ def start(cell: RunSpec, settings: Settings, out: str | Path,
     return process, folder
 
 
-def stop(running: Iterable[subprocess.Popen]) -> None:
+def stop(running: Collection[subprocess.Popen]) -> None:
     """End all attempts; the next sweep goes on from what they had saved."""
     for process in running:
         process.send_signal(signal.SIGTERM)

@@ -62,7 +62,7 @@ def opening(file: Path, results: str | Path = records.RESULTS,
     return "".join(f"# {line}".rstrip() + "\n" for line in lines)
 
 
-def cost(file: Path, machines: Iterable[estimate.Machine]) -> list[str]:
+def cost(file: Path, machines: Sequence[estimate.Machine]) -> list[str]:
     """Lines: how long all runs of a plan take at each size, one after another, on `MACHINES`."""
     by_size = {size: plans.read(file, size)[1] for size in plans.sizes(file)}
     if not any("method" in run.parameters for run in by_size["paper"]):
@@ -126,7 +126,7 @@ def expected_cells(file: str | Path, expect: Mapping[str, Any],
 
 
 def measured(runs: Iterable[RunSpec], cell: scorecard.TableCell,
-             published: Iterable[Record]) -> str:
+             published: Sequence[Record]) -> str:
     """What records say of a cell, by those of a plan's runs that measure it; "" without any.
 
     Runs of another data set count where the plan has none of the cell's own at this size.

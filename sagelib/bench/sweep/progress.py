@@ -44,9 +44,9 @@ class SweepProgress:
     def left(self) -> str:
         """The time left, from what finished cells took; "" before the first has finished.
 
-        A cell is expected to take what others of its method took. Where none has finished, it takes
-        the estimate of `hours`, at the pace of the finished ones. What runs now counts for what is
-        left of it, and the waiting cells are shared out among as many as run at a time.
+        A cell is expected to take its estimate of `hours`, at the pace of the finished cells of its
+        method, or of all where none of them has finished. What runs now counts for what is left of
+        it, and the waiting cells are shared out among as many as run at a time.
         """
         if not self.took:
             return ""

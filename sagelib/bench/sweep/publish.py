@@ -48,9 +48,9 @@ def keep_notebook(file: Path, place: str | Path) -> None:
 
 
 def publish(made: Path, results: str | Path) -> Path:
-    """The place under `results` where the record in the file `made` is published, and its notebook.
+    """Publish the record in the file `made`, and its notebook; the record's place under `results`.
 
-    It is written whole or not at all. If another attempt was first, its record stays.
+    The record is written whole or not at all. If another attempt was first, its record stays.
     """
     record = records.read(made)
     place = records.path(record, results)

@@ -29,7 +29,7 @@ def run_cells(todo: Sequence[RunSpec], settings: Settings, out: str | Path, view
     """Run the cells on a cluster; the names of those that failed.
 
     threads: cores of a cell. address: of the cluster, "auto" for the one that this machine is in;
-    without it one is started here. gpus: share of a GPU of a cell.
+    without it one is started here. gpus: a cell's share of a GPU.
     """
     try:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")

@@ -145,7 +145,7 @@ def _attempts(cell: RunSpec, out: str | Path) -> Path:
 
 
 def _networks(out: str | Path, record: Record | None = None) -> str:
-    """The folder of networks; those of a record that are trained again have their own inside.
+    """The folder of networks; those of a record that are trained again have one inside.
 
     The library may have got options since, and then they have another run's name.
     """
