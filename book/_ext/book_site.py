@@ -53,7 +53,7 @@ def parameters_listed(lines, names):
     if not names:
         return lines
     name = "|".join(map(re.escape, names))
-    entry = re.compile(rf"(?:^|(?<=[.;:]) )((?:{name})(?:, (?:{name}))*): ")
+    entry = re.compile(rf"(?:^|(?<=[.;:)]) )((?:{name})(?:, (?:{name}))*): ")
     found = []
     for paragraph in "\n".join(lines).split("\n\n"):
         first, *parts = entry.split(" ".join(paragraph.split("\n")))

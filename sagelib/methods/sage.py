@@ -101,9 +101,11 @@ class Sage(SaliencyGuided):
     statistics twice a step, as the authors' code does, "batch" normalises with the batch's
     statistics and updates nothing, "eval" with the running statistics. (`mix` itself updates
     nothing: with "train" it is as with "batch".) per_image: a lambda and candidates for each image
-    instead of for the batch. guided=False is the ablation without saliency-guided mixup: the
-    shifted partner is pasted over the image (our reading; no code exists). rearranged=False never
-    shifts: without rearrangement. Controls that are not in the paper: `sage_controls.py`.
+    instead of for the batch. guided: False is the ablation without saliency-guided mixup, the
+    shifted partner pasted over the image (our reading; no code exists). rearranged: False never
+    shifts, the ablation without rearrangement.
+
+    Controls that are not in the paper are in `sage_controls.py`.
     """
 
     NEEDS, LABEL = "gradient, a search", "mean of the mask"

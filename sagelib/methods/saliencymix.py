@@ -165,7 +165,7 @@ class SaliencyMix(Method):
     """Each partner's box at its own peak; area from Beta(alpha, alpha).
 
     A batch is mixed with probability `prob`. mean, std: of the normalised images, to get back to
-    pixels. published=True is the published behaviour: a detector fed with floats, and one box for
+    pixels. published: True is the published behaviour, a detector fed with floats, and one box for
     the whole batch, from the first image's partner. detector: our own or OpenCV's, which runs on
     the CPU; they agree. per_image: an area, and a decision to mix, for each image.
     """
