@@ -6,6 +6,7 @@ of its own. The fresh outputs go into the copies of the notebooks under DIR, or 
 the notebooks; nothing else changes.
 """
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -27,6 +28,7 @@ def main():
     where.add_argument("--into", type=Path)
     options.add_argument("notebooks", nargs="*", type=Path)
     asked = options.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in ci/test: sums on more threads differ
     for path in asked.notebooks or sorted(NOTEBOOKS.rglob("*.ipynb")):
         if ".ipynb_checkpoints" not in path.parts:
             execute(path.resolve(), asked.into.resolve())

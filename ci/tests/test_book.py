@@ -162,6 +162,10 @@ def test_what_the_site_does_to_style_sheets_pages_and_docstrings():
                      '<script src="book.js"></script>')
     assert site.lighter(light, searches=False) == light
     assert "searchindex" in site.lighter(page, searches=True)
+    word = '<span class="pre">Tensor</span>'
+    sign = '<span class="p"><span class="pre">:</span></span>'
+    signature = f'<dt class="sig py"><em>x{sign}<span class="w"> </span>{word}</em></dt>{word}'
+    assert site.lighter(signature, False) == f'<dt class="sig py"><em>x: Tensor</em></dt>{word}'
     lines = ["One `x` and `y`s: a * b_c.", "", "- a", "  more", "- b", "Then:", "", "    code(1)",
              "    more", "", "End."]
     site.as_written(None, "function", "f", None, None, lines)
