@@ -43,7 +43,7 @@ class Mixed:
 
     mask: the image's share of each pixel, the rest is its partner's. tau: how far the partner was
     moved, rows and columns. share: weight of the image's own label. pair: image i was mixed with
-    image pair[i]. saliency: before any blur, up to a factor.
+    image pair[i]. saliency: before any blur.
     """
 
     x: Float[Tensor, "b c h w"]
@@ -282,19 +282,19 @@ class SaliencyGuided(Method):
             return self.saliency_from_grad(grad)
 
     def clean_pass(
-        self, net: nn.Module, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], weight: float,
-        scaler: torch.amp.GradScaler | None = None,
+        self, net: nn.Module, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"],
+        scaler: torch.amp.GradScaler | None = None, reused: bool = True,
     ) -> tuple[Float[Tensor, ""] | float, Float[Tensor, "b 1 h w"]]:
-        """The clean batch in a step: weight times its loss, with its gradient stored, and the maps.
+        """The clean batch in a step: its loss, with its gradient stored, and its saliency maps.
 
-        With a weight of 0 the loss is 0 and the pass leaves no gradient. Maps of `saliency_fn` need
-        no pass.
+        Where it is not `reused`, the loss is 0 and the pass computes no gradient of the weights.
+        Maps of `saliency_fn` need no pass.
         """
-        if weight == 0:
+        if not reused:
             return 0, self.compute_saliency(net, x, y, training=True)
         with self.saliency_pass_mode(net, training=True):
             clean, grad = loss_with_stored_grad(
-                net, x, lambda out: weight * self.saliency_loss(out, y), scaler)
+                net, x, lambda out: self.saliency_loss(out, y), scaler)
         if self.saliency_fn is not None:
             return clean, self.compute_saliency(net, x, y)
         return clean, self.saliency_from_grad(grad)

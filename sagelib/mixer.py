@@ -398,8 +398,9 @@ def ManifoldMixup(num_classes: int, *, alpha: float = 2.0, stages: int = 2,
     """Manifold Mixup, as a Mixer: Mixup of the images, or after one of the first `stages` stages.
 
     A call says where and returns soft labels; the next forward of the network in training mode
-    mixes there. The stages are the network's `.stages`, or those that `bind` is told; a stage whose
-    activations are recomputed (checkpointing) must not be one. The rest is as in SAGE.
+    mixes there, so no other Mixer may look through the network between the two. The stages are the
+    network's `.stages`, or those that `bind` is told; a stage whose activations are recomputed
+    (checkpointing) must not be one. The rest is as in SAGE.
     """
     method = manifold_mixup.ManifoldMixup(criterion=loss, alpha=alpha, stages=stages,
                                           per_image=per_image)

@@ -180,6 +180,7 @@ def test_a_step_mixes_by_the_saliency_of_its_clean_pass(reuse, tiny):
     pair, lam, tau = twin.draws(x)
     mixed, labels, shifts = oracles.sage(x, y, s, pair.tolist(), lam.double(), tau)
     assert torch.equal(method.last.tau, shifts) and len(tau) == 8
+    assert_close(method.last.saliency, oracles.saliency(grad, "l2"))
     assert_close(method.last.x, mixed, rtol=1e-5, atol=1e-5)
     assert_close(method.last.y, labels, rtol=1e-5, atol=1e-5)
 

@@ -152,7 +152,7 @@ show.source(sage.Sage.loss, SaliencyGuided.clean_pass)
 
 # %% [markdown]
 # Line 1 is `clean_pass`, and inside it `loss_with_stored_grad`. That function makes one forward and
-# one backward pass on the clean batch, and returns two things: the weighted clean loss, and its
+# one backward pass on the clean batch, and returns two things: the clean loss, and its
 # gradient with respect to the images, which becomes the saliency map. The same backward pass has
 # computed the gradient with respect to the weights. That one is *stored* in the returned loss; no
 # `.grad` has changed yet.

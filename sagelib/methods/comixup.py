@@ -115,10 +115,10 @@ class CoMixup(SaliencyGuided):
 
     def loss(self, net: nn.Module, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"],
              scaler: torch.amp.GradScaler | None = None) -> Float[Tensor, ""]:
-        clean, s = self.clean_pass(net, x, y, self.clean, scaler)
+        clean, s = self.clean_pass(net, x, y, scaler, reused=self.clean > 0)
         mixed = self.mix_with_saliency(x, y, s)
         self.last = mixed
-        return clean + self.loss_of(net(mixed.x), mixed.y)
+        return self.clean * clean + self.loss_of(net(mixed.x), mixed.y)
 
     def saliency_loss(self, out: Any, y: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
         size = 2 / max(2, y.shape[1]) if self.criterion == "bce" else 1

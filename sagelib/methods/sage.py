@@ -123,10 +123,10 @@ class Sage(SaliencyGuided):
     def loss(self, net: nn.Module, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"],
              scaler: torch.amp.GradScaler | None = None) -> Float[Tensor, ""]:
         """The loss of one step, a scalar: reuse * clean + (1 - reuse) * mixed, Section 3.4."""
-        clean, s = self.clean_pass(net, x, y, self.reuse, scaler)              # line 1
+        clean, s = self.clean_pass(net, x, y, scaler, reused=self.reuse > 0)   # line 1
         mixed = self.mix_with_saliency(x, y, s)                                # lines 2 to 7
         self.last = mixed
-        return clean + (1 - self.reuse) * self.loss_of(net(mixed.x), mixed.y)  # Section 3.4
+        return self.reuse * clean + (1 - self.reuse) * self.loss_of(net(mixed.x), mixed.y)
 
     def saliency_loss(self, out: Any, y: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
         return self.loss_of(out, y)

@@ -37,11 +37,12 @@ class Run:
                  select: str | None = None) -> None:
         if not (hasattr(batches, "order") and hasattr(batches, "take")):
             raise TypeError(f"batches is a {type(batches).__name__}; it must be Batches of "
-                            "sagelib.data.batches")
+                            "sagelib.data.batches; a DataLoader goes with a Mixer in a loop of "
+                            "your own")
         if not (hasattr(method, "units") and hasattr(method, "options")):
             raise TypeError(f"method is a {type(method).__name__}; it must be a method of the "
                             "catalogue, such as catalog.load(methods, 'sage'); a Mixer is for "
-                            "loops of one's own")
+                            "a loop of your own")
         self.net, self.batches, self.method, self.recipe = net, batches, method, recipe
         self.curve: Curve = []
         self.select = select
