@@ -96,7 +96,7 @@ CASES = {
                              "keys must be (4, 20), not (4, 3)"),
     "half a stage": (lambda: catalog.load(methods, "manifold_mixup", stages=1.5),
                      "must be a whole number from 0 to 100"),
-    "deviation of zero": (lambda: saliencymix.SaliencyMix(std=(0.2, 0, 0.2)),
+    "standard deviation of zero": (lambda: saliencymix.SaliencyMix(std=(0.2, 0, 0.2)),
                           "must be a number above 0, or one for each"),
     "unknown detector": (lambda: saliencymix.SaliencyMix(detector="cv"),
                          "it must be one of 'builtin', 'opencv'"),

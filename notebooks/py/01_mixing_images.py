@@ -49,7 +49,7 @@ show.grid([test.images[first], test.masks[first].float()], size=0.95,
           titles=[test.classes[k].replace(" ", "\n") for k in range(10)])
 
 # %% [markdown]
-# A network does not see bytes but normalised numbers, with mean zero and deviation one over the
+# A network does not see bytes but normalised numbers, with mean 0 and standard deviation 1 over the
 # training set. Zero is therefore the mean colour, a dull brown or grey: where a method fills with
 # zeros, that is what you see.
 #

@@ -69,8 +69,8 @@ show.source(teaching.short_training)
 # {cite:p}`simonyan2013deep`; {eq}`eq-saliency` differentiates the full training loss, which is what
 # later lets SAGE use the same backward pass to train.
 #
-# In PyTorch the gradient by the images comes from the same call as any other gradient, once the
-# images are told to require it.
+# PyTorch computes the gradient with respect to the images by the same call as any other gradient,
+# once the images require it.
 
 # %%
 x = test.normalised()[:60].requires_grad_()

@@ -240,7 +240,7 @@ for name, found in nets.items():
 _, axis = plt.subplots(figsize=(5, 2.8), layout="constrained")
 for name, values in falls.items():
     axis.plot(levels, values, marker="o", markersize=3, color=show.COLOURS[name], label=name)
-axis.set(xlabel="deviation of the noise, pixels in [0, 1]", ylabel="test accuracy, %")
+axis.set(xlabel="standard deviation of the noise, pixels in [0, 1]", ylabel="test accuracy, %")
 axis.legend(frameon=False)
 plt.show()
 assert all(values[0] > values[-1] for values in falls.values())

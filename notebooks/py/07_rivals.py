@@ -18,9 +18,9 @@
 # # The rivals
 #
 # A method is only as good as what it is compared with. The paper compares SAGE with six ways to mix
-# images. Each of them is here after its authors' code, with that code's defects mended, on the same
-# two images, side by side, and with the same $\lambda$ where it takes one (SAGE scales it by
-# $u = 0.6$).
+# images. We reimplemented all six from their authors' code and fixed the bugs we found. Every
+# method gets the same two images and, where it uses one, the same $\lambda$ (SAGE uses $u\lambda$
+# with $u = 0.6$).
 #
 # At the end of this chapter you know what each method does in one sentence, what it costs, what its
 # label means, and how much of the two objects it leaves visible.
@@ -65,8 +65,9 @@ sample = train[torch.randperm(len(train), generator=torch.Generator().manual_see
 x, y, pixels = sample.normalised(), one_hot(sample.labels, 10), sample.images
 
 # %% [markdown]
-# The saliency of each image is the norm of the gradient by its pixels, from {eq}`eq-saliency`. It
-# is computed once, in evaluation mode, and given to every method that wants one.
+# The saliency of each image is the norm of the gradient with respect to its pixels, from
+# {eq}`eq-saliency`. It is computed once, in evaluation mode, and given to every method that wants
+# one.
 
 # %%
 net.eval()
