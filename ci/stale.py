@@ -14,7 +14,7 @@ import nbformat
 
 from sagelib import files, show
 from sagelib.bench import scorecard
-from sagelib.bench.sweep import opening
+from sagelib.bench.sweep import estimate, opening
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 BLOCK = re.compile(r"(<!-- progress -->\n).*?(\n<!-- /progress -->)", re.S)
@@ -23,9 +23,8 @@ BLOCK = re.compile(r"(<!-- progress -->\n).*?(\n<!-- /progress -->)", re.S)
 def main():
     options = argparse.ArgumentParser(description=__doc__,
                                       formatter_class=argparse.RawTextHelpFormatter)
-    options.add_argument(
-        "--save", action="store_true", help="write the README's count and the plans' openings anew"
-    )
+    options.add_argument("--save", action="store_true",
+                         help="write the README's count and the plans' openings anew")
     options.add_argument("notebooks", type=Path)
     asked = options.parse_args()
     for line in paragraphs(asked.notebooks):
@@ -39,11 +38,11 @@ def main():
 
 def renewed():
     """(file, its new text) of the README and the plans that are not as the records have it."""
-    progress = scorecard.progress_text(scorecard.book())
-    written = {README: lambda file, text: counted(text, progress)}
-    for file, write in {**written, **dict.fromkeys(opening.book(), opening.renewed)}.items():
+    progress, machines = scorecard.progress_text(scorecard.book()), estimate.machines()
+    for file in (README, *opening.book()):
         text = file.read_text()
-        if (new := write(file, text)) != text:
+        new = counted(text, progress) if file == README else opening.renewed(file, text, machines)
+        if new != text:
             yield file, new
 
 

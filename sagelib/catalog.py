@@ -28,12 +28,12 @@ def load(package: ModuleType, name: str, **options: Any) -> Any:
     for a name or an option that is not there, with the list of those that are.
     """
     entry = _entry(package, name)
-    known = list(defaults(package, name))
+    known = inspect.signature(entry).parameters
     for option in options:
         if option not in known:
             raise ValueError(f"{name} has no option {option!r}{_like(option, known)}; it has: "
                              f"{', '.join(known)}")
-    for option, parameter in inspect.signature(entry).parameters.items():
+    for option, parameter in known.items():
         if parameter.default is parameter.empty and option not in options:
             raise ValueError(f"{name} needs {option}: load(..., {name!r}, {option}=...)")
     return entry(**options)

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from .modes import without_autocast
 from .saliency import at_least_float32
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
-    from torch import Tensor
 
 
 def bce(logits: Float[Tensor, "b k"], y: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
@@ -65,7 +64,7 @@ def logits_of(out: Any, classes: int) -> Float[Tensor, "b {classes}"]:
     out = getattr(out, "logits", out)
     if isinstance(out, (tuple, list)):
         out = out[0]
-    if not isinstance(out, torch.Tensor):
+    if not isinstance(out, Tensor):
         keys = f" with {', '.join(map(repr, out))}" if isinstance(out, dict) else ""
         raise ValueError(f"the network gives a {type(out).__name__}{keys}; it must give logits, "
                          "or something that has logits: bind a wrapper that does")

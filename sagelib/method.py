@@ -12,29 +12,26 @@ import dataclasses
 import math
 import numbers
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
+from torch import Tensor, nn
 
 from .losses import LOSSES, cross_entropy, logits_of
-from .modes import evaluation_mode
+from .modes import batchnorm_mode, evaluation_mode
 from .saliency import saliency
 from .stored_grad import input_gradient, loss_with_stored_grad
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from contextlib import AbstractContextManager
-    from typing import Self
-
     from jaxtyping import Float, Int
-    from torch import Tensor, nn
 
-    SaliencyFn = Callable[[Tensor], Tensor]  # images -> maps
+SaliencyFn = Callable[[Tensor], Tensor]  # images -> maps
 
 # a name, or a function of logits and labels that gives a scalar
-Criterion = str | Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Criterion = str | Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass
@@ -196,23 +193,32 @@ class Method:
     # draws, all from the method's generator
 
     def draw_uniform(self, low: float, high: float, device: torch.device | str,
-                     n: int | None = None) -> Float[Tensor, "*n"]:
-        """One number from U(low, high), a 0-d tensor; with n, so many, (n,)."""
-        u = torch.rand(() if n is None else (n,), generator=self.generator,
-                       device=self._place(device))
+                     *shape: int) -> Float[Tensor, "*shape"]:
+        """Numbers from U(low, high), a tensor of this shape: without one a single number, 0-d."""
+        u = torch.rand(shape, generator=self.generator, device=self._place(device))
         return (low + (high - low) * u).to(device)
 
+    def draw_integers(self, high: int, device: torch.device | str,
+                      *shape: int) -> Int[Tensor, "*shape"]:
+        """Whole numbers from 0 to high - 1, each as likely, a tensor of this shape."""
+        return torch.randint(high, shape, generator=self.generator,
+                             device=self._place(device)).to(device)
+
     def draw_beta(self, alpha: float, device: torch.device | str,
-                  n: int | None = None) -> Float[Tensor, "*n"]:
-        """One number from Beta(alpha, alpha), a 0-d tensor; with n, so many, (n,).
+                  *shape: int) -> Float[Tensor, "*shape"]:
+        """Numbers from Beta(alpha, alpha), a tensor of this shape: without one a single one, 0-d.
 
         alpha = 0 gives 1: no mixing.
         """
-        many = () if n is None else (n,)
         if alpha == 0:
-            return torch.ones(many, device=device)
-        two = torch.full((*many, 2), float(alpha), device=self._place(device))
-        return torch._sample_dirichlet(two, generator=self.generator)[..., 0].to(device)
+            return torch.ones(shape, device=device)
+        return self.draw_dirichlet(alpha, device, *shape, 2)[..., 0]
+
+    def draw_dirichlet(self, alpha: float, device: torch.device | str,
+                       *shape: int) -> Float[Tensor, "*shape"]:
+        """Shares of this shape from Dirichlet(alpha, ..., alpha), which sum to 1 over the last."""
+        concentration = torch.full(shape, float(alpha), device=self._place(device))
+        return torch._sample_dirichlet(concentration, generator=self.generator).to(device)
 
     def draw_permutation(self, n: int, device: torch.device | str) -> Int[Tensor, " {n}"]:
         """A random order of n things, (n,)."""
@@ -227,7 +233,7 @@ class Method:
         return (self.cpu_rng or random).randrange(2**31)
 
     def _many(self, x: Tensor) -> tuple[int, ...]:
-        """The last argument of a draw: none for the batch, as many as images with `per_image`."""
+        """The shape of a draw: one for the batch, or as many as images with `per_image`."""
         return (len(x),) if getattr(self, "per_image", False) else ()
 
     def _place(self, device: torch.device | str) -> torch.device | str:
@@ -260,8 +266,14 @@ class SaliencyGuided(Method):
 
     def saliency_pass_mode(self, net: nn.Module,
                            training: bool = False) -> AbstractContextManager[None]:
-        """The network's modes in the pass that gives saliency; `training`: as part of a step."""
-        return evaluation_mode(net)
+        """The network's modes in the pass that gives saliency; `training`: as part of a step.
+
+        Evaluation mode; of a method with an option `bn`, BatchNorm's mode alone.
+        """
+        bn = getattr(self, "bn", None)
+        if bn is None:
+            return evaluation_mode(net)
+        return batchnorm_mode(net, "batch" if bn == "train" and not training else bn)
 
     def saliency_from_grad(self, grad: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w"]:
         """Equation 1: gradient with respect to the images (B, C, H, W) -> maps (B, 1, H, W)."""
@@ -330,7 +342,7 @@ def checked_maps(saliency_fn: SaliencyFn,
     """Maps (B, 1, H, W) of a user's function for images x, float32, without a graph."""
     with torch.no_grad():
         s = saliency_fn(x)
-    if not isinstance(s, torch.Tensor):
+    if not isinstance(s, Tensor):
         raise ValueError(f"saliency= gave a {type(s).__name__}; it must give a tensor of maps")
     s = s[:, None] if s.ndim == 3 else s
     if s.shape != (len(x), 1, *x.shape[2:]):
@@ -347,31 +359,28 @@ def readable(z: Tensor) -> bool:
     return z.is_cpu and not torch.compiler.is_compiling()
 
 
-def blend(
-    x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], pair: Int[Tensor, " b"],
-    weight: Float[Tensor, "b 1 #h #w"], share: Float[Tensor, " b"],
-) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b k"]]:
-    """weight * x + (1 - weight) * partner, (B, C, H, W), and labels (B, K) by `share`."""
-    weight = weight.to(x.dtype)
-    return weight * x + (1 - weight) * x[pair], blend_labels(y, pair, share)
+def blend(z: Float[Tensor, "b ..."], pair: Int[Tensor, " b"],
+          weight: Float[Tensor, ...]) -> Float[Tensor, "b ..."]:
+    """weight * z + (1 - weight) * z[pair], for images, labels or anything with the batch first.
+
+    weight: one for the batch, (), one for each image, (B,), or one for each place, (B, 1, H, W).
+    """
+    weight = weight.to(z.dtype).reshape(weight.shape + (1,) * (z.ndim - weight.ndim))
+    return weight * z + (1 - weight) * z[pair]
 
 
-def blend_labels(y: Float[Tensor, "b k"], pair: Int[Tensor, " b"],
-                 share: Float[Tensor, " b"]) -> Float[Tensor, "b k"]:
-    """Labels (B, K): `share` of the image's own, the rest its partner's."""
-    share = share.to(y.dtype)[:, None]
-    return share * y + (1 - share) * y[pair]
-
-
-def check_pairs(x: Tensor, y: Tensor, pair: Tensor) -> None:
-    """One clear error for images, labels or a permutation of the wrong shape."""
+def check_pairs(x: Tensor, y: Tensor, pair: Tensor | None = None, s: Tensor | None = None) -> None:
+    """One clear error for images, labels, a permutation or saliency maps of the wrong shape."""
     if x.ndim != 4 or not x.is_floating_point():
         raise ValueError(f"images must be floats of shape (B, C, H, W), not {x.dtype} "
                          f"{tuple(x.shape)}")
     check_labels(y, len(x))
-    if pair.shape != (len(x),) or pair.dtype not in (torch.int64, torch.int32):
+    if pair is not None and (pair.shape != (len(x),)
+                             or pair.dtype not in (torch.int64, torch.int32)):
         raise ValueError(f"the permutation must be integers of shape ({len(x)},), not {pair.dtype} "
                          f"{tuple(pair.shape)}")
+    if s is not None:
+        check_saliency(s, x)
 
 
 def check_saliency(s: Tensor, x: Float[Tensor, "b c h w"]) -> None:
@@ -400,31 +409,32 @@ def scalar(value: float | Tensor, device: torch.device | str,
 
 
 def _check_field(owner, f, value):
+    """ValueError for a value that the option f does not take."""
     rule = f.metadata
-    if f.name == "generator" and not (value is None or isinstance(value, torch.Generator)):
-        raise ValueError(f"{owner}: generator is {value!r}; it must be a torch.Generator, or "
-                         "None; seed(7) makes one")
     if rule.get("functions") and callable(value):
         if isinstance(value, type):
             raise ValueError(f"{owner}: {f.name} is the class {value.__name__}; give an instance: "
                              f"{value.__name__}()")
         return
-    if "names" in rule and value not in rule["names"]:
-        raise ValueError(f"{owner}: {f.name} is {value!r}; it must be one of "
-                         f"{', '.join(map(repr, rule['names']))}")
-    if "low" in rule:
-        kind = "a whole number" if rule.get("whole") else "a number"
-        good = _is_number(value) and (not rule.get("whole") or value == int(value))
-        if not (good and rule["low"] <= value <= rule["high"]):
-            raise ValueError(f"{owner}: {f.name} is {value!r}; it must be {kind} from "
-                             f"{rule['low']} to {rule['high']}")
-    if "above" in rule:
+    good, allowed = True, ""
+    if f.name == "generator":
+        good = value is None or isinstance(value, torch.Generator)
+        allowed = "a torch.Generator, or None; seed(7) makes one"
+    elif "names" in rule:
+        good = value in rule["names"]
+        allowed = f"one of {', '.join(map(repr, rule['names']))}"
+    elif "low" in rule:
+        whole, low, high = rule.get("whole"), rule["low"], rule["high"]
+        good = _is_number(value) and (not whole or value == int(value)) and low <= value <= high
+        allowed = f"a {'whole ' if whole else ''}number from {low} to {high}"
+    elif "above" in rule:
         values = value if isinstance(value, (tuple, list)) else [value]
-        if not values or not all(_is_number(v) and v > rule["above"] for v in values):
-            raise ValueError(f"{owner}: {f.name} is {value!r}; it must be a number above "
-                             f"{rule['above']}, or one for each channel")
-    if f.type in (bool, "bool") and not isinstance(value, bool):
-        raise ValueError(f"{owner}: {f.name} is {value!r}; it must be True or False")
+        good = values and all(_is_number(v) and v > rule["above"] for v in values)
+        allowed = f"a number above {rule['above']}, or one for each channel"
+    elif f.type in (bool, "bool"):
+        good, allowed = isinstance(value, bool), "True or False"
+    if not good:
+        raise ValueError(f"{owner}: {f.name} is {value!r}; it must be {allowed}")
 
 
 def _is_number(value):

@@ -15,27 +15,22 @@ import copy
 import math
 import numbers
 import random
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from .method import Method, option_names, readable
+from .losses import one_hot
+from .method import Criterion, Method, Mixed, SaliencyFn, option_names, readable
 from .methods import comixup, cutmix, manifold_mixup, mixup, puzzlemix, sage, saliencymix
 from .unwrap import check_network, loader_worker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
-    from typing import Literal, Self
-
     from jaxtyping import Float, Shaped
-    from torch import Tensor, nn
-
-    from .method import Criterion, Mixed, SaliencyFn
-
-    PerChannel = float | Sequence[float]  # one number, or one for each channel
 
 M = TypeVar("M", bound=Method)
 
@@ -81,11 +76,6 @@ class Mixer(Generic[M]):
 
     method: M
     model: nn.Module | None
-    num_classes: int
-    label_smoothing: float
-    prob: float
-    seed: int | None
-    enabled: bool
 
     def __init__(self, method: M, num_classes: int, *, label_smoothing: float = 0.0,
                  prob: float = 1.0, saliency: SaliencyFn | None = None,
@@ -102,7 +92,7 @@ class Mixer(Generic[M]):
         self._drawn_in = 0  # the process, by its worker's seed, that the generators were made in
         self.method.last = None
         if num_classes == 1 and (method.criterion is F.cross_entropy
-                                 or isinstance(method.criterion, torch.nn.CrossEntropyLoss)):
+                                 or isinstance(method.criterion, nn.CrossEntropyLoss)):
             raise ValueError("cross-entropy over one logit is always 0; for num_classes=1 give "
                              "loss='cross_entropy' or BCEWithLogitsLoss(), or use two logits: "
                              "num_classes=2")
@@ -336,8 +326,9 @@ def CutMix(num_classes: int, *, alpha: float = 1.0, per_image: bool = False,
 
 def SaliencyMix(num_classes: int, *, alpha: float = 1.0, published: bool = False,
                 per_image: bool = False, detector: Literal["builtin", "opencv"] = "builtin",
-                mean: PerChannel = 0.0, std: PerChannel = 1.0, loss: Criterion = "cross_entropy",
-                label_smoothing: float = 0.0, prob: float = 0.5, saliency: SaliencyFn | None = None,
+                mean: float | Sequence[float] = 0.0, std: float | Sequence[float] = 1.0,
+                loss: Criterion = "cross_entropy", label_smoothing: float = 0.0, prob: float = 0.5,
+                saliency: SaliencyFn | None = None,
                 seed: int | None = None) -> Mixer[saliencymix.SaliencyMix]:
     """SaliencyMix, as a Mixer: a box around the partner's most salient point, or your map's peak.
 
@@ -355,8 +346,9 @@ def SaliencyMix(num_classes: int, *, alpha: float = 1.0, published: bool = False
 
 def PuzzleMix(num_classes: int, *, alpha: float = 1.0, beta: float = 1.2, gamma: float = 0.5,
               eta: float = 0.2, t_eps: float = 0.8, transport: bool = True, per_image: bool = False,
-              mean: PerChannel = 0.0, std: PerChannel = 1.0, loss: Criterion = "cross_entropy",
-              label_smoothing: float = 0.0, prob: float = 1.0, saliency: SaliencyFn | None = None,
+              mean: float | Sequence[float] = 0.0, std: float | Sequence[float] = 1.0,
+              loss: Criterion = "cross_entropy", label_smoothing: float = 0.0, prob: float = 1.0,
+              saliency: SaliencyFn | None = None,
               seed: int | None = None) -> Mixer[puzzlemix.PuzzleMix]:
     """Puzzle Mix, as a Mixer: blocks of two images by a minimum cut, moved by a transport plan.
 
@@ -426,7 +418,7 @@ def soft_labels(
     class 1, from 0 to 1, (B,) or (B, 1).
     """
     for name, z in (("images", x), ("targets", target)):
-        if not isinstance(z, torch.Tensor):
+        if not isinstance(z, Tensor):
             raise TypeError(f"{name} must be a tensor, not a {type(z).__name__}")
     if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
         raise RuntimeError("this is torch.inference_mode, where nothing can be trained: mix in "
@@ -445,7 +437,7 @@ def soft_labels(
         if readable(target) and not 0 <= int(target.min()) <= int(target.max()) < classes:
             raise ValueError(f"class indices must be from 0 to {classes - 1}, not "
                              f"{int(target.min())} to {int(target.max())}")
-        y = F.one_hot(target, classes).float()
+        y = one_hot(target, classes)
         return x.detach(), y * (1 - smoothing) + smoothing / classes
     if target.shape != (len(x), classes) or not target.is_floating_point():
         raise ValueError(f"targets must be class indices ({len(x)},) or soft labels ({len(x)}, "

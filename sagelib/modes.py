@@ -6,21 +6,17 @@ stays frozen.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import torch
+from torch import nn
 from torch.nn.parameter import is_lazy
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from torch import nn
-
-BATCHNORM = torch.nn.modules.batchnorm._BatchNorm  # SyncBatchNorm too
+BATCHNORM = nn.modules.batchnorm._BatchNorm  # SyncBatchNorm too
 
 
 @contextlib.contextmanager
-def evaluation_mode(net: nn.Module, kinds: type[nn.Module] = torch.nn.Module) -> Iterator[None]:
+def evaluation_mode(net: nn.Module, kinds: type[nn.Module] = nn.Module) -> Iterator[None]:
     """A context in which the modules of these kinds are in evaluation mode, then as before."""
     training = [m for m in net.modules() if m.training and isinstance(m, kinds)]
     try:

@@ -1,25 +1,24 @@
 """Normalised images to pixels and back: for data sets, attacks and methods that use colours."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy as np
     from jaxtyping import Float
-    from torch import Tensor
 
-    PerChannel = float | Sequence[float] | np.ndarray | Tensor  # one for all, or for each channel
+PerChannel = float | Sequence[float] | np.ndarray | Tensor  # one for all, or for each channel
 
 
 def per_channel_tensor(values: PerChannel, device: torch.device | str) -> Float[Tensor, "#c 1 1"]:
     """One number or one for each channel -> (1, 1, 1) or (C, 1, 1), float32, beside images."""
     if isinstance(values, (int, float)):
         values = [values]
-    if not isinstance(values, torch.Tensor):
+    if not isinstance(values, Tensor):
         values = torch.stack([torch.full((), float(v), device=device) for v in values])
     return values.to(device, torch.float32).flatten()[:, None, None]
 
@@ -39,21 +38,3 @@ def from_pixels(p: Float[Tensor, "b c h w"], mean: PerChannel,
                 std: PerChannel) -> Float[Tensor, "b c h w"]:
     """Images (B, C, H, W) in [0, 1] normalised, float32: `to_pixels` backwards."""
     return (p.float() - per_channel_tensor(mean, p.device)) / per_channel_tensor(std, p.device)
-
-
-def multiply_add(x: Float[Tensor, "*shape"], weight: float,
-                 z: Float[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
-    """x * weight + z in float32, rounded once; the weight is rounded to float32 first.
-
-    T. Dekker, "A floating-point technique for extending the available precision", 1971: the
-    rounding errors of the product and of the sum are numbers too. Factors are split into halves of
-    12 bits, whose products are exact; no float64 is needed.
-    """
-    factor = torch.full((), weight, device=x.device)
-    x1, w1 = (4097 * v - (4097 * v - v) for v in (x, factor))
-    x2, w2 = x - x1, factor - w1
-    product = x * factor
-    lost = x2 * w2 - (((product - x1 * w1) - x2 * w1) - x1 * w2)  # product + lost is x * factor
-    total = product + z
-    part = total - product
-    return total + (((product - (total - part)) + (z - part)) + lost)

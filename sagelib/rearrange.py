@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from . import search
 from .saliency import at_least_float32
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
-    from torch import Tensor
 
 
 def offsets(h: int, w: int, device: torch.device | str | None = None) -> Int[Tensor, "n 2"]:
@@ -74,8 +74,8 @@ def best_offset(a: Float[Tensor, "b 1 h w"], b: Float[Tensor, "b 1 h w"],
                 tau: Int[Tensor, "... n 2"]) -> Int[Tensor, "b 2"]:
     """The shift of the second map that keeps the most saliency, (B, 2). Section 3.3.
 
-    Arguments as in `total_saliency`. tau* = argmax of v over the candidates, for each
-    pair; the first of equals.
+    Arguments as in `total_saliency`. tau* = argmax of v over the candidates, for each pair; the
+    first of equals.
     """
     v = total_saliency(a, b, tau).nan_to_num_(nan=-torch.inf)
     tau, best = tau.to(a.device), v.argmax(1)

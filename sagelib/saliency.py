@@ -11,10 +11,10 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
-    from torch import Tensor
 
 NORMS = ("l2", "l1")
 

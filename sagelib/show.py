@@ -2,22 +2,19 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
-    import numpy as np
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.image import AxesImage
-    from torch import Tensor
-
-    Image = Tensor | np.ndarray
-    Curve = list[dict[str, Any]]
+Image = Tensor | np.ndarray
+Curve = list[dict[str, Any]]
 
 STALE = "no longer agrees with the tables above"  # what ci/book looks for in the chapters it ran
 MAPS: dict[str, dict[str, Any]] = {

@@ -6,20 +6,19 @@ when `.backward()` comes through.
 """
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor, nn
 
 from .saliency import at_least_float32
 from .unwrap import unwrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from jaxtyping import Float
-    from torch import Tensor, nn
 
-    LossOf = Callable[[Any], Tensor]  # the output of a network -> a loss, a scalar
+LossOf = Callable[[Any], Tensor]  # the output of a network -> a loss, a scalar
 
 
 def loss_with_stored_grad(
@@ -36,9 +35,8 @@ def loss_with_stored_grad(
     network passes no gradient to the images.
     """
     scale = _scale(x, scaler)
-    images = x.detach().requires_grad_()
     with torch.enable_grad():
-        loss = loss_of(unwrapped(net)(images.clone()))  # a network may write on what it is given
+        images, loss = _loss_at(net, x, loss_of)
         # of the network, the loss, what they call
         weights = [leaf for leaf in leaves(loss) if leaf is not images]
         grad, *grads = gradient(scale * loss, [images, *weights])
@@ -56,19 +54,24 @@ def input_gradient(net: nn.Module, x: Float[Tensor, "b c h w"],
     RuntimeError where the network passes no gradient to the images.
     """
     scale = _scale(x)
-    images = x.detach().requires_grad_()
     with torch.enable_grad():
-        loss = loss_of(unwrapped(net)(images.clone()))  # a network may write on what it is given
+        images, loss = _loss_at(net, x, loss_of)
         return _unscaled(gradient(scale * loss, [images])[0], scale)
+
+
+def _loss_at(net, x, loss_of):
+    """The images to take a gradient with respect to, and loss_of(net(images))."""
+    images = x.detach().requires_grad_()
+    return images, loss_of(unwrapped(net)(images.clone()))  # a network may write on what it gets
 
 
 def gradient(loss: Float[Tensor, ""], inputs: Sequence[Tensor],
              allow_unused: bool = True) -> tuple[Tensor | None, ...]:
     """Gradients of a scalar with respect to each of `inputs`, None where it does not depend on one.
 
-    Without `allow_unused` an input that it does not depend on is PyTorch's error.
-    A network that recomputes segments with use_reentrant=True has no such gradient: a RuntimeError
-    says what to do.
+    Without `allow_unused` an input that it does not depend on is PyTorch's error. A network that
+    recomputes segments with use_reentrant=True has no such gradient: a RuntimeError says what to
+    do.
     """
     try:
         return torch.autograd.grad(loss, inputs, allow_unused=allow_unused)
@@ -115,10 +118,10 @@ class _StoredGrad(torch.autograd.Function):
 
 
 def _scale(x, scaler=None):
-    """What to scale the pass by, a 0-d tensor: float16, which a network may choose inside,
-    underflows without.
+    """What to scale the pass by, a 0-d tensor: the scaler's own scale, or a power of two.
 
-    The scaler's own scale, or a power of two, which changes no digit elsewhere.
+    Unscaled, float16 would underflow, which a network may choose inside; elsewhere a power of two
+    changes no digit.
     """
     if scaler is not None and getattr(scaler, "is_enabled", lambda: True)():
         return scaler.scale(torch.ones((), device=x.device))

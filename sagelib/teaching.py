@@ -5,19 +5,18 @@ from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor, nn
 
 from . import methods, models
 from .catalog import load
 from .data.batches import Batches
+from .data.dataset import Dataset
 from .losses import bce
 from .saliency import saliency
 from .train import Recipe, fit
 
 if TYPE_CHECKING:
     from jaxtyping import Float
-    from torch import Tensor, nn
-
-    from .data.dataset import Dataset
 
 
 def short_training(train: Dataset, epochs: int, seed: int = 0,

@@ -1,13 +1,11 @@
 """The network inside what a training loop wraps it in, and where it cannot be looked through."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
+from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -34,7 +32,7 @@ def eager(model: nn.Module) -> nn.Module:
 
 def check_network(model: nn.Module, prob: float) -> None:
     """One clear error for what cannot be looked through."""
-    if not isinstance(model, torch.nn.Module):
+    if not isinstance(model, nn.Module):
         raise TypeError("bind takes the network, an nn.Module that is called with the images "
                         f"alone, not a {type(model).__name__}: wrap it in one")
     scripted = [m for m in model.modules() if isinstance(m, torch.jit.ScriptModule)]
@@ -43,7 +41,7 @@ def check_network(model: nn.Module, prob: float) -> None:
                          "it was before torch.jit.script, or use torch.compile")
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     several = distributed and torch.distributed.get_world_size() > 1
-    synchronised = any(isinstance(m, torch.nn.SyncBatchNorm) for m in model.modules())
+    synchronised = any(isinstance(m, nn.SyncBatchNorm) for m in model.modules())
     if several and synchronised and 0 < prob < 1:
         raise ValueError(f"prob is {prob}: each process would decide for itself, and "
                          "SyncBatchNorm would wait for those that do not mix; it must be 0 or 1")

@@ -113,7 +113,7 @@ def finish(app, exception):
 
 
 def lighter(page, searches):
-    """One page: icons from the font alone, pictures when they are near, the search's index where
+    """One page: icons from the font alone, images when they are near, the search's index where
     one searches."""
     page = re.sub(r"<(script|link)[^>]*fontawesome\.js[^>]*>(</script>)?", "", page)
     if not searches:
@@ -145,8 +145,7 @@ def used(rules, known):
             whole = re.search(r"[(\[]", prelude)
             selectors = [prelude] if whole else [
                 s for s in prelude.split(",")
-                if all(map(known, re.findall(r"\.([A-Za-z_][\w-]*)", s)))
-            ]
+                if all(map(known, re.findall(r"\.([A-Za-z_][\w-]*)", s)))]
             if selectors:
                 kept.append(",".join(selectors) + "{" + tinycss2.serialize(rule.content) + "}")
         elif rule.type == "at-rule" and rule.content is not None and rule.lower_at_keyword in (

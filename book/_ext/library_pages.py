@@ -83,8 +83,7 @@ def reference(library, map_text):
             text += [
                 f"({_anchor(module)})=", f"### `{module.path.name}`",
                 _directive("automodule", name, *(shown if module.classes is None else ())),
-                *(_directive("autoclass", f"{name}.{own}", *shown) for own in module.classes or ())
-            ]
+                *(_directive("autoclass", f"{name}.{own}", *shown) for own in module.classes or ())]
     return "\n\n".join(text)
 
 
@@ -101,21 +100,15 @@ PAGES = {"book/api": reference, MAP: rest}
 def folders(library, map_text):
     """Folder -> its modules in the order in which they are shown: the public ones, then those of
     `shared`."""
-    every = [
-        Module(path, library)
-        for path in sorted(library.rglob("*.py"))
-        if path.name != "__init__.py"
-    ]
+    every = [Module(path, library) for path in sorted(library.rglob("*.py"))
+             if path.name != "__init__.py"]
     named, exported = _named(map_text), _exported(library)
 
     def order(module):
-        own = exported & {
-            node.name
-            for node in module.tree.body
-            if isinstance(node, (ast.ClassDef, ast.FunctionDef))
-        }
-        return -len(own), named.index(
-            module.file) if module.file in named else len(named), module.file
+        own = exported & {node.name for node in module.tree.body
+                          if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
+        place = named.index(module.file) if module.file in named else len(named)
+        return -len(own), place, module.file
 
     found = {}
     for module in sorted((m for m in every if m.public), key=order):
@@ -124,10 +117,8 @@ def folders(library, map_text):
         public += shared([m for m in every if m.folder == folder and not m.public], public,
                          exported)
     first = {folder: min(map(order, modules)) for folder, modules in found.items()}
-    return {
-        folder: found[folder]
-        for folder in sorted(found, key=lambda f: (f != ".", first[f][1:]))
-    }
+    return {folder: found[folder]
+            for folder in sorted(found, key=lambda f: (f != ".", first[f][1:]))}
 
 
 def shared(private, public, exported):
@@ -136,12 +127,10 @@ def shared(private, public, exported):
 
     At the top of sagelib only the classes that it exports count.
     """
-    wanted = {
-        alias.name
-        for module in public
-        for node in ast.walk(module.tree) if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    } if public[0].folder != "." else exported
+    wanted = exported
+    if public[0].folder != ".":
+        wanted = {alias.name for module in public for node in ast.walk(module.tree)
+                  if isinstance(node, ast.ImportFrom) for alias in node.names}
     found = []
     for module in private:
         classes = tuple(node.name for node in module.tree.body if isinstance(node, ast.ClassDef)
@@ -183,11 +172,10 @@ def _exported(library):
 
 
 def _anchor(module):
-    return "api-" + re.sub(r"[^a-z0-9]+", "-",
-                           module.file.removesuffix(".py")) + ("" if module.public else "-classes")
+    name = re.sub(r"[^a-z0-9]+", "-", module.file.removesuffix(".py"))
+    return f"api-{name}{'' if module.public else '-classes'}"
 
 
 def _directive(name, argument, *options):
-    return "\n".join([
-        "```{eval-rst}", f".. {name}:: {argument}", *(f"   {option}" for option in options), "```"
-    ])
+    return "\n".join(["```{eval-rst}", f".. {name}:: {argument}",
+                      *(f"   {option}" for option in options), "```"])

@@ -4,14 +4,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "book/_ext"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import typed
 
 typed.install()
 from sagelib import datasets  # noqa: E402
 from sagelib.catalog import load  # noqa: E402
+from sagelib.data import cifar  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -30,8 +33,8 @@ class Tiny(nn.Sequential):
 
 @pytest.fixture
 def tiny():
-    """A network of three layers, with BatchNorm, for images of any size; built anew with the same
-    weights."""
+    """A function that builds a network of three layers, with BatchNorm, for images of any size,
+    always with the same weights."""
     def build(classes=10, norm=True, seed=0):
         torch.manual_seed(seed)
         return Tiny(nn.Conv2d(3, 6, 3, padding=1),
@@ -57,19 +60,34 @@ def vectors():
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def image_folder(tmp_path):
     """A user's own folder: two classes, three training and two test images each, 12 x 16
     pixels."""
-    from PIL import Image
     g = np.random.default_rng(0)
     for split, n in (("train", 3), ("test", 2)):
         for name in ("cat", "dog"):
-            folder = tmp_path / "pictures" / split / name
+            folder = tmp_path / "images" / split / name
             folder.mkdir(parents=True)
             for k in range(n):
-                Image.fromarray(g.integers(0, 256, (12, 16, 3),
-                                           dtype=np.uint8)).save(folder / f"{k}.png")
-    return tmp_path / "pictures"
+                image = g.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+                Image.fromarray(image).save(folder / f"{k}.png")
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def cifar_tree(tmp_path, monkeypatch):
+    """A function that makes CIFAR's folders, with one image of a class in each split: red is its
+    class index, green 0 or, in the test set, 100. It returns their folder, and CIFAR's own sizes
+    count no more."""
+    def build(name, classes):
+        for green, split in ((0, "train"), (100, "test")):
+            for k, class_ in enumerate(classes):
+                folder = tmp_path / name / split / class_
+                folder.mkdir(parents=True)
+                Image.new("RGB", (32, 32), (k, green, 0)).save(folder / "0000.png")
+        monkeypatch.setattr(cifar, "SIZES", {"train": len(classes), "test": len(classes)})
+        return tmp_path
+    return build
 
 
 @pytest.fixture

@@ -22,11 +22,10 @@ class FromNumbers(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if function in (torch.tensor, torch.as_tensor,
-                        torch.asarray) and kwargs.get("device") is not None:
-            return function(*args, **{k: v
-                                      for k, v in kwargs.items()
-                                      if k != "device"}).to(kwargs["device"])
+        if function in (torch.tensor, torch.as_tensor, torch.asarray) and kwargs.get("device"):
+            kwargs = dict(kwargs)
+            device = kwargs.pop("device")
+            return function(*args, **kwargs).to(device)
         return function(*args, **kwargs)
 
 
@@ -37,9 +36,9 @@ class FarTensor(torch.Tensor):
     def __new__(cls, near):
         if near.dtype in (torch.float64, torch.complex128):
             raise TypeError(f"the device has no {near.dtype}")
-        out = torch.Tensor._make_wrapper_subclass(cls, near.size(), strides=near.stride(),
-                                                  dtype=near.dtype, device=FAR,
-                                                  storage_offset=near.storage_offset())
+        out = torch.Tensor._make_wrapper_subclass(
+            cls, near.size(), strides=near.stride(), storage_offset=near.storage_offset(),
+            dtype=near.dtype, device=FAR)
         out.near = near
         return out
 

@@ -3,20 +3,19 @@ kernel."""
 
 import contextlib
 import sys
-from pathlib import Path
 
 import nbformat
 import papermill
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
-EXPERIMENTS = Path(__file__).parents[2] / "notebooks/experiments"
+from sagelib.bench.paths import EXPERIMENTS
 
 
 @contextlib.contextmanager
 def notebook_shell():
-    """IPython in this process, empty, for the cells of a notebook. Its module stands for `__main__`
-    only meanwhile: torch.multiprocessing's children start from the real one."""
+    """IPython in this process, empty, for the cells of a notebook. Its module is `__main__` only
+    meanwhile: torch.multiprocessing's children start from the real one."""
     main = sys.modules["__main__"]
     shell = InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}))
     shell.reset(new_session=False)
@@ -32,9 +31,8 @@ def execute(name, folder, parameters, kernel=False):
     notebook = EXPERIMENTS / f"{name}.ipynb"
     if kernel:
         out = folder / "out.ipynb"
-        papermill.execute_notebook(
-            notebook, out, cwd=folder, progress_bar=False, parameters=parameters
-        )
+        papermill.execute_notebook(notebook, out, cwd=folder, progress_bar=False,
+                                   parameters=parameters)
         return
     with notebook_shell() as shell, contextlib.chdir(folder):
         for cell in nbformat.read(notebook, 4).cells:

@@ -6,18 +6,19 @@ with every row turned round, so that the best method is the worst; "fourth_seed"
 today's with one run more.
 """
 
-import base64
 import copy
 import functools
 import shutil
+from dataclasses import asdict
 from unittest import mock
 
 import numpy as np
 
 from sagelib import catalog, methods
 from sagelib.bench import quantities, records, scorecard
-from sagelib.bench.paper_recipe import LR, WIDTH
+from sagelib.bench.paper_recipe import WIDTH, learning_rate
 from sagelib.evaluate import robustness
+from sagelib.train import Recipe
 
 KINDS = ("none", "today", "paper", "against", "fourth_seed", "fifth_method")
 HARDWARE = {"device": "cuda", "gpu": "Tesla T4", "gpu_memory_gb": 15.0, "cpu": "a CPU", "cores": 4,
@@ -35,13 +36,13 @@ def make(kind, folder):
         return folder
     folder.mkdir(parents=True)
     if kind != "none":
-        tables = {
-            k: turned(records.reported(k)) if kind == "against" else records.reported(k)
-            for k in range(1, 8)
-        }
-        with mock.patch.object(
-            records, "_stamp", lambda parameters, device: {**STAMP, "parameters": parameters}
-        ):
+        tables = {k: turned(records.reported(k)) if kind == "against" else records.reported(k)
+                  for k in range(1, 8)}
+
+        def stamp(parameters, device):
+            return {**STAMP, "parameters": parameters}
+
+        with mock.patch.object(records, "_stamp", stamp):
             for record in (*trained(tables), *few_shots(tables[2]), *timings(tables[6])):
                 records.write(record, folder)
     return folder
@@ -65,9 +66,8 @@ def turned(rows):
                               *(opposite([r[k] for r in rows]) for k in columns), strict=True)
         ]
     names = [k for k, v in rows[0].items() if isinstance(v, float)]
-    return [
-        {**row, **dict(zip(names, opposite([row[k] for k in names]), strict=True))} for row in rows
-    ]
+    return [{**row, **dict(zip(names, opposite([row[k] for k in names]), strict=True))}
+            for row in rows]
 
 
 def opposite(values):
@@ -84,24 +84,18 @@ def trained(tables):
         run = (cell.dataset, cell.model, cell.method, str(cell.options))
         if run not in done:
             done.add(run)
-            perturbed = (
-                {
-                    row["perturbation"]: row.get(cell.method)
-                    for row in tables[4 if cell.dataset == "cifar10" else 5]
-                }
-                if cell.model == "preactresnet18" and not cell.options
-                else None
-            )
-            yield from (
-                training(cell, seed, shift, perturbed) for seed, shift in shifts(cell.method)
-            )
+            perturbed = None
+            if cell.model == "preactresnet18" and not cell.options:
+                perturbed = {row["perturbation"]: row.get(cell.method)
+                             for row in tables[4 if cell.dataset == "cifar10" else 5]}
+            yield from (training(cell, seed, shift, perturbed)
+                        for seed, shift in shifts(cell.method))
 
 
 def training(cell, seed, shift, perturbed):
     """A record of the paper's recipe with the cell's number."""
     accuracy = round(cell.reported + shift, 2)
-    right = np.arange(10_000) < round(100 * accuracy)
-    lr = LR.get((cell.dataset, cell.method), 0.2)
+    lr = learning_rate(cell.dataset, cell.method)
     curve = [
         {"epoch": e, "lr": lr, "train_loss": 0.1, "seconds": 60.0, "test_accuracy": accuracy,
          "test_loss": 1.0}
@@ -114,13 +108,12 @@ def training(cell, seed, shift, perturbed):
         seed=seed,
         curve=curve,
         method=dict(name=cell.method, settings="paper", loss="bce", **cell.options),
-        recipe=dict(epochs=300, lr=lr, momentum=0.9, nesterov=True, weight_decay=1e-4,
-                    milestones=[1 / 3, 2 / 3], decay=0.1, precision="fp32", channels_last=False,
-                    compile=False, batch=100, padding=2, flip=True),
+        recipe=dict(asdict(Recipe(lr=lr)), milestones=[1 / 3, 2 / 3], batch=100, padding=2,
+                    flip=True),
         parameters=dict(settings="paper", options=cell.options, lr=lr, model=cell.model,
                         method=cell.method, seed=seed),
+        correct=np.arange(10_000) < round(100 * accuracy),
     )
-    made["final"]["correct"] = base64.b64encode(np.packbits(right)).decode()
     if perturbed:
         one = {p: perturbed[p] + shift for p in robustness.PERTURBATIONS}
         results = {"clean": accuracy, "perturbed": {c.name: one for c in robustness.CONVENTIONS},
@@ -136,11 +129,8 @@ def training(cell, seed, shift, perturbed):
 def evaluation_of_today():
     """What an evaluation holds besides the paper's perturbations: as in the first record that has
     one."""
-    found = next(
-        r
-        for r in map(lambda r: records.evaluation(r, "robustness"), records.every(records.RESULTS))
-        if r
-    )
+    every = (records.evaluation(r, "robustness") for r in records.every(records.RESULTS))
+    found = next(filter(None, every))
     return {k: v for k, v in found.items() if k not in ("clean", "perturbed")}
 
 
@@ -172,10 +162,8 @@ def timings(table):
     """A record of step times for each network of Table 6."""
     for row in table:
         model, names = row["model"], [k for k, v in row.items() if isinstance(v, float)]
-        rows = [
-            {"name": m, "seconds": at(row[m] / 1000), "ratio": at(row[m] / row["vanilla"] / 2)}
-            for m in names
-        ]
+        rows = [{"name": m, "seconds": at(row[m] / 1000), "ratio": at(row[m] / row["vanilla"] / 2)}
+                for m in names]
         both = {"name": "two vanilla steps", "seconds": at(row["vanilla"] / 500), "ratio": at(1.0)}
         yield records.make_timing(
             what="step_time",
@@ -193,9 +181,8 @@ def one_more(kind, folder):
     """Add a run to today's: a fourth seed of SAGE and vanilla, or a fifth method with
     evaluations."""
     here = [r for r in records.every(folder) if r["kind"].startswith("shortened: epochs 30")]
-    tuned = {
-        r["method"]["name"]: r for r in here if not r["parameters"]["options"] and r["seed"] == 0
-    }
+    tuned = {r["method"]["name"]: r for r in here
+             if not r["parameters"]["options"] and r["seed"] == 0}
     if kind == "fourth_seed":
         chosen = [(tuned[m], seed) for m in ("sage", "vanilla") for seed in (2, 3)]
         changed = [{**r, "seed": seed, "run": f"{seed:08x}"} for r, seed in chosen]

@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 
 from sagelib.bench import records
+from sagelib.bench.paths import TOP
 
-TOP = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
 # seconds after which a process is taken for one that hangs; no test depends on its speed
 HANGS = 1500
-PLANS = TOP / "book/plans"
 PLAN = """
 title: Four small runs
 notebook: train

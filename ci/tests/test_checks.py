@@ -1,11 +1,11 @@
 """The checks themselves: five kinds of check that cannot fail are found in the syntax and
 refused."""
 import ast
-from pathlib import Path
 
 import pytest
 
-TOP = Path(__file__).parents[2]
+from sagelib.bench.paths import TOP
+
 FILES = sorted([*(TOP / "ci/tests").glob("*.py"), *(TOP / "notebooks/py").rglob("*.py")])
 CLOCKS = {"perf_counter", "monotonic", "process_time", "time", "interleaved"}
 
@@ -40,24 +40,20 @@ def idle_statements(tree, lines):
                and any(called(item.context_expr) in ("raises", "warns") for item in n.items)]
     shown = [n for n in tree.body if "".join(lines[n.end_lineno:]).strip() == ""
              or next(text for text in lines[n.end_lineno:] if text.strip()).startswith("# %%")]
-    allowed = {id(n) for n in raising} | {id(n)
-                    for n in shown
-                    if any(t.startswith("# %%") for t in lines)}
+    cells = any(t.startswith("# %%") for t in lines)
+    allowed = {id(n) for n in [*raising, *(shown if cells else [])]}
     scopes = (ast.Module, ast.ClassDef, ast.FunctionDef)
-    allowed |= {
-        id(n.body[0])
-        for n in ast.walk(tree)
-        if isinstance(n, scopes) and ast.get_docstring(n)
-    }
+    allowed |= {id(n.body[0]) for n in ast.walk(tree)
+                if isinstance(n, scopes) and ast.get_docstring(n)}
     return [n for n in ast.walk(tree) if isinstance(n, ast.Expr) and id(n) not in allowed
             and not isinstance(n.value, (ast.Call, ast.Yield, ast.YieldFrom, ast.Await))]
 
 
 def operands(test):
     """The parts that `and`, `or` and `not` join."""
-    parts = test.values if isinstance(
-        test, ast.BoolOp) else [test.operand] if isinstance(test, ast.UnaryOp) else []
-    return [test] if not parts else [deep for part in parts for deep in operands(part)]
+    if isinstance(test, ast.BoolOp):
+        return [deep for part in test.values for deep in operands(part)]
+    return operands(test.operand) if isinstance(test, ast.UnaryOp) else [test]
 
 
 def constant_asserts(tree, lines):
@@ -69,11 +65,8 @@ def constant_asserts(tree, lines):
     for n in ast.walk(tree):
         for part in operands(n.test) if isinstance(n, ast.Assert) else ():
             pure = not any(isinstance(inner, ast.Call) for inner in ast.walk(part))
-            same = (
-                isinstance(part, ast.Compare)
-                and pure
-                and ast.dump(part.left) == ast.dump(part.comparators[0])
-            )
+            same = (isinstance(part, ast.Compare) and pure
+                    and ast.dump(part.left) == ast.dump(part.comparators[0]))
             if isinstance(part, displays) or same:
                 found.append(n)
     return found
@@ -107,16 +100,14 @@ def clock_asserts(tree, lines):
                     timed |= {root(p) for place in places for p in getattr(place, "elts", [place])}
                 elif isinstance(n, ast.For) and reads(n.iter):
                     timed |= {p.id for p in ast.walk(n.target) if isinstance(p, ast.Name)}
-                elif isinstance(n, ast.Expr) and isinstance(n.value, ast.Call) and any(
-                        map(reads, n.value.args)):
-                    timed |= (
-                        {root(n.value.func)} if isinstance(n.value.func, ast.Attribute) else set()
-                    )
+                elif (isinstance(n, ast.Expr) and isinstance(n.value, ast.Call)
+                        and isinstance(n.value.func, ast.Attribute)
+                        and any(map(reads, n.value.args))):
+                    timed.add(root(n.value.func))
             if len(timed) == before:
                 break
-        found += [
-            n for n in nodes if isinstance(n, ast.Assert) and reads(n.test) and not equality(n.test)
-        ]
+        found += [n for n in nodes
+                  if isinstance(n, ast.Assert) and reads(n.test) and not equality(n.test)]
     return found
 
 
@@ -124,12 +115,8 @@ def loose_bounds(tree, lines):
     """Asserts of a bound that anything meets: a duration or a loss above 0, an accuracy from 0 to
     100, a length or a share of a mask inside its range, a "fall" by less than 5 %, which untrained
     weights make too."""
-    shares = {
-        root(t)
-        for n in ast.walk(tree)
-        if isinstance(n, ast.Assign) and ".float().mean()" in ast.unparse(n.value)
-        for t in n.targets
-    }
+    shares = {root(t) for n in ast.walk(tree) if isinstance(n, ast.Assign)
+              and ".float().mean()" in ast.unparse(n.value) for t in n.targets}
     found = []
     for n in ast.walk(tree):
         for c in ast.walk(n.test) if isinstance(n, ast.Assert) else ():
@@ -141,10 +128,10 @@ def loose_bounds(tree, lines):
                     small, large = large, small
                 elif not isinstance(op, (ast.Lt, ast.LtE)):
                     continue
-                low, high, strict = ast.unparse(small), ast.unparse(large), isinstance(
-                    op, (ast.Lt, ast.Gt))
-                factor = large.left if isinstance(large, ast.BinOp) and isinstance(
-                    large.op, ast.Mult) else None
+                low, high = ast.unparse(small), ast.unparse(large)
+                strict = isinstance(op, (ast.Lt, ast.Gt))
+                product = isinstance(large, ast.BinOp) and isinstance(large.op, ast.Mult)
+                factor = large.left if product else None
                 if ((low == "0" and any(word in high for word in ("seconds", "loss", "accuracy")))
                         or (low == "0" and high.startswith("len(") and not strict)
                         or (high == "100" and "accuracy" in low)
@@ -156,35 +143,38 @@ def loose_bounds(tree, lines):
 
 KINDS = {
     used_assertions: ([
-        "assert_close(a, b) and torch.equal(a, b)", "assert np.testing.assert_allclose(a, b) is "
-        "None", "x = [assert_close(p, q) for p, q in pairs]"
-    ], ["assert_close(a, b)", "for p, q in pairs:\n    assert_close(p, q)"]), idle_statements: ([
+        "assert_close(a, b) and torch.equal(a, b)", "x = [assert_close(p, q) for p, q in pairs]",
+        "assert np.testing.assert_allclose(a, b) is None",
+    ], ["assert_close(a, b)", "for p, q in pairs:\n    assert_close(p, q)"]),
+    idle_statements: ([
         "a == b", "f(a), g(b)", "def t():\n    a.all() and b.all()", "[f(x) for x in y]",
-        "# %%\na == b\nx = 1"
+        "# %%\na == b\nx = 1",
     ], [
-        '"""A docstring."""', "f(a)", "with pytest.raises(E):\n    a.b", "# %%\nx = 1\nx == "
-        "1\n\n# %%\ny = 2"
-    ]), constant_asserts: ([
-        'assert (a == b, "why")', "assert a or True", 'assert not "text"', "assert (p == q for "
-        "p, q in pairs)", "assert a == b and c.d[0] <= c.d[0]", "assert x and [a, b]"
+        '"""A docstring."""', "f(a)", "with pytest.raises(E):\n    a.b",
+        "# %%\nx = 1\nx == 1\n\n# %%\ny = 2",
+    ]),
+    constant_asserts: ([
+        'assert (a == b, "why")', "assert a or True", 'assert not "text"', "assert x and [a, b]",
+        "assert (p == q for p, q in pairs)", "assert a == b and c.d[0] <= c.d[0]",
     ], [
-        "assert a == b", "assert (a == b).all()", "assert draw(1) == draw(1)", "assert a == (1, 2)"
-    ]), clock_asserts: ([
+        "assert a == b", "assert (a == b).all()", "assert draw(1) == draw(1)", "assert a == (1, 2)",
+    ]),
+    clock_asserts: ([
         "begin = time.perf_counter()\nspent = time.perf_counter() - begin\nassert spent < 3",
         "s = {}\nfor k in y:\n    s.get(k).append(time.monotonic())\nassert all(t for t in s)",
-        "def test():\n    t = timing.interleaved(y)\n    for a in t.values():\n        assert "
-        "a[0] > 2"
+        "def t():\n    t = timing.interleaved(y)\n    for a in t.values():\n        assert a > 2",
     ], [
         "while time.monotonic() < end:\n    f()\nassert done()",
         "r = {'seconds': time.monotonic()}\nassert records.read(records.write(r)) == r",
         "def test(m):\n    m.set(timing, '_now', fake)\n    assert timing.interleaved(b)[0] > 3"
-    ]), loose_bounds: ([
+    ]),
+    loose_bounds: ([
         "assert row['seconds']['median'] > 0", "assert 0 < curve[0]['train_loss']",
         "assert net.accuracy <= 100", "lost = (a == 0).float().mean().item()\nassert lost < 1",
-        "assert last < 0.97 * first", "assert len(x) >= 0"
+        "assert last < 0.97 * first", "assert len(x) >= 0",
     ], [
-        "assert low <= row['seconds']['median']", "assert accuracy > 30", "assert last < 0.8 * "
-        "first", "lost = (a == 0).float().mean().item()\nassert lost < 0.4", "assert len(x) > 0"
+        "assert low <= row['seconds']['median']", "assert accuracy > 30", "assert len(x) > 0",
+        "assert last < 0.8 * first", "lost = (a == 0).float().mean().item()\nassert lost < 0.4",
     ]),
 }
 

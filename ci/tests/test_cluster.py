@@ -3,9 +3,10 @@ real launchers."""
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-from sweeps import HANGS, PLANS, TOP, alive, attempts, command, four_records, wait
+from sweeps import BIN, HANGS, alive, attempts, command, four_records, wait
+
+from sagelib.bench.paths import PLANS, TOP
 
 CLUSTER = """
 import contextlib, sys, threading, time
@@ -60,10 +61,9 @@ def test_a_cluster_of_two_nodes_loses_one_in_the_middle_and_no_run(plan, tmp_pat
     (tmp_path / "drive.py").write_text(CLUSTER)
     quiet = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0",
              "HOME": str(tmp_path)}
-    driver = subprocess.run([
-        sys.executable, str(tmp_path / "drive.py"), str(file), str(tmp_path / "results"),
-        str(tmp_path / "out")
-    ], capture_output=True, text=True, cwd=TOP, env=quiet, timeout=HANGS)
+    words = [tmp_path / "drive.py", file, tmp_path / "results", tmp_path / "out"]
+    driver = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=TOP,
+                            env=quiet, timeout=HANGS)
     assert driver.returncode == 0, driver.stdout + driver.stderr
     assert "a node was killed" in driver.stdout
     assert "[4/4 done, 0 running, 0 failed" in driver.stdout
@@ -85,7 +85,7 @@ def test_the_slurm_example_runs_where_slurms_commands_answer(plan, tmp_path):
     for name, text in (("srun", SRUN), ("scontrol", "#!/bin/sh\nhostname\n")):
         (bin_ / name).write_text(text)
         (bin_ / name).chmod(0o755)
-    path = os.pathsep.join([str(bin_), str(Path(sys.executable).parent), os.environ["PATH"]])
+    path = os.pathsep.join([str(bin_), str(BIN), os.environ["PATH"]])
     slurm = dict(SLURM_JOB_NODELIST="here", SLURM_JOB_ID=str(os.getpid()), SLURM_JOB_NUM_NODES="1",
                  SLURM_CPUS_PER_TASK="2", HOME=str(tmp_path))
     asked = [*command(file, tmp_path, "--threads", "1", "--gpus", "0")[3:]]
@@ -103,6 +103,5 @@ def test_the_slurm_example_runs_where_slurms_commands_answer(plan, tmp_path):
 def test_shell_scripts_are_clean():
     scripts = [TOP / "ci/book", TOP / "ci/test", TOP / "ci/environment.sh", PLANS / "sweep.sbatch",
                TOP / ".ci/run"]
-    shellcheck = Path(sys.executable).parent / "shellcheck"
-    ended = subprocess.run([shellcheck, *scripts], capture_output=True, text=True, cwd=TOP)
+    ended = subprocess.run([BIN / "shellcheck", *scripts], capture_output=True, text=True, cwd=TOP)
     assert ended.returncode == 0, ended.stdout

@@ -13,7 +13,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +23,12 @@ import papermill.cli
 import pytest
 import torch
 from experiments import execute
-from sweeps import HANGS
+from sweeps import BIN, HANGS
 from test_recipes import RECIPES
 
 from sagelib import SAGE, catalog
 from sagelib.bench import parameters, plans, records, sweep
-
-TOP = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
+from sagelib.bench.paths import PLANS, TOP
 
 # finding them
 
@@ -102,23 +99,20 @@ def pieces(text):
 
 def texts():
     """(file, text) of all that is read for commands."""
-    for file in [
-            TOP / "README.md", *sorted((TOP / "book").glob("*.md")), *sorted(
-                (TOP / "notebooks").glob("*.md"))
-    ]:
-        yield file, file.read_text()
+    for folder in ("", "book", "notebooks"):
+        for file in sorted((TOP / folder).glob("*.md")):
+            yield file, file.read_text()
     for file in sorted((TOP / "notebooks").rglob("*.ipynb")):
         if ".ipynb_checkpoints" not in file.parts:
             yield file, "\n\n".join(c.source
                                     for c in nbformat.read(file, 4).cells
                                     if c.cell_type == "markdown")
-    for file in sorted((TOP / "book/plans").iterdir()):
+    for file in sorted(PLANS.iterdir()):
         yield file, "\n".join(re.findall(r"(?:^|\s)#(?!!) ?(.*)", file.read_text()))
     for file in sorted((TOP / "sagelib").rglob("*.py")):
         nodes = list(ast.walk(ast.parse(file.read_text())))
-        documented = [
-            n for n in nodes if isinstance(n, (ast.Module, ast.FunctionDef, ast.ClassDef))
-        ]
+        documented = [n for n in nodes
+                      if isinstance(n, (ast.Module, ast.FunctionDef, ast.ClassDef))]
         said = [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
         messages = re.findall(r"pip install (?:'[^']+'|[\w-]+)", "\n".join(said))
         yield file, "\n\n".join(
@@ -126,7 +120,7 @@ def texts():
 
 
 RULES = {"script": r"(REPOSITORY=\S+ )?ci/\w+( |$)",
-         "papermill": r"(\.venv/bin/)?papermill " r"notebooks/experiments/",
+         "papermill": r"(\.venv/bin/)?papermill notebooks/experiments/",
          "sweep": r"(\.venv/bin/)?python -m sagelib\.bench\.sweep( |$)",
          "attempt": r"python -m sagelib\.bench\.sweep\.worker FOLDER$",
          "slurm": r"sbatch book/plans/sweep\.sbatch ",
@@ -175,9 +169,8 @@ With `--dry-run`, `--smoothing 0`.
         "ci/x --save", "jupytext --sync A", "ci/a # what it does", few_shot, "make it",
         f"{few_shot} -p width 16",
         "papermill notebooks/experiments/train.ipynb OUT.ipynb -y 'options: {u: 1}'",
-        "python -m sagelib.bench.sweep PLAN --size tiny", "python -m sagelib.bench.sweep PLAN "
-        "--size tiny --dry-run"
-    ]
+        "python -m sagelib.bench.sweep PLAN --size tiny",
+        "python -m sagelib.bench.sweep PLAN --size tiny --dry-run"]
     assert found[2].words == ["ci/a"] and kind(found[4]) is None and kind(found[5]) == "papermill"
 
 
@@ -201,15 +194,11 @@ def run(words, folder=TOP, **environment):
 
 
 @of("script")
-def test_script(command):
-    """The suite runs them; here: they are there, bash can read them, and they know their options
-    and variables."""
+def test_a_script_is_there_and_knows_its_options_and_variables(command):
+    """The suite runs them, and test_cluster.py reads them with shellcheck."""
     *variables, file = command.words[:1 + command.words[0].startswith("REPOSITORY=")]
-    scripts = [TOP / file, TOP / "ci/environment.sh"]
-    assert os.access(scripts[0], os.X_OK)
-    for script in scripts:
-        subprocess.run(["bash", "-n", script], check=True)
-    text = "\n".join(script.read_text() for script in scripts)
+    assert os.access(TOP / file, os.X_OK)
+    text = (TOP / file).read_text() + (TOP / "ci/environment.sh").read_text()
     for name in [*(v.split("=")[0] for v in variables), *command.words[len(variables) + 1:]]:
         assert name in text, f"{file} knows no {name}"
 
@@ -218,11 +207,8 @@ def test_script(command):
 def test_what_is_to_be_installed_is_ours_or_needed(command):
     project = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    known = {
-        re.match(r"[\w-]+", need)[0]
-        for needs in [project["dependencies"], *extras.values()]
-        for need in needs
-    }
+    known = {re.match(r"[\w-]+", need)[0] for needs in [project["dependencies"], *extras.values()]
+             for need in needs}
     ours = {".", project["name"], "PATH-OF-THE-CHECKOUT", "git+https://github.com/NAME/PROJECT"}
     what, = [word for word in command.words[2:] if word != "-e"]
     name, chosen = re.fullmatch(r"([^\[]+)(?:\[([\w,]+)\])?", what).groups()
@@ -231,13 +217,13 @@ def test_what_is_to_be_installed_is_ours_or_needed(command):
 
 
 @of("jupyter")
-def test_jupyter(command):
+def test_jupyter_starts(command):
     assert run([*command.words, "--version"]).strip()
 
 
 @of("jupytext")
-def test_jupytext(command, tmp_path):
-    """In a copy: an edit of the script comes into the notebook."""
+def test_an_edit_of_a_script_comes_into_its_notebook(command, tmp_path):
+    """In a copy."""
     notebook = Path(command.words[-1])
     twin = Path("notebooks/py", notebook.relative_to("notebooks")).with_suffix(".py")
     for file in ("jupytext.toml", notebook, twin):
@@ -260,16 +246,15 @@ SMALL = {
     "robustness": dict(images=50, pgd_steps=2, corruption_images=20, severities=[5]),
     "step_time": dict(width=4, batch=4, rounds=1, compile_network=False, sides=[["sage", {}]]),
     "search_time": dict(pairs=6, rounds=1, sizes=[12])}
-INSTEAD = {
-    "cifar10": "shapes", "cifar100": "shapes", "mini_imagenet": "shapes_fs", "cifar_fs": "shapes_fs"
-}
+INSTEAD = {"cifar10": "shapes", "cifar100": "shapes", "mini_imagenet": "shapes_fs",
+           "cifar_fs": "shapes_fs"}
 
 
 def parsed(command):
     """The experiment that a papermill command runs, and the parameters that papermill makes of its
     words."""
-    with mock.patch.object(papermill.cli,
-                           "execute_notebook") as ran, mock.patch.object(papermill.cli, "logging"):
+    with (mock.patch.object(papermill.cli, "execute_notebook") as ran,
+          mock.patch.object(papermill.cli, "logging")):
         papermill.cli.papermill.main(command.words[1:], standalone_mode=False)
     return Path(ran.call_args.kwargs["input_path"]).stem, ran.call_args.kwargs["parameters"]
 
@@ -323,25 +308,17 @@ def as_printed(command, folder):
     """Run a command through papermill's command line; returns its records."""
     given, (notebook, wanted) = parsed(command)[1], small(command)
     more = {k: v for k, v in wanted.items() if given.get(k) != v} | {
-                "results": folder / "runs", "checkpoints": folder / "runs/checkpoints",
-                "networks": folder / "runs/networks"
-            }
+        "results": folder / "runs", "checkpoints": folder / "runs/checkpoints",
+        "networks": folder / "runs/networks"}
     places = {"OUT.ipynb": folder / "out.ipynb", "DATA": folder / "data"}
     run([*(places.get(word, word) for word in command.words),
          *(word for name, value in more.items() for word in ("-p", name, value))])
     assert (folder / "out.ipynb").exists()
-    return made(notebook, folder / "runs")
-
-
-def made(notebook, results):
-    """The records that an experiment has made in a folder."""
-    if notebook in ("train", "few_shot"):
-        return records.every(results, "record" if notebook == "train" else "few_shot")
-    return records.timings(results, notebook)
+    return records.of_notebook(notebook, folder / "runs")
 
 
 @pytest.mark.parametrize("command", AS_PRINTED, ids=lambda c: c.text)
-def test_lists_and_mappings(command, tmp_path):
+def test_papermill_hands_on_lists_and_mappings(command, tmp_path):
     found, given = as_printed(command, tmp_path), parsed(command)[1]
     assert [r["seed"] for r in found] == [0, *given.get("more_seeds", [])]
     assert given.get("options", {}).items() <= found[0]["method"].items()
@@ -357,36 +334,34 @@ def trained(tmp_path_factory):
     return folder
 
 
-def test_the_first_command(trained):
+def test_the_first_command_trains_sage_as_the_readme_says(trained):
     record, = records.every(trained / "runs")
-    assert (record["method"]["name"], record["model"]["name"],
-            record["seed"]) == ("sage", "preactresnet18", 0)
+    assert record["method"]["name"] == "sage" and record["model"]["name"] == "preactresnet18"
+    assert record["seed"] == 0
     assert record["recipe"]["lr"] == 0.2 and record["dataset"]["train"] == 100
 
 
 def others():
     """The other papermill commands, one of those with the same effect."""
     found = {effect(c): c for c in reversed(PAPERMILL)}
-    return [
-        c for c in reversed(found.values())
-        if c not in AS_PRINTED and c != PAPERMILL[0] and not pasted(c)
-    ]
+    return [c for c in reversed(found.values())
+            if c not in AS_PRINTED and c != PAPERMILL[0] and not pasted(c)]
 
 
 @pytest.mark.parametrize("command", others(), ids=lambda c: c.text)
-def test_papermill(command, trained, pictures, tmp_path):
+def test_an_experiment_runs_as_printed(command, trained, image_folder, tmp_path):
     notebook, given = small(command)
     record = next((trained / "runs").rglob("sage-seed0-*.json"))
-    places = {"DATA": str(tmp_path / "data"), "IMAGES": str(pictures)}
+    places = {"DATA": str(tmp_path / "data"), "IMAGES": str(image_folder)}
     given = {k: str(record) if "…" in str(v) else places.get(v, v) if isinstance(v, str) else v
-                  for k, v in given.items()}
+             for k, v in given.items()}
     if notebook == "robustness":
         given["networks"] = str(trained / "runs/networks")
     execute(notebook, tmp_path, given)
     if notebook == "robustness":
         assert records.evaluation(records.read(record), "robustness")["corruptions"]
     else:
-        found = made(notebook, tmp_path / "runs")
+        found = records.of_notebook(notebook, tmp_path / "runs")
         assert len(found) == 1 + len(given.get("more_seeds", []))
         assert all(r["dataset"]["name"] == given["dataset"] for r in found if "dataset" in r)
 
@@ -428,10 +403,8 @@ def test_a_sweep_and_its_attempt_run_as_printed(tmp_path):
     printed."""
     command = next(c for c in ALL if kind(c) == "sweep")
     words = [str(tmp_path / "data") if word == "DATA" else word for word in command.words]
-    said = run([
-        *words, "--size", "tiny", "--only", "method=vanilla", "--results", tmp_path / "mine",
-        "--out", tmp_path / "out"
-    ])
+    said = run([*words, "--size", "tiny", "--only", "method=vanilla", "--results",
+                tmp_path / "mine", "--out", tmp_path / "out"])
     record, = records.every(tmp_path / "mine")
     assert "[1/1 done, 0 running, 0 failed" in said and record["method"]["name"] == "vanilla"
     assert len(list((tmp_path / "out/attempts").glob("*/*/attempt.json"))) == 1
@@ -449,17 +422,15 @@ def test_the_readmes_loop_trains_and_its_other_code_runs(tiny, images):
     assert other != loop and "mix.loss(x, target)" in other
     for lines in (loop, other):
         net = tiny()
-        names = {
-            "net": net, "loader": [images] * 30, "cross_entropy": torch.nn.functional.cross_entropy,
-            "optimizer": torch.optim.SGD(net.parameters(), 0.1)
-        }
+        names = {"net": net, "loader": [images] * 30,
+                 "cross_entropy": torch.nn.functional.cross_entropy,
+                 "optimizer": torch.optim.SGD(net.parameters(), 0.1)}
         before = names["cross_entropy"](net(images[0]), images[1]).item()
         exec(lines, names)
         assert names["cross_entropy"](net(images[0]), images[1]).item() < before
         assert names["mix"].last is not None
-    exec(
-        re.search(r"```python\n(import torch\nfrom sagelib import catalog.*?)```", text, re.S)[1],
-        names := {})
+    other = re.search(r"```python\n(import torch\nfrom sagelib import cat.*?)```", text, re.S)[1]
+    exec(other, names := {})
     assert len(names["curve"]) == 1 and names["curve"][0]["test_accuracy"] > 5
     for call in re.findall(r"`(SAGE\([^`]*\))`", text):
         assert eval(call, {"SAGE": SAGE}).method.criterion == "bce"

@@ -80,44 +80,37 @@ def test_batches_without_a_generator_are_the_plain_images(shapes):
     assert torch.equal(x, shapes[1].normalised())
 
 
-def test_folder_reads_images_as_they_are(pictures):
+def test_folder_reads_images_as_they_are(image_folder):
     from PIL import Image
-    train, test = load(datasets, "folder", root=pictures)
+    train, test = load(datasets, "folder", root=image_folder)
     assert train.classes == ("cat", "dog") and train.images.shape == (6, 3, 12, 16)
     assert len(test) == 4
     assert train.labels.tolist() == [0, 0, 0, 1, 1, 1]
-    with Image.open(pictures / "train/dog/1.png") as opened:
+    with Image.open(image_folder / "train/dog/1.png") as opened:
         assert np.array_equal(train.images[4].permute(1, 2, 0).numpy(), np.asarray(opened))
     assert_close(train.normalised().mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
     assert test.mean == train.mean
 
 
-def test_folder_takes_grey_and_opaque_images(pictures):
+def test_folder_takes_grey_and_opaque_images(image_folder):
     from PIL import Image
-    Image.new("L", (16, 12), 77).save(pictures / "train/cat/grey.png")
-    Image.new("RGBA", (16, 12), (1, 2, 3, 255)).save(pictures / "train/cat/rgba.png")
-    train, _ = load(datasets, "folder", root=pictures)
+    Image.new("L", (16, 12), 77).save(image_folder / "train/cat/grey.png")
+    Image.new("RGBA", (16, 12), (1, 2, 3, 255)).save(image_folder / "train/cat/rgba.png")
+    train, _ = load(datasets, "folder", root=image_folder)
     assert train.images[3].unique().tolist() == [77]
     assert train.images[4][:, 0, 0].tolist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize("name, mean", [("cifar10", 125.3 / 255), ("cifar100", 129.3 / 255)])
-def test_cifar_reads_an_unpacked_folder(name, mean, tmp_path, monkeypatch):
+def test_cifar_reads_an_unpacked_folder(name, mean, cifar_tree, monkeypatch):
     """A whole tree of 60,000 tiny files is not made here: the count is the one thing the test
     changes."""
-    from PIL import Image
-
-    from sagelib.data import cifar
     classes = int(name[5:])
-    for split in ("train", "test"):
-        for k in range(classes):
-            folder = tmp_path / name / split / f"class{k:03d}"
-            folder.mkdir(parents=True)
-            Image.new("RGB", (32, 32), (k, 0, 0)).save(folder / "0000.png")
-    with pytest.raises(ValueError, match="has 50000 train images, here are"):
-        load(datasets, name, root=tmp_path)
-    monkeypatch.setattr(cifar, "SIZES", {"train": classes, "test": classes})
-    train, test = load(datasets, name, root=tmp_path)
+    root = cifar_tree(name, [f"class{k:03d}" for k in range(classes)])
+    train, test = load(datasets, name, root=root)
     assert len(train.classes) == classes
     assert train.images[:, 0, 0, 0].tolist() == list(range(classes))
     assert train.mean[0] == pytest.approx(mean) and test.std == train.std
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="has 50000 train images, here are"):
+        load(datasets, name, root=root)

@@ -6,23 +6,11 @@ import random
 import pytest
 import torch
 from devices import FAR, far_device
+from mixers import every
 from steps import train_step
 from torch.testing import assert_close
 
-from sagelib import (
-    SAGE,
-    CoMixup,
-    CutMix,
-    ManifoldMixup,
-    Mixup,
-    PuzzleMix,
-    SaliencyMix,
-    catalog,
-    evaluate,
-    methods,
-    pixels,
-    search,
-)
+from sagelib import SaliencyMix, catalog, evaluate, methods, search
 from sagelib.data.batches import Batches
 from sagelib.evaluate import calibration, corruptions, fewshot, robustness
 from sagelib.losses import one_hot
@@ -63,7 +51,7 @@ def test_the_device_refuses_tensors_of_another():
 
 @pytest.mark.parametrize("name, options", CASES,
                          ids=[f"{name} {options}" for name, options in CASES])
-def test_every_methods_step(name, options, tiny, images):
+def test_every_methods_step_is_that_of_the_cpu(name, options, tiny, images):
     x, y = images[0], one_hot(images[1], 10)
     near, far = tiny(), tiny()
     with far_device():
@@ -76,10 +64,8 @@ def test_every_methods_step(name, options, tiny, images):
             assert_close(p.grad.cpu(), q.grad, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind",
-                         [SAGE, Mixup, CutMix, ManifoldMixup, SaliencyMix, PuzzleMix, CoMixup],
-                         ids=lambda c: c.__name__)
-def test_every_mixer(kind, tiny, images):
+@every
+def test_every_mixers_loss_is_that_of_the_cpu(kind, tiny, images):
     losses = []
     for device in ("cpu", FAR):
         with far_device():
@@ -109,7 +95,7 @@ def test_the_search_is_equation_4_there_too():
         assert torch.equal(best, best_offset(a, b, tau))
 
 
-def test_evaluation(shapes, tiny):
+def test_training_and_every_evaluation_are_those_of_the_cpu(shapes, tiny):
     train, test = shapes
     logits = torch.randn(30, 10, generator=torch.Generator().manual_seed(0))
     few, found = fewshot.Episodes(ways=3, shots=1, queries=1, episodes=20), []
@@ -129,7 +115,7 @@ def test_evaluation(shapes, tiny):
 
 
 @pytest.mark.parametrize("name", corruptions.NAMES)
-def test_every_corruption(name, shapes):
+def test_every_corruption_is_that_of_the_cpu(name, shapes):
     images, made = shapes[1].images[:4], []
     for device in ("cpu", FAR):
         with far_device():
@@ -149,7 +135,7 @@ def test_a_product_and_a_sum_are_rounded_once():
     for z in (near, near * 1e-4, -x * 0.114 + near * 1e-7):
         for weight in (0.114, 0.299):
             exact = (x.double() * torch.full((), weight).double() + z.double()).float()
-            assert torch.equal(pixels.multiply_add(x, weight, z), exact)
+            assert torch.equal(saliencymix.multiply_add(x, weight, z), exact)
     assert not torch.equal(x * 0.114 + z, (x.double() * torch.full(
         (), 0.114).double() + z.double()).float())
 

@@ -1,7 +1,5 @@
-"""The environment: one set of packages for all checkouts, whole or not at all, and what is older
-than the records."""
+"""The environment: one set of packages for all checkouts, whole or not at all."""
 import importlib.metadata
-import importlib.util
 import os
 import subprocess
 import sys
@@ -9,23 +7,10 @@ import threading
 import venv
 from pathlib import Path
 
-import nbformat
+import environment
 import pytest
 
-from sagelib import show
-from sagelib.bench import scorecard
-
-TOP = Path(__file__).parents[2]
-
-
-def module(name):
-    spec = importlib.util.spec_from_file_location(name, TOP / f"ci/{name}.py")
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
-
-
-environment, stale = module("environment"), module("stale")
+from sagelib.bench.paths import TOP
 
 
 def checkout(folder, depends="numpy"):
@@ -95,7 +80,7 @@ def packages_alone(monkeypatch):
     monkeypatch.setattr(environment, "link", lambda top, packages: None)
 
 
-def test_another_dependency_is_another_key_and_renew_installs_anew(tmp_path, packages_alone):
+def test_another_dependency_is_another_key_and_renew_installs_again(tmp_path, packages_alone):
     installer, cache = Installer(), tmp_path / "cache"
     first = environment.make(checkout(tmp_path / "one"), cache, installer)
     other = environment.make(checkout(tmp_path / "two", "scipy"), cache, installer)
@@ -109,10 +94,8 @@ def test_another_dependency_is_another_key_and_renew_installs_anew(tmp_path, pac
 def test_two_makers_install_once(tmp_path, packages_alone):
     installer, cache = Installer(), tmp_path / "cache"
     places = [checkout(tmp_path / f"{k}") for k in range(3)]
-    makers = [
-        threading.Thread(target=environment.make, args=(place, cache, installer))
-        for place in places
-    ]
+    makers = [threading.Thread(target=environment.make, args=(place, cache, installer))
+              for place in places]
     for maker in makers:
         maker.start()
     for maker in makers:
@@ -161,31 +144,6 @@ def test_an_installation_says_what_it_is_doing(tmp_path):
     log.write_text("Installing collected packages: a, b, c\n  Attempting uninstall: a\n")
     (tmp_path / environment.SITE / "a-1.dist-info").mkdir(parents=True)
     assert environment.doing(log).startswith("unpacking: 1 of 3 packages")
-
-
-def test_the_readme_claims_no_more_than_the_records_hold():
-    """Its count may be older than the records (ci/stale.py says so), but never ahead of them."""
-    text, now = (TOP / "README.md").read_text(), scorecard.progress(scorecard.book())
-    claimed = int(stale.BLOCK.search(text)[0].split("has reproduced ")[1].split()[0])
-    assert claimed <= now["reproduced"] and "{{ progress }}" in (TOP / "book/index.md").read_text()
-
-
-def test_the_readmes_count_is_written_between_its_marks(tmp_path):
-    text = "a\n<!-- progress -->\nold\nlines\n<!-- /progress -->\nb\n"
-    assert stale.counted(
-        text, "new \\1 text") == "a\n<!-- progress -->\nnew \\1 text\n<!-- /progress -->\nb\n"
-    with pytest.raises(ValueError, match="lacks the marks"):
-        stale.counted("nothing", "new")
-
-
-def test_paragraphs_that_no_longer_hold_are_listed(tmp_path):
-    new, note = nbformat.v4, show.written_for(False, "Cost, below Table 6").text
-    outputs = [new.new_output("display_data", {"text/markdown": note})]
-    cells = [new.new_code_cell("1", outputs=outputs), new.new_code_cell("2"),
-             new.new_markdown_cell("x")]
-    nbformat.write(new.new_notebook(cells=cells), tmp_path / "13_cost.ipynb")
-    assert [*stale.paragraphs(tmp_path)] == ["13_cost.ipynb: Cost, below Table 6"]
-    assert show.written_for(True, "anything") is None
 
 
 def test_the_scripts_of_the_environment_are_executable():

@@ -26,8 +26,8 @@ def test_work_is_what_layers_with_weights_compute_and_write():
                         nn.Conv2d(4, 6, 1, groups=2), nn.Flatten(), nn.Linear(6 * 6 * 5, 7)).train()
     # a filter of the second sees 4 / 2 channels
     operations = 2 * (4 * 6 * 5 * 3 * 9 + 6 * 6 * 5 * 2 + 7 * 6 * 6 * 5)
-    assert estimate.count(net, torch.zeros(2, 3, 8,
-                                           7)) == (operations, 4 * 6 * 5 * 2 + 6 * 6 * 5 + 7)
+    found = estimate.count(net, torch.zeros(2, 3, 8, 7))
+    assert found == (operations, 4 * 6 * 5 * 2 + 6 * 6 * 5 + 7)
     assert net.training and not any(m._forward_hooks for m in net.modules())
     assert not net[1].num_batches_tracked
 
@@ -35,9 +35,8 @@ def test_work_is_what_layers_with_weights_compute_and_write():
 def test_work_of_preactresnet18_is_the_sum_over_its_convolutions():
     multiplications, width = 3 * 64 * 9 * 32**2, 64
     for side, out in ((32, 64), (16, 128), (8, 256), (4, 512)):
-        multiplications += (width * out + 3 * out * out) * 9 * side**2 + (
-            width * out * side**2 if width < out else 0
-        )
+        shortcut = width * out * side**2 if width < out else 0
+        multiplications += (width * out + 3 * out * out) * 9 * side**2 + shortcut
         width = out
     state = torch.get_rng_state()
     estimate.forward_work.cache_clear()
@@ -72,8 +71,8 @@ def test_units_are_what_a_step_asks_of_the_network(name, options):
     train_step(method, net, x, y)  # sage_merged has nothing mixed before
     step = sum(timing.operations(lambda: train_step(method, net, x, y)))
     forward, _ = timing.operations(lambda: net(x))
-    assert abs(step / forward -
-               method.units()) < 0.1, f"units() of {name} should say {step / forward:.1f}"
+    units = step / forward
+    assert abs(units - method.units()) < 0.1, f"units() of {name} should say {units:.1f}"
 
 
 def test_paces_follow_from_two_networks_and_one_gives_the_first():
@@ -111,19 +110,19 @@ def test_hours_of_a_method_by_hand(method, options, units, on):
 
 def test_hours_of_a_run_by_hand(on):
     laptop = dict(epochs=30, width=16, train_images=10_000)
-    assert estimate.seconds(cell(**laptop), on,
-                            held_out=False) == pytest.approx(30 * 3 * 10_000 * 0.005)
-    assert estimate.seconds(cell(**laptop, more_seeds=[1, 2]),
-                            on) == pytest.approx(3 * 30 * 40_000 * 0.005)
+    trained = estimate.seconds(cell(**laptop), on, held_out=False)
+    assert trained == pytest.approx(30 * 3 * 10_000 * 0.005)
+    three = estimate.seconds(cell(**laptop, more_seeds=[1, 2]), on)
+    assert three == pytest.approx(3 * 30 * 40_000 * 0.005)
     # 100 epochs of 64 classes, 16 held out
     images = cell("few_shot", dataset="mini_imagenet", model="resnet12")
     assert estimate.hours(images, on) == pytest.approx(100 * (3 * 64 + 16) * 600 * 0.01 / 3600)
-    assert estimate.seconds(cell(dataset="shapes"),
-                            on) == pytest.approx(2 * (3 * 1000 + 1000) * 0.001)
-    assert estimate.seconds(cell(dataset="folder", **laptop),
-                            on) == estimate.seconds(cell(**laptop), on)
-    assert estimate.hours(RunSpec("step_time", dict(model="preactresnet18", seed=0)),
-                          on) == estimate.BENCHMARK
+    shapes = estimate.seconds(cell(dataset="shapes"), on)
+    assert shapes == pytest.approx(2 * (3 * 1000 + 1000) * 0.001)
+    usual = estimate.seconds(cell(**laptop), on)
+    assert estimate.seconds(cell(dataset="folder", **laptop), on) == usual
+    benchmark = RunSpec("step_time", dict(model="preactresnet18", seed=0))
+    assert estimate.hours(benchmark, on) == estimate.BENCHMARK
 
 
 def test_networks_and_images_of_other_sizes_are_not_taken_for_cifar_with_preactresnet18():
@@ -133,8 +132,8 @@ def test_networks_and_images_of_other_sizes_are_not_taken_for_cifar_with_preactr
     small, large = (estimate.hours(cell("few_shot", dataset=name, model="resnet12"))
                     for name in ("cifar_fs", "mini_imagenet"))
     assert large / small == pytest.approx((84 / 32) ** 2, rel=0.2)
-    assert estimate.hours(cell(dataset="cifar100",
-                               model="resnext29_4_24")) == pytest.approx(9.76, rel=0.1)
+    resnext = estimate.hours(cell(dataset="cifar100", model="resnext29_4_24"))
+    assert resnext == pytest.approx(9.76, rel=0.1)
     assert 1 / estimate.t4().per_operation < 8.1e12  # the peak in its data sheet
 
 
@@ -142,9 +141,8 @@ def test_networks_and_images_of_other_sizes_are_not_taken_for_cifar_with_preactr
 def test_data_sets_state_their_images(name):
     train, held_out, *_ = catalog.load(datasets, name)
     size = dict(zip(("height", "width"), train.images.shape[2:], strict=True))
-    assert catalog.stated(datasets, name, "IMAGES") == dict(
-        train=len(train), held_out=len(held_out), **size
-    )
+    stated = dict(train=len(train), held_out=len(held_out), **size)
+    assert catalog.stated(datasets, name, "IMAGES") == stated
 
 
 def test_machines_come_from_the_newest_steps_of_each_network(tmp_path):
@@ -153,14 +151,10 @@ def test_machines_come_from_the_newest_steps_of_each_network(tmp_path):
         (("preactresnet18", 8, "fp32"), ("preactresnet18", 16, "fp32"),
          ("resnext29_4_24", 24, "fp32"), ("resnext29_4_24", 24, "bf16"))):
         work = estimate.forward_work(model, width)
-        seconds = (
-            20 * 3 * sum(n * pace for n, pace in zip(work, paces, strict=True))
-            if day in (1, 2)
-            else 9.0
-        )
-        row = {
-            "name": "vanilla", "seconds": timing.spread([seconds]), "ratio": timing.spread([0.5])
-        }
+        seconds = (20 * 3 * sum(n * pace for n, pace in zip(work, paces, strict=True))
+                   if day in (1, 2) else 9.0)
+        row = {"name": "vanilla", "seconds": timing.spread([seconds]),
+               "ratio": timing.spread([0.5])}
         parameters = dict(model=model, width=width, batch=20, threads=1, precision=precision,
                           network={"name": model, "width": width})
         record = records.make_timing(what="step_time", rows=[row], parameters=parameters)
@@ -182,8 +176,8 @@ def test_the_estimate_is_within_a_factor_of_two_of_what_the_books_runs_took():
     for notebook, kind in (("train", "record"), ("few_shot", "few_shot")):
         for record in records.every(records.RESULTS, kind):
             alone = record["hardware"]["threads"] == 1 == record["seconds"].get("together", 1)
-            if alone and record["hardware"]["cpu"] == "AMD EPYC" and record[
-                    "finished"] < "2026-11-28":
+            earlier = record["finished"] < "2026-11-28"
+            if alone and earlier and record["hardware"]["cpu"] == "AMD EPYC":
                 given = {k: v for k, v in record["parameters"].items() if k in defaults(notebook)}
                 expected = estimate.seconds(RunSpec(notebook, given), core, held_out=False)
                 ratios.append(expected / record["seconds"]["training"])

@@ -1,5 +1,6 @@
 """Few-shot: episodes and prototypes against loops, data sets in every form they come in, the best
 epoch kept."""
+import functools
 import hashlib
 import os
 import pickle
@@ -8,6 +9,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from folders import refused
 from torch.testing import assert_close
 
 from sagelib import catalog, datasets, methods, models
@@ -17,6 +19,8 @@ from sagelib.datasets import cifar_fs, mini_imagenet
 from sagelib.evaluate import fewshot
 from sagelib.evaluate.fewshot import Episodes
 from sagelib.train import Recipe, Run, checkpoint, fit_together
+
+refused = functools.partial(refused, name="mini_imagenet")
 
 
 def test_an_episode_is_new_classes_with_support_and_queries_apart():
@@ -139,18 +143,9 @@ def test_few_shot_shapes_share_no_class_and_come_back_the_same():
         catalog.load(datasets, "shapes_fs", each=0)
 
 
-def test_cifar_fs_is_bertinettos_split_of_both_halves_of_cifar100(tmp_path, monkeypatch):
-    from PIL import Image
-
-    from sagelib.data import cifar
+def test_cifar_fs_is_bertinettos_split_of_both_halves_of_cifar100(cifar_tree):
     names = sorted([*cifar_fs.VAL, *cifar_fs.TEST, *(f"other{k:02d}" for k in range(64))])
-    for value, split in ((0, "train"), (100, "test")):
-        for k, name in enumerate(names):
-            folder = tmp_path / "cifar100" / split / name
-            folder.mkdir(parents=True)
-            Image.new("RGB", (32, 32), (k, value, 0)).save(folder / "0000.png")
-    monkeypatch.setattr(cifar, "SIZES", {"train": 100, "test": 100})
-    parts = catalog.load(datasets, "cifar_fs", root=tmp_path)
+    parts = catalog.load(datasets, "cifar_fs", root=cifar_tree("cifar100", names))
     assert [len(p.classes) for p in parts] == [64, 16, 20]
     assert parts.val.classes == tuple(cifar_fs.VAL)
     assert "whale" in parts.test.classes and "sea" in parts.val.classes
@@ -196,8 +191,7 @@ def as_folders(top, flat=False):
         folder = top / name if flat else top / split / name
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.ascontiguousarray(one_image(split, name, n))).save(
-            folder / f"{name}{n:08d}.png"
-        )
+            folder / f"{name}{n:08d}.png")
 
 
 def as_list(top):
@@ -243,11 +237,6 @@ def test_mini_imagenet_in_every_usual_form(make, tmp_path):
         assert torch.equal(part.images[:, 0, 40, 40].long(), part.labels)
         assert part.images[:, 1, 40, 40].tolist() == [0, 1] * len(part.classes)
         assert (part.images[:, 2, 40, 40] == k).all()
-
-
-def refused(root, message, kind=ValueError):
-    with pytest.raises(kind, match=message):
-        catalog.load(datasets, "mini_imagenet", root=root)
 
 
 def test_labels_with_names_of_their_own_are_taken_by_name(tmp_path):
@@ -329,7 +318,7 @@ def test_a_pickle_of_anything_else_is_one_clear_error(content, tmp_path):
 
 def test_no_mini_imagenet_is_named(tmp_path):
     refused(tmp_path, "neither train/CLASS.* nor images/ with train.csv", FileNotFoundError)
-    refused(None, "mini_imagenet needs root")
+    refused(None, "mini_imagenet needs root: the folder it is in")
 
 
 @pytest.mark.parametrize("change, message", [

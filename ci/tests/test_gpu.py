@@ -6,19 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from mixers import ALL, kinds  # pyrefly: ignore [missing-import]
 from torch.testing import assert_close
 
-from sagelib import (
-    SAGE,
-    CutMix,
-    ManifoldMixup,
-    Mixup,
-    PuzzleMix,
-    SaliencyMix,
-    methods,
-    models,
-    search,
-)
+from sagelib import SAGE, CoMixup, methods, models, search
 from sagelib.catalog import load, names
 from sagelib.data.batches import Batches
 from sagelib.datasets import shapes as shapes_data
@@ -42,9 +33,8 @@ def make(data, name, seed=0, graph=True, epochs=3, checkpoint=None, **recipe):
     torch.manual_seed(seed)
     net = load(models, "preactresnet18", classes=10, width=8).cuda()
     batches = Batches(data[0], 32, generator=torch.Generator("cuda").manual_seed(seed))
-    return Run(net, batches,
-               load(methods, name).seed(seed, "cuda"), Recipe(epochs=epochs, lr=0.05, **recipe),
-               checkpoint, graph)
+    return Run(net, batches, load(methods, name).seed(seed, "cuda"),
+               Recipe(epochs=epochs, lr=0.05, **recipe), checkpoint, graph)
 
 
 def weights(run):
@@ -77,8 +67,8 @@ def test_min_cut_is_that_of_the_host(n):
 
 def test_grid_labelling_is_that_of_the_host():
     g = torch.Generator().manual_seed(0)
-    cost, apart = torch.randn(20, 4, 4, 23,
-                              generator=g).double(), 1 - torch.eye(23).double().repeat(20, 1, 1)
+    cost = torch.randn(20, 4, 4, 23, generator=g).double()
+    apart = 1 - torch.eye(23).double().repeat(20, 1, 1)
     wanted = torch.arange(20) % 3 > 0
     solved = grid_labelling.minimise(cost.cuda(), apart.cuda(), 0.5, wanted.cuda()).cpu()
     assert torch.equal(solved, grid_labelling.minimise(cost, apart, 0.5, wanted))
@@ -100,8 +90,8 @@ def test_no_step_waits_for_the_host(name, data):
 @pytest.mark.parametrize("name", sorted(set(names(methods)) - OP_BY_OP))
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_recorded_step_trains_as_the_plain_one(name, precision, data):
-    plain, graphed = make(data, name, graph=False,
-                          precision=precision), make(data, name, precision=precision)
+    plain, graphed = (make(data, name, graph=graph, precision=precision)
+                      for graph in (False, True))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fit_together([plain])
@@ -133,8 +123,8 @@ def test_a_run_goes_on_from_its_checkpoint(data, tmp_path):
         fit_together([half], on_epoch=stop)
     rest = make(data, "sage", epochs=3, checkpoint=tmp_path / "c.pt")
     fit_together([rest])
-    assert [e["train_loss"]
-            for e in rest.curve] == pytest.approx([e["train_loss"] for e in whole.curve], rel=0.05)
+    for a, b in zip(rest.curve, whole.curve, strict=True):
+        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=0.05)
     assert all(torch.equal(a.get_state(), b.get_state()) for a, b in
                zip(whole.generators().values(), rest.generators().values(), strict=True))
 
@@ -151,8 +141,7 @@ def test_runs_on_streams_come_out_as_if_alone(data):
 
 
 @pytest.mark.parametrize("per_image", [False, True])
-@pytest.mark.parametrize("kind", [SAGE, Mixup, CutMix, ManifoldMixup, SaliencyMix, PuzzleMix],
-                         ids=lambda c: c.__name__)
+@kinds(*(kind for kind in ALL if kind is not CoMixup))
 def test_a_mixer_does_not_wait_for_the_host(kind, per_image, data):
     x, target = data[0].normalised()[:32], data[0].labels[:32]
     net = load(models, "preactresnet18", classes=10, width=8).cuda().train()

@@ -7,6 +7,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
+from folders import refused
 from PIL import Image, features
 
 from sagelib import datasets
@@ -89,12 +90,6 @@ def grey(file):
     return image[..., 0]
 
 
-def refused(root, message, **options):
-    with pytest.raises(ValueError, match=message) as caught:
-        load(datasets, "folder", root=root, **options)
-    assert "\n" not in str(caught.value)
-
-
 # orientation
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "tif", *OPTIONAL])
@@ -115,18 +110,18 @@ def test_damaged_metadata_leave_the_pixels_as_they_are(tmp_path):
     assert np.array_equal(read_image(tmp_path / "b.png"), SHOWN)
 
 
-def test_sizes_are_compared_after_turning(pictures):
+def test_sizes_are_compared_after_turning(image_folder):
     shown = np.kron(COLOURS, np.ones((6, 5, 1), np.uint8))  # 12 x 15
     for split, name in (("train", "cat"), ("train", "dog"), ("test", "cat"), ("test", "dog")):
-        for file in (pictures / split / name).iterdir():
+        for file in (image_folder / split / name).iterdir():
             file.unlink()
-        Image.fromarray(shown).save(pictures / split / name / "0.png")
-        save_turned(pictures / split / name / "1.PNG", shown, 6)
-    train, _ = load(datasets, "folder", root=pictures)
+        Image.fromarray(shown).save(image_folder / split / name / "0.png")
+        save_turned(image_folder / split / name / "1.PNG", shown, 6)
+    train, _ = load(datasets, "folder", root=image_folder)
     for image in train.images:
         assert np.array_equal(image.permute(1, 2, 0).numpy(), shown)
-    save_turned(pictures / "train/dog/1.PNG", shown.swapaxes(0, 1), 6)  # stored as 12 x 15
-    refused(pictures, r"dog/1\.PNG is 15 x 12 pixels, not 12 x 15 as the others")
+    save_turned(image_folder / "train/dog/1.PNG", shown.swapaxes(0, 1), 6)  # stored as 12 x 15
+    refused(image_folder, r"dog/1\.PNG is 15 x 12 pixels, not 12 x 15 as the others")
 
 
 # depth
@@ -241,12 +236,12 @@ def test_one_colour_can_be_transparent(tmp_path):
     assert read_image(file)[0].tolist() == [[255] * 3, [9, 2, 3]]
 
 
-def test_the_data_set_takes_the_background(pictures):
-    Image.new("RGBA", (16, 12), (200, 0, 0, 0)).save(pictures / "train/cat/9.png")
-    assert load(datasets, "folder", root=pictures)[0].images[3].unique().tolist() == [255]
-    train, _ = load(datasets, "folder", root=pictures, background="black")
+def test_the_data_set_takes_the_background(image_folder):
+    Image.new("RGBA", (16, 12), (200, 0, 0, 0)).save(image_folder / "train/cat/9.png")
+    assert load(datasets, "folder", root=image_folder)[0].images[3].unique().tolist() == [255]
+    train, _ = load(datasets, "folder", root=image_folder, background="black")
     assert train.images[3].unique().tolist() == [0]
-    refused(pictures, r"background is 'whiet'; it must be a colour, by name", background="whiet")
+    refused(image_folder, "background is 'whiet'; it must be a colour, by name", background="whiet")
 
 
 # which files are read
@@ -263,47 +258,47 @@ def leave_behind(folder):
     (folder / "._1.png").write_bytes(b"\0\5\26\7\0\2\0\0Mac OS X")
 
 
-def test_leftovers_of_editors_and_systems_are_passed_over(pictures):
-    before = load(datasets, "folder", root=pictures)
+def test_leftovers_of_editors_and_systems_are_passed_over(image_folder):
+    before = load(datasets, "folder", root=image_folder)
     for place in (".", "train", "train/cat", "train/cat/deep/er", "test", "test/dog"):
-        leave_behind(pictures / place)
+        leave_behind(image_folder / place)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        after = load(datasets, "folder", root=pictures)
+        after = load(datasets, "folder", root=image_folder)
     for one, two in zip(before, after, strict=True):
         assert one.classes == two.classes
         assert torch.equal(one.images, two.images) and torch.equal(one.labels, two.labels)
 
 
-def test_what_pillow_reads_is_read_and_the_rest_is_counted_and_named(pictures):
+def test_what_pillow_reads_is_read_and_the_rest_is_counted_and_named(image_folder):
     pixels = np.random.default_rng(2).integers(0, 256, (12, 16, 3), dtype=np.uint8)
-    (pictures / "train/cat/more").mkdir()
+    (image_folder / "train/cat/more").mkdir()
     lossless = ("a.tif", "b.TIFF", "c.bmp", "d.ppm", "e.tga", "f.qoi", "more/g.PNG", "h.apng")
     for name in lossless:
         kind = "PNG" if name.endswith("apng") else None
-        Image.fromarray(pixels).save(pictures / "train/cat" / name, kind)
+        Image.fromarray(pixels).save(image_folder / "train/cat" / name, kind)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        train, _ = load(datasets, "folder", root=pictures)
+        train, _ = load(datasets, "folder", root=image_folder)
     assert train.labels.tolist() == [0] * 11 + [1] * 3
     for image in train.images[3:11]:
         assert np.array_equal(image.permute(1, 2, 0).numpy(), pixels)
     for name in ("a.heic", "b.HEIC", "c.txt", "d"):
-        (pictures / "train/dog" / name).write_text("not read")
+        (image_folder / "train/dog" / name).write_text("not read")
     with pytest.warns(UserWarning) as caught:
-        load(datasets, "folder", root=pictures)
+        load(datasets, "folder", root=image_folder)
     said, = (str(w.message) for w in caught)
     assert "\n" not in said and "train: 4 of 18 files are left out" in said
     assert ": .heic (2), .txt (1), no ending (1), for example dog/a.heic; read: .png (7), " in said
 
 
 @pytest.mark.parametrize("ending", ["gif", "jfif", "ico", *OPTIONAL])
-def test_other_endings_are_read_where_pillow_can(ending, pictures):
-    for file in (pictures / "train/cat").glob("*.png"):
+def test_other_endings_are_read_where_pillow_can(ending, image_folder):
+    for file in (image_folder / "train/cat").glob("*.png"):
         sizes = {"sizes": [(16, 12)]} if ending == "ico" else {}
         Image.open(file).save(file.with_suffix("." + ending), **sizes)
         file.unlink()
-    assert load(datasets, "folder", root=pictures)[0].labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert load(datasets, "folder", root=image_folder)[0].labels.tolist() == [0, 0, 0, 1, 1, 1]
 
 
 def test_nothing_runs_a_program_or_reads_a_header_for_an_image(tmp_path):
@@ -313,50 +308,50 @@ def test_nothing_runs_a_program_or_reads_a_header_for_an_image(tmp_path):
         read_image(tmp_path / "a.png")
 
 
-def test_of_several_frames_the_first_is_read_and_that_is_said(pictures):
+def test_of_several_frames_the_first_is_read_and_that_is_said(image_folder):
     frames = [Image.new("RGB", (16, 12), colour) for colour in ((250, 0, 0), (0, 0, 250))]
     for name in ("a.gif", "b.tif", "c.png", "d.webp"):
-        file = pictures / "train/cat" / name
+        file = image_folder / "train/cat" / name
         frames[0].save(file, save_all=True, append_images=frames[1:], lossless=True)
     with pytest.warns(UserWarning) as caught:
-        train, _ = load(datasets, "folder", root=pictures)
+        train, _ = load(datasets, "folder", root=image_folder)
     assert [str(w.message) for w in caught] == [
-        f"{pictures / 'train'}: of 4 file(s) with several frames only the first frame is read, for "
-        "example cat/a.gif"]
+        f"{image_folder / 'train'}: of 4 file(s) with several frames only the first frame is read, "
+        "for example cat/a.gif"]
     assert (train.images[3:7, :, 5, 5] == torch.tensor([250, 0, 0], dtype=torch.uint8)).all()
     with pytest.warns(UserWarning, match=r"b\.tif has 2 frames; only the first is read"):
-        read_image(pictures / "train/cat/b.tif")
+        read_image(image_folder / "train/cat/b.tif")
     with warnings.catch_warnings():  # a phone's JPEG with a preview in it is one image
         warnings.simplefilter("error")
-        frames[0].save(pictures / "p.jpg", "MPO", save_all=True, append_images=frames[1:])
-        assert np.abs(read_image(pictures / "p.jpg")[5, 5] - np.array([250.0, 0, 0])).max() < 6
+        frames[0].save(image_folder / "p.jpg", "MPO", save_all=True, append_images=frames[1:])
+        assert np.abs(read_image(image_folder / "p.jpg")[5, 5] - np.array([250.0, 0, 0])).max() < 6
 
 
-def test_images_beside_the_class_folders_are_named(pictures):
-    Image.new("RGB", (16, 12)).save(pictures / "train/lost.jpg")
+def test_images_beside_the_class_folders_are_named(image_folder):
+    Image.new("RGB", (16, 12)).save(image_folder / "train/lost.jpg")
     with pytest.warns(UserWarning, match=r"train: 1 image\(s\) are in no class folder.*lost\.jpg"):
-        load(datasets, "folder", root=pictures)
+        load(datasets, "folder", root=image_folder)
 
 
-def test_links_are_followed_and_loops_and_dead_links_are_named(pictures, tmp_path):
-    (pictures / "train/cat").rename(tmp_path / "cats")
-    (pictures / "train/cat").symlink_to(tmp_path / "cats")
+def test_links_are_followed_and_loops_and_dead_links_are_named(image_folder, tmp_path):
+    (image_folder / "train/cat").rename(tmp_path / "cats")
+    (image_folder / "train/cat").symlink_to(tmp_path / "cats")
     (tmp_path / "more").mkdir()
     Image.new("RGB", (16, 12), (9, 9, 9)).save(tmp_path / "more/9.png")
     (tmp_path / "cats/sub").symlink_to(tmp_path / "more")
-    train, _ = load(datasets, "folder", root=pictures)
+    train, _ = load(datasets, "folder", root=image_folder)
     assert train.labels.tolist() == [0] * 4 + [1] * 3 and train.images[3].unique().tolist() == [9]
     (tmp_path / "more/back").symlink_to(tmp_path / "cats")
-    refused(pictures, r"cat/sub/back is a link to a folder that it is in itself")
+    refused(image_folder, r"cat/sub/back is a link to a folder that it is in itself")
     (tmp_path / "more/back").unlink()
     (tmp_path / "more/x.png").symlink_to("nowhere")
-    refused(pictures, r"x\.png is not there, or is a link to a file that is not there")
+    refused(image_folder, r"x\.png is not there, or is a link to a file that is not there")
 
 
-def test_a_pipe_with_the_name_of_an_image_is_not_waited_for(pictures):
-    os.mkfifo(pictures / "train/cat/a.png")
+def test_a_pipe_with_the_name_of_an_image_is_not_waited_for(image_folder):
+    os.mkfifo(image_folder / "train/cat/a.png")
     with pytest.warns(UserWarning, match="1 of 7 files are left out"):
-        assert len(load(datasets, "folder", root=pictures)[0]) == 6
+        assert len(load(datasets, "folder", root=image_folder)[0]) == 6
 
 
 # one clear error each
@@ -370,32 +365,33 @@ def jpeg_cut_short(file):
     (lambda file: file.write_bytes(b""), r"cannot be read as an image \(it is empty\); replace or"),
     (lambda file: file.write_text("text"), r"cannot be read as an image \(its content is of no f"),
     (jpeg_cut_short, r"cannot be read as an image \(image file is truncated"),
+    (lambda file: file.write_bytes(file.read_bytes()[:200]), "cannot be read as an image"),
     (lambda file: png(file, 8, 0, [[0] * 900] * 3), r"has too many pixels \(.*\); make it smaller"),
-], ids=["empty", "text", "cut short", "too large"])
-def test_a_damaged_file_is_one_clear_error(spoil, message, pictures, monkeypatch):
-    spoil(pictures / "test/dog/0.png")
+], ids=["empty", "text", "JPEG cut short", "PNG cut short", "too large"])
+def test_a_damaged_file_is_one_clear_error(spoil, message, image_folder, monkeypatch):
+    spoil(image_folder / "test/dog/0.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    refused(pictures, r"test/dog/0\.png " + message)
+    refused(image_folder, r"test/dog/0\.png " + message)
 
 
-def test_an_error_names_what_the_folder_has_instead(pictures):
-    for file in (pictures / "test/cat").iterdir():
+def test_an_error_names_what_the_folder_has_instead(image_folder):
+    for file in (image_folder / "test/cat").iterdir():
         file.rename(file.with_suffix(".heic"))
-    refused(pictures, r"cat has no image that Pillow reads .*; it has \.heic \(2\)")
+    refused(image_folder, r"cat has no image that Pillow reads .*; it has \.heic \(2\)")
 
 
-def test_two_class_folders_that_differ_in_case_are_refused(pictures):
-    (pictures / "train/Cat").mkdir()
-    refused(pictures, r"train has the class folders 'Cat' and 'cat', which are one")
+def test_two_class_folders_that_differ_in_case_are_refused(image_folder):
+    (image_folder / "train/Cat").mkdir()
+    refused(image_folder, r"train has the class folders 'Cat' and 'cat', which are one")
 
 
 # the other readers
 
-def test_files_of_any_size_come_one_at_a_time(pictures):
-    save_turned(pictures / "train/cat/0.png", SHOWN, 8)
-    leave_behind(pictures / "train")
-    leave_behind(pictures / "train/dog")
-    found = ImageFiles(pictures / "train", np.array)
+def test_files_of_any_size_come_one_at_a_time(image_folder):
+    save_turned(image_folder / "train/cat/0.png", SHOWN, 8)
+    leave_behind(image_folder / "train")
+    leave_behind(image_folder / "train/dog")
+    found = ImageFiles(image_folder / "train", np.array)
     assert len(found) == 6 and found.classes == ("cat", "dog")
     assert found.targets == [0, 0, 0, 1, 1, 1]
     assert [file.name for file, _ in found.samples] == ["0.png", "1.png", "2.png"] * 2
@@ -405,9 +401,9 @@ def test_files_of_any_size_come_one_at_a_time(pictures):
             assert np.array_equal(found[k][0], np.asarray(opened)) and found[k][1] == k // 3
     sizes = [tuple(image.shape) for image, _ in torch.utils.data.DataLoader(found, 1)]
     assert sizes == [(1, 16, 24, 3), *[(1, 12, 16, 3)] * 5]
-    (pictures / "test/emu").mkdir()
+    (image_folder / "test/emu").mkdir()
     with pytest.raises(ValueError, match="has the class 'emu' that the training set does not have"):
-        ImageFiles(pictures / "test", np.array, found.classes)
+        ImageFiles(image_folder / "test", np.array, found.classes)
 
 
 def test_mini_imagenet_reads_its_files_the_same_way(tmp_path, monkeypatch):
@@ -428,14 +424,8 @@ def test_mini_imagenet_reads_its_files_the_same_way(tmp_path, monkeypatch):
     assert np.array_equal(val.images[0].permute(1, 2, 0).numpy(), shown)
 
 
-def test_cifar_reads_its_files_the_same_way(tmp_path, monkeypatch):
-    from sagelib.data import cifar
-    monkeypatch.setattr(cifar, "SIZES", {"train": 10, "test": 10})
-    for split in ("train", "test"):
-        for k in range(10):
-            file = tmp_path / "cifar10" / split / f"class{k}/0.png"
-            file.parent.mkdir(parents=True)
-            Image.new("RGB", (32, 32), (k, 0, 0)).save(file)
-    leave_behind(tmp_path / "cifar10/train/class3")
-    train, test = load(datasets, "cifar10", root=tmp_path)
+def test_cifar_reads_its_files_the_same_way(cifar_tree):
+    root = cifar_tree("cifar10", [f"class{k}" for k in range(10)])
+    leave_behind(root / "cifar10/train/class3")
+    train, test = load(datasets, "cifar10", root=root)
     assert train.images[:, 0, 0, 0].tolist() == list(range(10)) == test.images[:, 0, 0, 0].tolist()

@@ -11,10 +11,8 @@ import torch
 triton = pytest.importorskip("triton", reason="Triton comes with torch for NVIDIA GPUs; this "
                                               "torch has none")
 
-POINTERS = {
-    torch.float32: "*fp32", torch.float64: "*fp64", torch.int32: "*i32", torch.int64: "*i64",
-    torch.int8: "*i8"
-}
+POINTERS = {torch.float32: "*fp32", torch.float64: "*fp64", torch.int32: "*i32",
+            torch.int64: "*i64", torch.int8: "*i8"}
 
 
 class Recorded(Exception):

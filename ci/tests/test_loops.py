@@ -33,7 +33,7 @@ def small(classes=10):
 
 @pytest.mark.parametrize("learnable", [True, False])
 def test_losses_fall_only_where_there_is_something_to_learn(learnable, data):
-    """The same loop with the true labels, and with labels that are shuffled anew in every batch."""
+    """The same loop with the true labels, and with labels that are shuffled in every batch."""
     net, g, losses = small(), torch.Generator().manual_seed(0), []
     mix, optimizer = SAGE(num_classes=10, seed=0).bind(net), torch.optim.SGD(net.parameters(), 0.05)
     for _ in range(20):

@@ -24,9 +24,8 @@ every = pytest.mark.parametrize("name", NAMES)
 
 def batch(n=5, classes=10, h=8, w=12, seed=0):
     g = torch.Generator().manual_seed(seed)
-    return torch.randn(n, 3, h, w, generator=g), one_hot(
-        torch.randint(classes, (n,), generator=g), classes
-    )
+    x = torch.randn(n, 3, h, w, generator=g)
+    return x, one_hot(torch.randint(classes, (n,), generator=g), classes)
 
 
 @every
@@ -62,7 +61,7 @@ def test_same_seed_same_gradient_and_another_seed_another(name, tiny):
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - ALONE))
-def test_one_hot_images(name, tiny):
+def test_labels_are_the_shares_of_one_hot_images(name, tiny):
     """Image i is 1 in channel i alone: the channel means of a mixed image are what its label says,
     up to black fill."""
     n, h, w = 5, 8, 12
@@ -98,7 +97,7 @@ def test_backward_adds_to_the_gradient_and_reports_the_loss(name, loss, tiny):
 
 
 @every
-def test_under_bfloat16_autocast(name, tiny):
+def test_a_step_under_bfloat16_autocast_is_nearly_that_in_float32(name, tiny):
     x, y = batch()
     net = tiny()
     with torch.autocast("cpu", torch.bfloat16):
@@ -117,16 +116,16 @@ def test_mix_leaves_gradients_and_mode_alone(name, tiny):
 
 
 @every
-def test_network_without_batchnorm(name, tiny):
+def test_a_network_without_batchnorm_trains(name, tiny):
     net = tiny(norm=False)
     assert train_step(catalog.load(methods, name).seed(0), net, *batch()).isfinite()
 
 
 def test_bce_is_the_loop():
-    logits, y = torch.randn(3, 4, generator=torch.Generator().manual_seed(2)) * 3, torch.rand(
-        3, 4).softmax(1)
-    assert LOSSES["bce"](logits, y).item() == pytest.approx(oracles.bce(logits.double(), y),
-                                                            rel=1e-4)
+    logits = torch.randn(3, 4, generator=torch.Generator().manual_seed(2)) * 3
+    y = torch.rand(3, 4).softmax(1)
+    slow = oracles.bce(logits.double(), y)
+    assert LOSSES["bce"](logits, y).item() == pytest.approx(slow, rel=1e-4)
 
 
 @pytest.mark.parametrize("classes, want", [(10, 0.3251), (100, 0.0560)])
@@ -151,12 +150,10 @@ def test_cutmix_pastes_the_box_and_counts_its_pixels():
     assert_close(mixed.y, share * y + (1 - share) * y[pair])
 
 
-@pytest.mark.parametrize("lam, centre, want", [(0.75, (4.0, 6.0), (2, 3, 6, 9)),
-                                               (0.75, (0.0, 0.0), (0, 0, 2, 3)),
-                                               (0.75, (8.0, 12.0), (6, 9, 8, 12)),
-                                               (1.0, (4.0, 6.0), (4, 6, 4, 6)),
-                                               (0.0, (4.0, 6.0), (0, 0, 8, 12)),
-                                               (0.0, (8.0, 6.0), (4, 0, 8, 12)),])
+@pytest.mark.parametrize("lam, centre, want", [
+    (0.75, (4.0, 6.0), (2, 3, 6, 9)), (0.75, (0.0, 0.0), (0, 0, 2, 3)),
+    (0.75, (8.0, 12.0), (6, 9, 8, 12)), (1.0, (4.0, 6.0), (4, 6, 4, 6)),
+    (0.0, (4.0, 6.0), (0, 0, 8, 12)), (0.0, (8.0, 6.0), (4, 0, 8, 12))])
 def test_cutmix_box_is_clipped_at_the_border(lam, centre, want):
     assert tuple(cutmix.box(8, 12, torch.tensor(lam), torch.tensor(centre)).tolist()) == want
 
@@ -215,13 +212,6 @@ def test_sage_step_is_the_authors(vectors):
     for k in v:
         if k.startswith("after:"):
             assert_close(state[k[6:]], v[k], rtol=1e-4, atol=1e-5, msg=k)
-
-
-@pytest.mark.parametrize("bn, updates", [("train", 2), ("eval", 1)])
-def test_batchnorm_mode_of_the_saliency_pass(bn, updates, tiny):
-    net = tiny().train()
-    train_step(sage.Sage(bn=bn).seed(0), net, *batch())
-    assert net[1].num_batches_tracked == updates and net[1].training
 
 
 @pytest.mark.parametrize("fraction, count", [(0.01, 39), (0.1, 396), (0.5, 1984), (1.0, 3969),
@@ -287,8 +277,8 @@ def test_normalised_saliency_is_what_the_method_uses():
     x, y = batch(2)
     s, pair = torch.rand(2, 1, 8, 12), torch.tensor([1, 0])
     one = sage.mix(x, y, s, pair, 0.4, offsets(8, 12))
-    two = sage.mix(x, y,
-                   s * torch.tensor([1e-9, 1e9])[:, None, None, None], pair, 0.4, offsets(8, 12))
+    far = s * torch.tensor([1e-9, 1e9])[:, None, None, None]
+    two = sage.mix(x, y, far, pair, 0.4, offsets(8, 12))
     assert_close(one.x, two.x, rtol=1e-4, atol=1e-5)
     assert_close(normalise(s).sum((1, 2, 3)), torch.ones(2))
 
@@ -322,12 +312,12 @@ def test_uniform_saliency_needs_no_network_to_be_right():
 
 def test_another_images_saliency_is_never_its_own():
     x, y, s = torch.randn(5, 3, 6, 6), batch(5)[1], torch.rand(5, 3, 6, 6)
-    one = catalog.load(methods, "sage_controls", maps="other",
-                       sigma=0).seed(2).mix_with_saliency(x, y, saliency(s))
-    two = catalog.load(methods, "sage",
-                       sigma=0).seed(2).mix_with_saliency(x, y, saliency(s[[4, 0, 1, 2, 3]]))
+    other = catalog.load(methods, "sage_controls", maps="other", sigma=0).seed(2)
+    one = other.mix_with_saliency(x, y, saliency(s))
+    usual = catalog.load(methods, "sage", sigma=0)
+    two = usual.seed(2).mix_with_saliency(x, y, saliency(s[[4, 0, 1, 2, 3]]))
     assert_close(one.x, two.x)
-    own = catalog.load(methods, "sage", sigma=0).seed(2).mix_with_saliency(x, y, saliency(s))
+    own = usual.seed(2).mix_with_saliency(x, y, saliency(s))
     assert not torch.equal(one.mask, own.mask)
 
 
@@ -349,8 +339,8 @@ def test_a_random_shift_is_any_of_the_candidates():
 def test_the_merged_step_is_two_passes_with_saliency_one_step_old(tiny):
     """Gradients and running statistics of one pass over both halves, against a pass for each, in
     float64."""
-    x, y = torch.randn(3, 6, 3, 16, 16,
-                       dtype=torch.float64), torch.stack([batch(6)[1].double()] * 3)
+    x = torch.randn(3, 6, 3, 16, 16, dtype=torch.float64)
+    y = torch.stack([batch(6)[1].double()] * 3)
     net, slow = (tiny().double().train() for _ in range(2))
     method = catalog.load(methods, "sage_merged", criterion="cross_entropy", reuse=0.3).seed(4)
     twin = catalog.load(methods, "sage", criterion="cross_entropy").seed(4)

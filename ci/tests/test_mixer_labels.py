@@ -16,9 +16,8 @@ from sagelib.mixer import soft_labels
 SOFT = torch.rand(6, 10, generator=torch.Generator().manual_seed(0)).softmax(1)
 
 
-@pytest.mark.parametrize("dtype", [
-    torch.int8, torch.uint8, torch.uint16, torch.int16, torch.int32, torch.int64
-])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.uint16, torch.int16, torch.int32,
+                                   torch.int64])
 def test_class_indices_of_any_integer_type_become_one_hot_labels(dtype, images):
     x, t = images
     assert torch.equal(Mixup(10, alpha=0)(x, t.to(dtype))[1], one_hot(t, 10))
@@ -44,9 +43,8 @@ def test_class_indices_are_smoothed(images):
 def test_labels_are_made_without_a_graph_break(target, classes, images):
     torch.compiler.reset()
     make = torch.compile(soft_labels, backend="eager", fullgraph=True)
-    assert_close(
-        make(images[0], target, classes, 0.1), soft_labels(images[0], target, classes, 0.1)
-    )
+    assert_close(make(images[0], target, classes, 0.1),
+                 soft_labels(images[0], target, classes, 0.1))
 
 
 # one logit for two classes
@@ -118,15 +116,12 @@ def test_labels_of_one_logit_are_smoothed_soft_and_mixed(images):
 
 
 @pytest.mark.parametrize("wrong, message", [
-    (lambda t: t + 1, "from 0 to 1, not 1 to 2"),
-    (lambda t: -t.float(), "not -1 to"),
-    (lambda t: t[:5], r"\(6, 1\), not"),
-    (lambda t: torch.rand(6, 2), r"\(6, 2\)"),
-    (lambda t: t * torch.nan, "not nan"),
-])
+    (lambda t: t + 1, "from 0 to 1, not 1 to 2"), (lambda t: -t.float(), "not -1 to"),
+    (lambda t: t[:5], r"\(6, 1\), not"), (lambda t: torch.rand(6, 2), r"\(6, 2\)"),
+    (lambda t: t * torch.nan, "not nan")])
 def test_wrong_targets_of_one_logit_are_one_clear_error(wrong, message, images):
-    with pytest.raises(ValueError, match=f"num_classes=1 is one logit for two classes: .*{message}"
-                       ):
+    said = f"num_classes=1 is one logit for two classes: .*{message}"
+    with pytest.raises(ValueError, match=said):
         Mixup(1)(images[0], wrong(images[1] % 2))
 
 
@@ -141,16 +136,15 @@ def test_cross_entropy_over_one_logit_is_refused(loss):
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 def test_one_logit_and_labels_of_ten_classes_are_one_clear_error(loss):
-    with pytest.raises(ValueError, match=r"logits \(6, 1\), the labels are \(6, 10\): it must "
-                                         r"have"):
+    said = r"logits \(6, 1\), the labels are \(6, 10\): it must have"
+    with pytest.raises(ValueError, match=said):
         loss(torch.zeros(6, 1), torch.zeros(6, 10))
 
 
 @pytest.mark.parametrize("classes, outputs, message", [
     (7, 10, "num_classes=7 it must give logits"),
     (10, 1, r"gives \(6, 1\); with num_classes=10 .*one logit for .* num_classes=1"),
-    (1, 10, r"gives \(6, 10\); with num_classes=1 it must give logits \(B, 1\)$"),
-])
+    (1, 10, r"gives \(6, 10\); with num_classes=1 it must give logits \(B, 1\)$")])
 def test_a_network_with_another_number_of_outputs_is_one_clear_error(classes, outputs, message,
                                                                      tiny, images):
     target = images[1] % max(2, classes) if classes < 10 else images[1]
@@ -178,8 +172,7 @@ BATCHES = {
     "no image": (lambda x, t: (x[:0], t[:0]), "normalised floats"),
     "targets elsewhere": (lambda x, t: (x, t.to("meta")), "images are on cpu, targets on meta"),
     "images of NumPy": (lambda x, t: (x.numpy(), t), "images must be a tensor, not a ndarray"),
-    "a list of targets": (lambda x, t: (x, t.tolist()), "targets must be a tensor, not a list"),
-}
+    "a list of targets": (lambda x, t: (x, t.tolist()), "targets must be a tensor, not a list")}
 
 
 @pytest.mark.parametrize("wrong", BATCHES)

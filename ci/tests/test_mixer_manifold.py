@@ -139,8 +139,7 @@ def another_number_of_stages(tiny, images):
 @pytest.mark.parametrize("wrong, message", [
     (too_few_stages, r"needs as many; this network has 0: .*'0', '2'"),
     (stages_of_another_network, "a stage must be a module of the network"),
-    (another_number_of_stages, "stages is 3, and bind was told 2"),
-])
+    (another_number_of_stages, "stages is 3, and bind was told 2")])
 def test_wrong_stages_are_one_clear_error(wrong, message, tiny, images):
     with pytest.raises(ValueError, match=message):
         wrong(tiny, images)

@@ -149,10 +149,10 @@ def test_what_a_mixer_says_of_itself():
 # refused when it is built
 
 @pytest.mark.parametrize("wrong, message", [
-    (lambda: SAGE(num_classes=10, u=1.5), "Sage: u is 1.5"),
     (lambda: SAGE(num_classes=0), "num_classes is 0"),
     (lambda: Mixup(num_classes=10, prob=1.2), "prob is 1.2"),
-    (lambda: CutMix(10, loss="mse"), "criterion is 'mse'"),
+    (lambda: CutMix(10, loss="mse"),
+     "criterion is 'mse'; it must be one of 'bce', 'cross_entropy'"),
     (lambda: CutMix(num_classes=10, label_smoothing=1), "label_smoothing is 1"),
     (lambda: Mixer(mixup.Mixup(), 10, saliency=len), "Mixup looks at no saliency"),
     (lambda: setattr(Mixup(num_classes=10), "saliency", len), "Mixup looks at no saliency"),
@@ -163,8 +163,8 @@ def test_what_a_mixer_says_of_itself():
     (lambda: SAGE(10, seed=-1), r"it must be a whole number from 0 to 2\*\*63 - 1"),
     (lambda: SAGE(10, saliency=torch.ones(6, 8, 9)), "saliency is a Tensor; it must be a function"),
     (lambda: SAGE(10, loss=nn.CrossEntropyLoss), r"give an instance: CrossEntropyLoss\(\)"),
-    (lambda: SaliencyMix(num_classes=10, published=True, per_image=True), "one box for the whole "
-     "batch"),
+    (lambda: SaliencyMix(num_classes=10, published=True, per_image=True),
+     "one box for the whole batch"),
     (lambda: setattr(sage.Sage(), "generator", 5), r"generator is 5; it must be a torch.Generator"),
     (lambda: SAGE(10).bind(nn.Flatten(), stages=["0"]),
      "Sage mixes images alone: leave out stages="),

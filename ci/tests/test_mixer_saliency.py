@@ -48,11 +48,8 @@ def test_the_box_of_saliencymix_lies_around_the_peak_of_the_partners_map(images)
 
 
 @pytest.mark.parametrize("maps, message", [
-    (lambda z: z[:, 0, :7], r"maps \(6, 1, 7, 18\)"),
-    (lambda z: None, "a NoneType"),
-    (lambda z: -z[:, 0].abs(), ".*negative"),
-    (lambda z: z[:, 0] * torch.nan, ".*not finite"),
-])
+    (lambda z: z[:, 0, :7], r"maps \(6, 1, 7, 18\)"), (lambda z: None, "a NoneType"),
+    (lambda z: -z[:, 0].abs(), ".*negative"), (lambda z: z[:, 0] * torch.nan, ".*not finite")])
 def test_wrong_maps_are_one_clear_error(maps, message, images):
     with pytest.raises(ValueError, match=f"saliency= gave {message}"):
         SAGE(num_classes=10, saliency=maps)(*images)

@@ -20,14 +20,10 @@ from sagelib.methods import sage
 def state(net):
     """Buffers, parameters (requires_grad and .grad) and modes of a network, by name."""
     buffers = {k: v.clone() for k, v in net.state_dict().items()}
-    parameters = {
-        k: (p.requires_grad, None if p.grad is None else p.grad.clone())
-        for k, p in net.named_parameters()
-    }
-    modes = {
-        k: (m.training, getattr(m, "track_running_stats", None))
-        for k, m in net.named_modules()
-    }
+    parameters = {k: (p.requires_grad, None if p.grad is None else p.grad.clone())
+                  for k, p in net.named_parameters()}
+    modes = {k: (m.training, getattr(m, "track_running_stats", None))
+             for k, m in net.named_modules()}
     return buffers, parameters, modes
 
 
@@ -159,14 +155,13 @@ def test_a_first_step_that_fails_leaves_running_statistics_alone(tiny, images):
 
 
 USES = {
-    **{
-        f"{kind.__name__}, {form}": lambda net, x, t, kind=kind, form=form: getattr(
-            kind(10).bind(net), form)(x, t)
-        for kind in GUIDED
-        for form in ("__call__", "loss")
-    }, "GuidedMixup": lambda net, x, t: catalog.load(methods, "guidedmixup", source="gradient").mix(
-        x, one_hot(t, 10), net), "KeepAugment": lambda net, x, t: train_step(
-            catalog.load(methods, "keepaugment"), net, x, one_hot(t, 10)),
+    **{f"{kind.__name__}, {form}":
+       lambda net, x, t, kind=kind, form=form: getattr(kind(10).bind(net), form)(x, t)
+       for kind in GUIDED for form in ("__call__", "loss")},
+    "GuidedMixup": lambda net, x, t: catalog.load(methods, "guidedmixup", source="gradient").mix(
+        x, one_hot(t, 10), net),
+    "KeepAugment": lambda net, x, t: train_step(
+        catalog.load(methods, "keepaugment"), net, x, one_hot(t, 10)),
     "attacks": lambda net, x, t: robustness.evaluate(
         net, catalog.load(datasets, "shapes", train=10, test=10)[1]),
 }

@@ -1,4 +1,5 @@
-"""The comment that opens each plan: its commands, times and the paper's numbers are current.
+"""The comment that opens each plan: its commands, times and the paper's numbers are current. And
+what else ci/stale.py looks at: the README's count, the chapters' paragraphs.
 
 What rests on our records may be older than they are: `ci/stale.py` says so, and no test fails.
 """
@@ -6,12 +7,16 @@ What rests on our records may be older than they are: `ci/stale.py` says so, and
 import re
 import shutil
 
+import nbformat
 import pytest
+import stale
 import yaml
 from made_records import make
-from sweeps import PLAN, PLANS
+from sweeps import PLAN
 
-from sagelib.bench import records, sweep
+from sagelib import show
+from sagelib.bench import records, scorecard, sweep
+from sagelib.bench.paths import PLANS, TOP
 from sagelib.bench.sweep import estimate, opening
 
 BOOKS = opening.book()
@@ -66,7 +71,7 @@ def close(old, new):
 @every_plan
 def test_an_opening_tells_the_time_and_the_papers_numbers_of_today(file, named):
     found = outdated(comment(file), opening.opening(file, machines=named))
-    assert not found, f"{file.name}: `ci/book --save` writes it anew: {'; '.join(found)}"
+    assert not found, f"{file.name}: `ci/book --save` rewrites it: {'; '.join(found)}"
 
 
 @pytest.mark.parametrize("was, now, lines", [
@@ -85,7 +90,7 @@ def test_more_records_make_no_opening_fail(kind, named, tmp_path):
         file = PLANS / f"{name}.yml"
         new = opening.opening(file, folder, named)
         assert not outdated(comment(file), new) and not outdated(new, comment(file))
-        assert ("not run" in new) == (kind not in ("today", "fourth_seed"))
+        assert ("not run" in new) == (kind != "fourth_seed")
 
 
 def test_records_of_another_size_have_a_column_of_their_own(monkeypatch):
@@ -94,7 +99,7 @@ def test_records_of_another_size_have_a_column_of_their_own(monkeypatch):
     whole = dict(width=0, epochs=300, train_images=0, channels_last=False)
     paper = [{**r, "parameters": {**r["parameters"], **whole}, "final": {"accuracy": 90 + seed}}
              for r in laptop if r["method"]["name"] == "sage" and (seed := r["seed"]) < 2]
-    monkeypatch.setattr(opening, "published_by", lambda *asked: [*laptop, *paper])
+    monkeypatch.setattr(records, "of_notebook", lambda *asked: [*laptop, *paper])
     *_, head, vanilla, sage = opening.result(PLANS / "table_1.yml")
     assert re.split(r" {2,}", head.strip()) == ["the paper", "ours, paper", "ours, laptop"]
     assert vanilla.split()[:4] == ["vanilla", "95.07", "not", "run"]
@@ -135,3 +140,30 @@ def test_durations_have_two_digits_and_a_unit():
 def test_an_expected_number_that_the_paper_lacks_is_one_clear_error(expect, message, plan):
     with pytest.raises(ValueError, match=message):
         opening.result(plan(PLAN.replace("cells:", f"expect: {{{expect}}}\ncells:")))
+
+
+# the README's count and the chapters' paragraphs
+
+def test_the_readme_claims_no_more_than_the_records_hold():
+    """Its count may be older than the records (ci/stale.py says so), but never ahead of them."""
+    text, now = (TOP / "README.md").read_text(), scorecard.progress(scorecard.book())
+    claimed = int(stale.BLOCK.search(text)[0].split("has reproduced ")[1].split()[0])
+    assert claimed <= now["reproduced"] and "{{ progress }}" in (TOP / "book/index.md").read_text()
+
+
+def test_the_readmes_count_is_written_between_its_marks():
+    text = "a\n<!-- progress -->\nold\nlines\n<!-- /progress -->\nb\n"
+    new = stale.counted(text, "new \\1 text")
+    assert new == "a\n<!-- progress -->\nnew \\1 text\n<!-- /progress -->\nb\n"
+    with pytest.raises(ValueError, match="lacks the marks"):
+        stale.counted("nothing", "new")
+
+
+def test_paragraphs_that_no_longer_hold_are_listed(tmp_path):
+    new, note = nbformat.v4, show.written_for(False, "Cost, below Table 6").text
+    outputs = [new.new_output("display_data", {"text/markdown": note})]
+    cells = [new.new_code_cell("1", outputs=outputs), new.new_code_cell("2"),
+             new.new_markdown_cell("x")]
+    nbformat.write(new.new_notebook(cells=cells), tmp_path / "13_cost.ipynb")
+    assert [*stale.paragraphs(tmp_path)] == ["13_cost.ipynb: Cost, below Table 6"]
+    assert show.written_for(True, "anything") is None

@@ -1,5 +1,5 @@
-"""Parameters of the experiments: each has a type, literals may be text, and 0 stands for what the
-notebook says."""
+"""Parameters of the experiments: each has a type, literals may be text, and 0 is what the notebook
+says."""
 
 import ast
 import inspect
@@ -8,11 +8,11 @@ import re
 import nbformat
 import pytest
 import yaml
-from experiments import EXPERIMENTS
 
 from sagelib import catalog, datasets, methods
 from sagelib.bench import parameters, plans
 from sagelib.bench.paper_recipe import DATASETS, PAPER
+from sagelib.bench.paths import EXPERIMENTS, PLANS
 from sagelib.data.batches import Batches
 
 NAMES = sorted(path.stem for path in EXPERIMENTS.glob("*.ipynb"))
@@ -23,7 +23,7 @@ def test_every_default_that_is_the_papers_agrees_with_its_recipe():
     images = {catalog.stated(datasets, name, "IMAGES")["train"] for name in DATASETS}
     batches = inspect.signature(Batches).parameters
     losses = {catalog.load(methods, name).options()["loss"] for name in catalog.names(methods)}
-    size = yaml.safe_load((plans.PLANS / "sizes.yml").read_text())["paper"]["parameters"]
+    size = yaml.safe_load((PLANS / "sizes.yml").read_text())["paper"]["parameters"]
     found = [usual | {"train_images": images.pop(), "loss": losses.pop()}, size]
     found.append(
         {k: batches[{"batch": "size"}.get(k, k)].default for k in ("batch", "padding", "flip")})
@@ -39,71 +39,47 @@ def test_every_default_that_is_the_papers_agrees_with_its_recipe():
 def test_every_parameter_of_a_notebook_is_checked_and_its_default_passes(name):
     usual = plans.defaults(name)
     assert parameters.checked(**usual) == usual
-    cells = [
-        c.source
-        for c in nbformat.read(EXPERIMENTS / f"{name}.ipynb", 4).cells
-        if c.cell_type == "code"
-    ]
+    cells = [c.source for c in nbformat.read(EXPERIMENTS / f"{name}.ipynb", 4).cells
+             if c.cell_type == "code"]
     calls = [n for n in ast.walk(ast.parse("\n".join(cells))) if isinstance(n, ast.Call)]
     (call,) = (n for n in calls if ast.unparse(n.func) == "parameters.checked")
     assert {k.arg: ast.unparse(k.value) for k in call.keywords} == {k: k for k in usual}
 
 
-@pytest.mark.parametrize(
-    "name, text, value",
-    [
-        ("more_seeds", "[1,2]", [1, 2]),
-        ("more_seeds", "(1, 2)", [1, 2]),
-        ("more_seeds", " [] ", []),
-        ("options", "{'u': 1.0}", {"u": 1.0}),
-        ("options", '{"guided": false}', {"guided": False}),
-        ("options", "{}", {}),
-        ("shots", "[1]", [1]),
-        ("distances", "['cosine']", ["cosine"]),
-        ("severities", "[1, 5]", [1, 5]),
-        ("sizes", "[32, 64]", [32, 64]),
-        ("fractions", "[0.1, 1]", [0.1, 1]),
-        ("sides", "all", "all"),
-        ("sides", "[['sage', {'u': 1}]]", [["sage", {"u": 1}]]),
-        ("dataset", "[1]", "[1]"),
-    ],
-)
+@pytest.mark.parametrize("name, text, value", [
+    ("more_seeds", "[1,2]", [1, 2]), ("more_seeds", "(1, 2)", [1, 2]), ("more_seeds", " [] ", []),
+    ("options", "{'u': 1.0}", {"u": 1.0}), ("options", '{"guided": false}', {"guided": False}),
+    ("options", "{}", {}), ("shots", "[1]", [1]), ("distances", "['cosine']", ["cosine"]),
+    ("severities", "[1, 5]", [1, 5]), ("sizes", "[32, 64]", [32, 64]),
+    ("fractions", "[0.1, 1]", [0.1, 1]), ("sides", "all", "all"),
+    ("sides", "[['sage', {'u': 1}]]", [["sage", {"u": 1}]]), ("dataset", "[1]", "[1]")])
 def test_the_text_of_a_literal_is_its_value(name, text, value):
-    assert (
-        parameters.checked(**{name: text}) == {name: value} == parameters.checked(**{name: value})
-    )
+    assert parameters.checked(**{name: text}) == parameters.checked(**{name: value})
+    assert parameters.checked(**{name: value}) == {name: value}
 
 
-@pytest.mark.parametrize(
-    "name, value, message",
-    [
-        ("more_seeds", "1,2 and 3",
-         "a list of whole numbers of at least 0, given to papermill as -y 'more_seeds: [1, 2]'"),
-        ("more_seeds", "[1, 'a']", "more_seeds is \"[1, 'a']\"; it must be a list"),
-        ("more_seeds", 1, "more_seeds is 1; "),
-        ("more_seeds", [True], "more_seeds is [True]; "),
-        ("more_seeds", [-1], "more_seeds is [-1]; "),
-        ("options", "{fraction: 0.1}",
-         "a mapping of options, given to papermill as -y 'options: {fraction: 0.1}'"),
-        ("options", [1], "options is [1]; "),
-        ("options", {"u": float("nan")}, "options is {'u': nan}; "),
-        ("shots", [], "a list of one or more whole numbers"),
-        ("severities", [6], "from 1 to 5"),
-        ("fractions", [0], "numbers above 0"),
-        ("distances", "cosine", "a list of one or more texts"),
-        ("sides", "every",
-         "or all, given to papermill as -y 'sides: [[vanilla, {}], [sage, {fraction: 0.1}]]'"),
-        ("sides", [["sage"]], "sides is [['sage']]; "),
-        ("epochs", "abc", "epochs is 'abc'; it must be a whole number"),
-        ("epochs", 2.0, "epochs is 2.0; "),
-        ("epochs", True, "epochs is True; "),
-        ("seed", -1, "of at least 0"),
-        ("lr", "fast", "lr is 'fast'; it must be a number, given to papermill as -p lr 0.1"),
-        ("lr", float("inf"), "lr is inf; "),
-        ("flip", 1, "flip is 1; it must be True or False"),
-        ("root", 2024, "root is 2024; it must be a text, given to papermill as -r root 2024"),
-    ],
-)
+@pytest.mark.parametrize("name, value, message", [
+    ("more_seeds", "1,2 and 3",
+     "a list of whole numbers of at least 0, given to papermill as -y 'more_seeds: [1, 2]'"),
+    ("more_seeds", "[1, 'a']", "more_seeds is \"[1, 'a']\"; it must be a list"),
+    ("more_seeds", 1, "more_seeds is 1; "), ("more_seeds", [True], "more_seeds is [True]; "),
+    ("more_seeds", [-1], "more_seeds is [-1]; "),
+    ("options", "{fraction: 0.1}",
+     "a mapping of options, given to papermill as -y 'options: {fraction: 0.1}'"),
+    ("options", "fraction=0.1", "options is 'fraction=0.1'; "),
+    ("options", [1], "options is [1]; "),
+    ("options", {"u": float("nan")}, "options is {'u': nan}; "),
+    ("shots", [], "a list of one or more whole numbers"), ("severities", [6], "from 1 to 5"),
+    ("fractions", [0], "numbers above 0"), ("distances", "cosine", "a list of one or more texts"),
+    ("sides", "every",
+     "or all, given to papermill as -y 'sides: [[vanilla, {}], [sage, {fraction: 0.1}]]'"),
+    ("sides", [["sage"]], "sides is [['sage']]; "),
+    ("epochs", "abc", "epochs is 'abc'; it must be a whole number"),
+    ("epochs", 2.0, "epochs is 2.0; "), ("epochs", True, "epochs is True; "),
+    ("seed", -1, "of at least 0"), ("lr", float("inf"), "lr is inf; "),
+    ("lr", "fast", "lr is 'fast'; it must be a number, given to papermill as -p lr 0.1"),
+    ("flip", 1, "flip is 1; it must be True or False"),
+    ("root", 2024, "root is 2024; it must be a text, given to papermill as -r root 2024")])
 def test_a_value_of_another_type_is_one_line_that_names_the_parameter(name, value, message):
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
         parameters.checked(**{name: value})
@@ -144,6 +120,11 @@ SETTLED = [
 def test_what_zero_stands_for(experiment, given, want):
     found = settled(experiment, **given)
     assert {k: found[k] for k in want} == want
+
+
+def test_all_test_images_are_a_number_of_a_test_set():
+    with pytest.raises(ValueError, match="robustness with images 0 needs `test`"):
+        settled("robustness", images=0)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "robustness"])

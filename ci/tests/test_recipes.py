@@ -7,14 +7,12 @@ import os
 import re
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from sweeps import HANGS
+from sweeps import BIN, HANGS
 
-TOP = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
+from sagelib.bench.paths import TOP
+
 RECIPES = re.findall(r"`sagelib/(\w+)/(\w+)\.py`.*?```python\n(.*?)```",
                      (TOP / "README.md").read_text(), re.S)
 # the tests that look at the tree, and those that run for each name of a catalogue; the notebooks
@@ -74,11 +72,11 @@ def test_what_is_pasted_passes_the_tests(tree):
     assert counts["half"] >= 10 and counts["tiny"] >= 2, counts
 
 
-def test_what_is_pasted_trains_by_its_name(tree, pictures, tmp_path):
+def test_what_is_pasted_trains_by_its_name(tree, image_folder, tmp_path):
     there(tree, "papermill", "notebooks/experiments/train.ipynb", tmp_path / "out.ipynb",
           "--no-progress-bar", "--cwd", tmp_path,
           *(word for folder, name, _ in RECIPES for word in ("-p", folder.removesuffix("s"), name)),
-          "-p", "root", pictures, "-p", "epochs", "1")
+          "-p", "root", image_folder, "-p", "epochs", "1")
     record, = (tmp_path / "runs").rglob("*.json")
     assert record.relative_to(tmp_path / "runs").parts[:2] == ("pets", "tiny")
     assert record.name.startswith("half-seed0-")

@@ -8,25 +8,24 @@ import threading
 
 import numpy as np
 import pytest
+from folders import failing
 
-from sagelib.bench import records
+from sagelib.bench import records, schema
 from sagelib.train import Recipe
 
 
 @pytest.fixture
 def parts():
-    curve = [{
-        "epoch": e, "lr": 0.2, "train_loss": 0.3, "seconds": 2.0 + e, "test_accuracy": a,
-        "test_loss": 1.0
-    } for e, a in enumerate([10, 50, 90, 60, 61, 62, 63, 64, 65, 66, 67, 68.5])]
-    recipe = {
-        **Recipe().__dict__, "milestones": [1 / 3, 2 / 3], "batch": 100, "padding": 2, "flip": True
-    }
+    accuracy = [10, 50, 90, 60, 61, 62, 63, 64, 65, 66, 67, 68.5]
+    curve = [{"epoch": e, "lr": 0.2, "train_loss": 0.3, "seconds": 2.0 + e, "test_accuracy": a,
+              "test_loss": 1.0} for e, a in enumerate(accuracy)]
+    recipe = {**Recipe().__dict__, "milestones": [1 / 3, 2 / 3], "batch": 100, "padding": 2,
+              "flip": True}
     return dict(
-        dataset=dict(name="cifar10", classes=10, train=50_000, test=10_000, height=32,
-                     width=32), model=dict(name="preactresnet18", width=64, parameters=11_171_146),
-        method=dict(name="sage", settings="paper", loss="bce",
-                    u=0.6), recipe=recipe, seed=3, curve=curve, parameters={"seed": 3})
+        dataset=dict(name="cifar10", classes=10, train=50_000, test=10_000, height=32, width=32),
+        model=dict(name="preactresnet18", width=64, parameters=11_171_146),
+        method=dict(name="sage", settings="paper", loss="bce", u=0.6),
+        recipe=recipe, seed=3, curve=curve, parameters={"seed": 3})
 
 
 def test_final_median_and_best_are_kept_apart(parts):
@@ -34,9 +33,8 @@ def test_final_median_and_best_are_kept_apart(parts):
     assert record["final"]["accuracy"] == 68.5
     assert record["best_on_test"] == {"accuracy": 90, "epoch": 2}
     assert record["median_last10"] == 64.5
-    assert record["seconds"] == {
-        "training": sum(2.0 + e for e in range(12)), "epoch": 8.0, "together": 1
-    }
+    assert record["seconds"] == {"training": sum(2.0 + e for e in range(12)), "epoch": 8.0,
+                                 "together": 1}
     assert record["versions"]["torch"] and record["hardware"]["cores"] >= 1
 
 
@@ -91,9 +89,8 @@ def test_only_the_papers_recipe_is_called_the_papers(parts):
 ])
 def test_what_else_decides_a_result_is_named_and_longer_is_not_shortened(change, kind, parts):
     assert records.make(**{**parts, "recipe": {**parts["recipe"], **change}})["kind"] == kind
-    assert records.make(
-        **{**parts, "method": {**parts["method"], "settings": "default"}})["kind"] == (
-                                   "changed: method settings default, not the paper's")
+    usual = records.make(**{**parts, "method": {**parts["method"], "settings": "default"}})
+    assert usual["kind"] == "changed: method settings default, not the paper's"
 
 
 def test_a_record_of_an_older_rule_is_told_apart_by_todays(parts, tmp_path):
@@ -112,11 +109,11 @@ def test_a_record_of_an_older_rule_is_told_apart_by_todays(parts, tmp_path):
     (lambda r: r["curve"][4].update(seconds=-1), "curve/4/seconds"),
     (lambda r: r["method"].update(name="A B"), "name"),
     (lambda r: r["final"].update(accuracy="68"), "final/accuracy"),
-    (lambda r: r["curve"][3].update(test_loss=math.nan), "at curve/3/test_loss: nan is no number "
-     "that JSON has"),
+    (lambda r: r["curve"][3].update(test_loss=math.nan),
+     "at curve/3/test_loss: nan is no number that JSON has"),
     (lambda r: r["parameters"].update(options={"u": -math.inf}), "at parameters/options/u: -inf"),
-    (lambda r: r["final"].update(correct="AAAA"), "at final/correct: 0 of 10000 images are right, "
-     ".* 68.5 %"),
+    (lambda r: r["final"].update(correct="AAAA"),
+     "at final/correct: 0 of 10000 images are right, .* 68.5 %"),
 ])
 def test_a_wrong_record_is_refused_with_the_place(spoil, place, parts, tmp_path):
     record = records.make(**parts)
@@ -130,10 +127,8 @@ def test_a_wrong_record_is_refused_with_the_place(spoil, place, parts, tmp_path)
 
 
 def test_every_committed_record_is_valid():
-    from pathlib import Path
-    root = Path(__file__).parents[2] / "book/results"
-    for record in records.every(root):
-        assert (records.path(record, root)).exists()
+    for record in records.every(records.RESULTS):
+        assert records.path(record, records.RESULTS).exists()
 
 
 def test_evaluations_are_added_and_never_replaced(parts, tmp_path):
@@ -176,9 +171,9 @@ def test_which_images_are_right_is_kept_to_the_bit(parts, tmp_path):
     right = np.random.default_rng(0).permutation(10_000) < 6850
     record = records.make(**parts, correct=right)
     assert len(record["final"]["correct"]) < 1700 and record["run"] == records.make(**parts)["run"]
-    assert np.array_equal(records.correct_images(records.read(records.write(record, tmp_path))),
+    assert np.array_equal(schema.correct_images(records.read(records.write(record, tmp_path))),
                           right)
-    assert records.correct_images(records.make(**parts)) is None
+    assert schema.correct_images(records.make(**parts)) is None
     with pytest.raises(ValueError, match=r"6851 of 10000 images are right, .* 68\.5 %"):
         records.make(**parts, correct=np.arange(10_000) < 6851)
 
@@ -188,16 +183,10 @@ def test_which_images_are_right_is_kept_to_the_bit(parts, tmp_path):
 NO_LINKS = (errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK)
 
 
-def refuse(number):
-    def call(*_, **__):
-        raise OSError(number, os.strerror(number))
-    return call
-
-
 @pytest.mark.parametrize("number", NO_LINKS, ids=errno.errorcode.get)
 def test_without_hard_links_a_record_is_written_whole_and_never_replaced(
         number, parts, tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "link", refuse(number))
+    monkeypatch.setattr(os, "link", failing(number))
     record = records.make(**parts)
     file = records.write(record, tmp_path)
     assert records.read(file) == record
@@ -208,7 +197,7 @@ def test_without_hard_links_a_record_is_written_whole_and_never_replaced(
 
 def test_without_hard_links_one_of_many_writers_wins_and_the_others_know(
         parts, tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "link", refuse(errno.ENOSYS))
+    monkeypatch.setattr(os, "link", failing(errno.ENOSYS))
     record, ended, begin = records.make(**parts), [], threading.Barrier(8)
 
     def write(k):
@@ -230,7 +219,7 @@ def test_without_hard_links_one_of_many_writers_wins_and_the_others_know(
 
 def test_a_writer_that_was_killed_without_hard_links_leaves_a_claim_and_no_half_record(
         parts, tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "link", refuse(errno.ENOSYS))
+    monkeypatch.setattr(os, "link", failing(errno.ENOSYS))
     record = records.make(**parts)
     file = records.path(record, tmp_path)
     file.parent.mkdir(parents=True)
@@ -248,7 +237,7 @@ def test_a_writer_that_was_killed_without_hard_links_leaves_a_claim_and_no_half_
                          ids=errno.errorcode.get)
 def test_without_locks_an_evaluation_is_added_with_a_warning(number, parts, tmp_path, monkeypatch):
     file = records.write(records.make(**parts), tmp_path)
-    monkeypatch.setattr("fcntl.flock", refuse(number))
+    monkeypatch.setattr("fcntl.flock", failing(number))
     with pytest.warns(UserWarning,
                       match="a file system without locks .*: let one process at a time") as caught:
         add = inspect.unwrap(records.add_evaluation)  # the checks of types would be its caller

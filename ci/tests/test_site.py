@@ -21,11 +21,12 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from sagelib import catalog, datasets
+from sagelib.bench.paths import TOP
 from sagelib.methods import sage
 from sagelib.rearrange import offsets, total_saliency
 from sagelib.saliency import smooth
 
-SITE = Path(os.environ.get("SITE", Path(__file__).parents[2] / "book/_build/html"))
+SITE = Path(os.environ.get("SITE", TOP / "book/_build/html"))
 PAGES = sorted(str(p.relative_to(SITE)) for p in SITE.rglob("*.html") if "_static" not in p.parts)
 
 
@@ -76,18 +77,14 @@ def violations(page):
     """What axe finds against WCAG 2, A and AA. Code and formulas look alike everywhere: one page
     has them looked at."""
     parts = {} if "05_algorithm_1" in page.url else {
-        "exclude": [[".highlight pre"], ["mjx-container"]]
-    }
+        "exclude": [[".highlight pre"], ["mjx-container"]]}
     rules = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
     options = {"runOnly": rules, "resultTypes": ["violations", "incomplete"]}
     found = Axe().run(page, context=parts or None, options=options).response
     # text in the colour of its ground
     unseen = [
-        v for v in found["incomplete"]
-        if v["id"] == "color-contrast" and any(c["data"].get("messageKey") == "equalRatio"
-                                               for n in v["nodes"]
-                                               for c in n["any"])
-    ]
+        v for v in found["incomplete"] if v["id"] == "color-contrast"
+        and any(c["data"].get("messageKey") == "equalRatio" for n in v["nodes"] for c in n["any"])]
     return [(v["id"], v["nodes"][0]["html"]) for v in found["violations"] + unseen]
 
 
@@ -108,7 +105,7 @@ def test_there_is_a_site():
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_page(name, browser, address):
+def test_a_page_opens_without_error_shows_its_math_and_stays_light(name, browser, address):
     page, wrong = opened(browser, address, name)
     try:
         assert not wrong
@@ -118,7 +115,7 @@ def test_page(name, browser, address):
         assert not no_alt
         sizes = ("['navigation', 'resource'].flatMap(t => performance.getEntriesByType(t))"
                  ".map(e => e.decodedBodySize)")
-        # as it opens; pictures further down come when they are near
+        # as it opens; images further down come when they are near
         assert 0 < sum(page.evaluate(sizes)) < 1_500_000
         broken = page.eval_on_selector_all(
             "img", """async all => {
@@ -128,7 +125,7 @@ def test_page(name, browser, address):
             }));
             return all.filter(i => !i.naturalWidth).map(i => i.src); }""")
         assert not broken
-        assert str(Path(__file__).parents[2]) not in page.content()  # a machine's path
+        assert str(TOP) not in page.content()  # a machine's path
         assert cut_formulas(page) == 0
         # none has to shrink where there is room
         assert not page.locator("mjx-container[style*='zoom']").count()
@@ -227,8 +224,7 @@ def test_search_finds_a_word(browser, address):
     try:
         page.locator("#search-results li a").first.wait_for()
         links = page.locator("#search-results li a").evaluate_all(
-            "all => all.map(a => a.getAttribute('href'))"
-        )
+            "all => all.map(a => a.getAttribute('href'))")
         assert any("04_rearrangement.html" in link for link in links) and not wrong
     finally:
         page.close()
@@ -255,8 +251,7 @@ def by_the_library(page):
     h, w = data["height"], data["width"]
     maps = torch.stack([
         torch.from_numpy(np.frombuffer(b64decode(data["images"][k]["saliency"]), np.float32).copy())
-        for k in (state["first"], state["second"])
-    ]).view(2, 1, h, w)
+        for k in (state["first"], state["second"])]).view(2, 1, h, w)
     pixels = [data["images"][k]["pixels"] for k in (state["first"], state["second"])]
     images = torch.stack(
         [torch.from_numpy(np.frombuffer(b64decode(p), np.uint8).copy()) for p in pixels])
@@ -307,11 +302,11 @@ def drawn(page, label):
     url = page.locator(f".sage-explorer figure canvas[aria-label^='{label}']").evaluate(
         "c => c.toDataURL()")
     # a PNG loses nothing
-    picture = Image.open(io.BytesIO(b64decode(url.split(",")[1]))).convert("RGB")
-    return torch.from_numpy(np.asarray(picture).copy()).view(-1, 3).float()
+    image = Image.open(io.BytesIO(b64decode(url.split(",")[1]))).convert("RGB")
+    return torch.from_numpy(np.asarray(image).copy()).view(-1, 3).float()
 
 
-def landscape_agrees(picture, v, every, state, best, chosen):
+def landscape_agrees(image, v, every, state, best, chosen):
     """Where no mark is near, the colour of v; red on the best shift, black around this one, white
     on the sample."""
     marks = torch.tensor([every[k] for k in state["sample"]] + [best, chosen, state["tau"]]).float()
@@ -324,18 +319,16 @@ def landscape_agrees(picture, v, every, state, best, chosen):
                  (v.max() - v.min()) if v.max() - v.min() > 1e-6 else torch.zeros_like(v))
     low = share.floor().clamp(max=3).long()
     wanted = torch.lerp(colours[low], colours[low + 1], (share - low)[:, None])
-    seen = picture[at[:, 0], at[:, 1]]
+    seen = image[at[:, 0], at[:, 1]]
     assert free.sum() > 300 and (seen - wanted)[free].abs().max() <= 3
     # under the black ring
     if max(abs(best[0] - state["tau"][0]), abs(best[1] - state["tau"][1])) not in (2, 3, 4):
-        assert picture[6 * (best[0] + 31) + 3, 6 * (best[1] + 31) + 3].tolist() == [208, 0, 0]
-    inside = 1 if state["tau"][1] < 0 else -1  # the ring's side that is in the picture
-    assert picture[6 * (state["tau"][0] + 31) + 3,
+        assert image[6 * (best[0] + 31) + 3, 6 * (best[1] + 31) + 3].tolist() == [208, 0, 0]
+    inside = 1 if state["tau"][1] < 0 else -1  # the ring's side that is in the image
+    assert image[6 * (state["tau"][0] + 31) + 3,
                    6 * (state["tau"][1] + 31) + 3 + 18 * inside].max() <= 2
-    white = [
-        picture[6 * (i + 31) + 3, 6 * (j + 31) + 3].min() >= 250
-        for i, j in (every[k] for k in state["sample"])
-    ]
+    white = [image[6 * (i + 31) + 3, 6 * (j + 31) + 3].min() >= 250
+             for i, j in (every[k] for k in state["sample"])]
     assert sum(white) >= 30  # but for those under other marks
 
 
@@ -466,7 +459,7 @@ def test_a_finger_moves_the_second_image_and_sees_what_it_does(browser, address)
         page.close()
 
 
-def test_the_explorer_without_scripts_is_a_picture(browser, address):
+def test_the_explorer_without_scripts_is_an_image(browser, address):
     page, _ = opened(browser, address, "notebooks/explorer.html", java_script_enabled=False)
     try:
         assert "The picture below" in page.locator(".sage-explorer").inner_text()
@@ -494,10 +487,10 @@ class Links(HTMLParser):
 def test_the_reference_and_the_map_have_every_public_file():
     """They are written from the tree when the site is built; the map's first table names the
     others."""
-    library = Path(__file__).parents[2] / "sagelib"
+    library = TOP / "sagelib"
     reference, map_ = (Links((SITE / page).read_text())
                        for page in ("book/api.html", "notebooks/index.html"))
-    named = re.findall(r"`([a-z0-9_/]+\.py)`", (library.parent / "notebooks/index.md").read_text())
+    named = re.findall(r"`([a-z0-9_/]+\.py)`", (TOP / "notebooks/index.md").read_text())
     for file in library.rglob("*.py"):
         name = str(file.relative_to(library).with_suffix(""))
         if not any(part.startswith("_") for part in name.split("/")):

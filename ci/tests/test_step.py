@@ -21,8 +21,8 @@ class NothingCopied(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function in (torch.tensor, torch.as_tensor, torch.asarray):
-            assert isinstance(
-                args[0], torch.Tensor) or not (kwargs or {}).get("device"), f"{args[0]} is copied"
+            copied = (kwargs or {}).get("device") and not isinstance(args[0], torch.Tensor)
+            assert not copied, f"{args[0]} is copied"
         return function(*args, **(kwargs or {}))
 
 
@@ -33,9 +33,16 @@ class NothingCrosses(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
         tensors = [t for t in tree_leaves((args, kwargs, out)) if isinstance(t, torch.Tensor)]
-        assert len({t.device
-                    for t in tensors}) <= 1, f"{function} crosses from one device to another"
+        devices = {t.device for t in tensors}
+        assert len(devices) <= 1, f"{function} crosses from one device to another"
         return out
+
+
+def method_of(name, **options):
+    """A method that draws with the global generator, since no other knows these devices."""
+    method = load(methods, name, **options).seed(0)
+    method.generator = None
+    return method
 
 
 def step(name, net, device, watches=(NothingCopied, NothingCrosses), **options):
@@ -45,9 +52,7 @@ def step(name, net, device, watches=(NothingCopied, NothingCrosses), **options):
     batches = Batches(data, 8, generator=torch.Generator())
     # no generator exists on a device without data
     batches._draw = lambda kind, *args: kind(*args, device=device)
-    method = load(methods, name, **options).seed(0)
-    method.generator = None
-    run = Run(net, batches, method, Recipe(epochs=1))
+    run = Run(net, batches, method_of(name, **options), Recipe(epochs=1))
     with contextlib.ExitStack() as stack:
         for watch in watches:
             stack.enter_context(watch())
@@ -85,7 +90,10 @@ def test_the_watch_can_fail():
 
 
 @pytest.mark.parametrize("name", names(methods))
-def test_a_whole_step_runs_on_fake_tensors(name, tiny):
+def test_a_whole_step_and_a_mix_run_on_fake_tensors(name, tiny):
+    """Any need for a value on the host is an error."""
     from torch._subclasses.fake_tensor import FakeTensorMode
+    x = 5, 3, 16, 16
     with FakeTensorMode():
         step(name, tiny(), "cpu", watches=())
+        assert method_of(name).mix(torch.randn(x), torch.ones(5, 10) / 10, tiny()).x.shape == x

@@ -1,7 +1,6 @@
 """Sweeps: plans read into cells, and runs that lose nothing however they are stopped. Real
 notebooks, real signals."""
 import errno
-import fcntl
 import json
 import os
 import re
@@ -11,11 +10,13 @@ import subprocess
 
 import pytest
 from experiments import execute
-from sweeps import HANGS, PLAN, PLANS, TOP, alive, attempts, command, four_records, swept, wait
+from folders import failing
+from sweeps import HANGS, PLAN, alive, attempts, command, four_records, swept, wait
 
 from sagelib import catalog, methods
 from sagelib.bench import parameters, plans, records, sweep
-from sagelib.bench.sweep import worker
+from sagelib.bench.paths import PLANS, TOP
+from sagelib.bench.sweep import opening, worker
 from sagelib.bench.sweep.progress import SweepProgress
 from sagelib.bench.sweep.worker import publish, short
 
@@ -42,10 +43,10 @@ cells:
     assert cells[0].name.startswith("shapes-preactresnet18-sage-seed0-")
 
 
-@pytest.mark.parametrize("name, size, count", [("table_1", "paper", 96), ("table_1", "laptop", 16),
-                                               ("table_2", "paper", 21), ("table_3", "laptop", 14),
-                                               ("table_4", "laptop", 16), ("table_6", "laptop", 2),
-                                               ("table_7", "paper", 30)])
+@pytest.mark.parametrize("name, size, count", [
+    ("table_1", "paper", 96), ("table_1", "laptop", 16), ("table_2", "paper", 21),
+    ("table_3", "laptop", 14), ("table_4", "laptop", 16), ("table_6", "laptop", 2),
+    ("table_7", "paper", 30)])
 def test_the_books_plans_hold_the_tables_runs(name, size, count):
     _, cells = plans.read(PLANS / f"{name}.yml", size)
     assert len(cells) == count
@@ -53,16 +54,9 @@ def test_the_books_plans_hold_the_tables_runs(name, size, count):
         assert "lr" not in cell.parameters  # it comes with the paper's settings
     if name == "table_1":
         said = {(row["dataset"], row["model"], m)
-                for row in records.reported(1)
-                for m in list(row)[2:]}
+                for row in records.reported(1) for m in list(row)[2:]}
         asked = {tuple(c.parameters[k] for k in ("dataset", "model", "method")) for c in cells}
         assert asked == (said if size == "paper" else {s for s in said if s[0] == "cifar10"})
-
-
-def test_every_plan_of_the_book_reads_at_every_size():
-    for file in PLANS.glob("*.yml"):
-        for size in ("paper", "short", "laptop", "tiny") if file.stem != "sizes" else ():
-            assert plans.read(file, size)[1], (file.name, size)
 
 
 @pytest.mark.parametrize("change, message", [
@@ -72,13 +66,13 @@ def test_every_plan_of_the_book_reads_at_every_size():
     (("dataset: shapes, ", ""), "the entry 'dataset' is missing"),
     (("method:", "epoch: 3, method:"), "unknown entry 'epoch'; known: "),
     (("cells:", "cells: ["), "is not YAML"),
-    (("method: [vanilla, mixup]", "rows: [vanilla]"), "it must map each label to a method and its "
-     "options"),
+    (("method: [vanilla, mixup]", "rows: [vanilla]"),
+     "it must map each label to a method and its options"),
     (("method: [vanilla, mixup]", "rows: {a: [mixupp, {}]}"), "unknown method 'mixupp'; known: "),
     (("method:", "rows: {a: [sage, {}]}, method:"), "unknown entry 'method'; known: "),
     (("method:", "batch: many, method:"), "batch is 'many'; it must be a whole number"),
-    (("method:", "more_seeds: [[1]], method:"), r"more_seeds is not for a plan: write seed: \[0, "
-     r"1\]"),
+    (("method:", "more_seeds: [[1]], method:"),
+     r"more_seeds is not for a plan: write seed: \[0, 1\]"),
     (("method:", "results: here, method:"), "results is not for a plan: the sweep gives it"),
     (("cells:", "expect: {table: 1, labels: [sage]}\ncells:"),
      "expect: the entry 'row' is missing"),
@@ -116,8 +110,7 @@ def test_a_choice_of_cells_that_leaves_none_is_refused(only, message, dry, plan,
 
 # records that are there
 
-SIZES = ("paper", "short", "laptop", "tiny")
-BOOKS = sorted(file for file in PLANS.glob("*.yml") if file.stem != "sizes")
+BOOKS = opening.book()
 OTHER = {  # for each parameter that decides a result, another value
     bool: lambda v: not v, int: lambda v: v + 1, float: lambda v: v / 2 + 0.01,
     str: lambda v: v + "x", list: lambda v: [*v, v[0]], dict: lambda v: {**v, "u": 0.123}
@@ -133,10 +126,12 @@ def made(cell, **changed):
     return {**record, "seed": given["seed"]} if cell.notebook in ("train", "few_shot") else record
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", plans.sizes(BOOKS[0]))
 @pytest.mark.parametrize("file", BOOKS, ids=lambda file: file.stem)
 def test_a_cell_knows_the_record_of_its_run_and_no_other(file, size):
-    for cell in plans.read(file, size)[1]:
+    _, cells = plans.read(file, size)
+    assert cells
+    for cell in cells:
         assert cell.matches(made(cell))
         assert cell.matches(made(cell, device="cuda"))
         if "more_seeds" in plans.defaults(cell.notebook):
@@ -173,13 +168,12 @@ def test_what_zero_does_not_stand_for_is_another_run(notebook, given, other):
     assert not run_of(notebook, **given).matches(made(run_of(notebook, **given, **other)))
 
 
-@pytest.mark.parametrize("name, has", [("table_1", lambda p: True),
-                                       ("table_2", lambda p: p["method"] in ("vanilla", "sage")),
-                                       ("table_3", lambda p: p["seed"] == 0),
-                                       ("table_6", lambda p: True),
-                                       ("beyond", lambda p: p["method"] == "comixup"),
-                                       ("table_4", lambda p: p["seed"] == 0 and p["method"] in
-                                        ("vanilla", "mixup", "cutmix", "sage"))])
+@pytest.mark.parametrize("name, has", [
+    ("table_1", lambda p: True), ("table_2", lambda p: p["method"] in ("vanilla", "sage")),
+    ("table_3", lambda p: p["seed"] == 0), ("table_6", lambda p: True),
+    ("beyond", lambda p: p["method"] == "comixup"),
+    ("table_4",
+     lambda p: p["seed"] == 0 and p["method"] in ("vanilla", "mixup", "cutmix", "sage"))])
 def test_the_books_own_records_are_known(name, has, tmp_path):
     """All that were there when this was written; more do no harm."""
     _, cells = plans.read(PLANS / f"{name}.yml", "laptop")
@@ -247,7 +241,7 @@ def test_every_plan_of_the_book_runs_tiny_and_then_nothing_is_left(file, in_proc
     assert said[0].endswith("1 cells, 1 done, 0 to run") and len(said) == 1
 
 
-def test_the_printed_command_on_a_few_shot_plan_runs_once(tmp_path):
+def test_a_few_shot_cell_that_ran_is_done_the_next_time(tmp_path):
     asked = command(PLANS / "table_2.yml", tmp_path, "--only", "method=vanilla")
     asked[asked.index("small")] = "tiny"
     for said in ("0 done, 1 to run", "1 done, 0 to run"):
@@ -281,10 +275,10 @@ def test_a_cell_that_fails_leaves_its_notebook_and_a_line_and_the_others_go_on(p
     ended = swept(plan(text), tmp_path, "--only", "seed=0")
     assert ended.returncode == 1 and "[1/4 done" in ended.stdout
     assert "vanilla has no option 'alpha'" in ended.stdout
-    assert ("failed (ValueError: Mixup: alpha is -1; it must be a number from 0 to 100; see "
-            in ended.stdout)
-    assert {r["method"]["name"]
-            for r in records.every(tmp_path / "results")} == {"vanilla", "mixup"}
+    said = "failed (ValueError: Mixup: alpha is -1; it must be a number from 0 to 100; see "
+    assert said in ended.stdout
+    done = {r["method"]["name"] for r in records.every(tmp_path / "results")}
+    assert done == {"vanilla", "mixup"}
     failed = [p for p in attempts(tmp_path) if (p / "error.txt").exists()]
     assert len(failed) == 2
     assert all(len((p / "error.txt").read_text().splitlines()) == 1 for p in failed)
@@ -331,8 +325,8 @@ def test_two_sweeps_in_one_folder_are_refused(plan, tmp_path):
     assert not attempts(tmp_path)
 
 
-def test_of_two_attempts_the_first_to_publish_stands(tmp_path):
-    made = json.loads(next((TOP / "book/results/cifar10").rglob("*.json")).read_text())
+def test_of_two_attempts_the_first_to_publish_counts(tmp_path):
+    made = json.loads(next((records.RESULTS / "cifar10").rglob("*.json")).read_text())
     for folder in ("one", "two"):
         records.write({**made, "finished": folder}, tmp_path / folder)
     one, two = (next((tmp_path / folder).rglob("*.json")) for folder in ("one", "two"))
@@ -340,17 +334,15 @@ def test_of_two_attempts_the_first_to_publish_stands(tmp_path):
     assert publish(two, tmp_path / "results") == place and records.read(place)["finished"] == "one"
 
 
-def test_the_executed_notebook_stands_beside_its_record_without_folders_or_pictures(plan, tmp_path):
+def test_the_executed_notebook_is_beside_its_record_without_folders_or_images(plan, tmp_path):
     assert swept(plan(), tmp_path, "--only", "seed=0", "method=mixup").returncode == 0
     record, = (tmp_path / "results").rglob("*.json")
     text = record.with_suffix(".ipynb").read_text()
     cells = [c for c in json.loads(text)["cells"] if c["cell_type"] == "code"]
     assert str(tmp_path) not in text and str(TOP) not in text and '"papermill"' not in text
     assert all(c["execution_count"] for c in cells)
-    drawn = [
-        "".join(c["source"]) for c in cells if any("image/png" in o.get("data", {})
-                                                   for o in c["outputs"])
-    ]
+    drawn = ["".join(c["source"]) for c in cells
+             if any("image/png" in o.get("data", {}) for o in c["outputs"])]
     assert len(drawn) == 1 and "live.update" in drawn[0]  # the learning curve
     assert "ATTEMPT/results" in text and json.loads(record.read_text())["run"] in text
 
@@ -367,8 +359,8 @@ sizes:
     ended = swept(plan(text), tmp_path)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     record, = records.timings(tmp_path / "results", "step_time")
-    assert [r["name"]
-            for r in record["rows"]][:3] == ["two vanilla steps", "vanilla", "sage, u 0.5"]
+    names = [r["name"] for r in record["rows"]]
+    assert names[:3] == ["two vanilla steps", "vanilla", "sage, u 0.5"]
     assert "1 done, 0 to run" in swept(plan(text), tmp_path).stdout
 
 
@@ -410,7 +402,7 @@ def without_evaluations(place):
 
 
 def test_from_a_fresh_clone_one_command_leads_to_the_evaluation(plan, in_process, tmp_path, capsys):
-    """The record is there, the weights are not: the network is trained again, the record stands."""
+    """The record is there, the weights are not: the network is trained again, the record stays."""
     attempt, _ = in_process
     cell = plans.read(plan(FOLLOWED), "small")[1][1]
     first = attempt(plans.RunSpec(cell.notebook, cell.parameters), tmp_path)
@@ -458,10 +450,10 @@ def test_a_network_that_comes_out_otherwise_is_evaluated_beside_the_record_and_s
         attempt(cell, tmp_path)
     assert list((tmp_path / "results").rglob("*.json")) == [first]
     assert worker.remaining([cell], tmp_path / "results", tmp_path / "out") == []
-    more = plans.RunSpec(cell.notebook, cell.parameters, cell.then,
-                         {**cell.then_parameters, "l2": 1.0})
-    assert worker.remaining([more], tmp_path / "results",
-                            tmp_path / "out") == [(more, worker.EVALUATE)]
+    asked = {**cell.then_parameters, "l2": 1.0}
+    more = plans.RunSpec(cell.notebook, cell.parameters, cell.then, asked)
+    left = worker.remaining([more], tmp_path / "results", tmp_path / "out")
+    assert left == [(more, worker.EVALUATE)]
 
 
 KILL = """
@@ -501,21 +493,10 @@ def test_a_run_whose_attempt_is_killed_just_before_its_publication_is_not_traine
     assert len(attempts(tmp_path)) == 1
 
 
-def test_only_one_place_counts_cores_and_no_pool_counts_for_itself():
-    for file in (TOP / "sagelib").rglob("*.py"):
-        text = file.read_text()
-        assert file.stem == "machine" or not re.search(
-            r"cpu_count|PoolExecutor\(\)|Pool\(\)", text
-        ), file
-
-
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP],
                          ids=errno.errorcode.get)
 def test_without_locks_a_sweep_says_so_and_goes_on(number, tmp_path, monkeypatch):
-    def flock(*_):
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr("fcntl.flock", failing(number))
     said = []
     with sweep.alone(tmp_path / "out", said.append):
         assert len(said) == 1

@@ -2,17 +2,17 @@
 import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 import typed
 from jaxtyping import Float, TypeCheckError
+from sweeps import BIN
 from torch import Tensor
 
+from sagelib.bench.paths import TOP
 from sagelib.mask import mask
 
-TOP = Path(__file__).parents[2]
 FILES = sorted((TOP / "sagelib").rglob("*.py"))
 
 
@@ -41,7 +41,7 @@ def test_every_public_signature_is_annotated(path):
 
 
 def pyrefly(*files, cwd=TOP):
-    return subprocess.run([Path(sys.executable).parent / "pyrefly", "check", *files],
+    return subprocess.run([BIN / "pyrefly", "check", *files],
                           capture_output=True, text=True, cwd=cwd)
 
 
@@ -53,11 +53,9 @@ def test_a_type_checker_finds_nothing_in_sagelib():
 @pytest.mark.parametrize(("line", "error"), [
     ("SAGE(10, u=0.6).method.u + 0.1", None),
     ("CutMix(10)(torch.rand(2, 3, 8, 8), torch.tensor([0, 1]))[1].shape", None),
-    ("SAGE(10, lam=0.6)", "unexpected-keyword"),
-    ("SAGE(10, norm='l3')", "bad-argument-type"),
+    ("SAGE(10, lam=0.6)", "unexpected-keyword"), ("SAGE(10, norm='l3')", "bad-argument-type"),
     ("CutMix(10).method.fraction", "missing-attribute"),
-    ("Mixup(10).bind('net')", "bad-argument-type"),
-])
+    ("Mixup(10).bind('net')", "bad-argument-type")])
 def test_a_users_editor_knows_the_types(tmp_path, line, error):
     file = tmp_path / "own.py"
     file.write_text(f"import torch\nfrom sagelib import SAGE, CutMix, Mixup\n\n{line}\n")

@@ -3,12 +3,12 @@ import re
 
 import pytest
 import torch
+from folders import refused
 
 from sagelib import catalog, datasets, methods, models
 from sagelib.bench import records
 from sagelib.data.batches import Batches
 from sagelib.evaluate import corruptions, robustness, scores
-from sagelib.evaluate.fewshot import Episodes, similarity
 from sagelib.methods import (
     comixup,
     cutmix,
@@ -27,171 +27,106 @@ from sagelib.train import Recipe
 X, Y, S, PAIR = torch.zeros(4, 3, 6, 8), torch.eye(4), torch.ones(4, 1, 6, 8), torch.arange(4)
 TAU = torch.zeros(1, 2, dtype=torch.long)
 
-CASES = {
-    "unknown method": (lambda: catalog.load(methods, "sagee"),
-                       "unknown method 'sagee' (did you mean 'sage'?); known:"),
-    "unknown network": (lambda: catalog.load(models, "resnet", classes=10),
-                        "unknown model 'resnet' (did you mean"),
-    "unknown data set": (lambda: catalog.load(datasets, "imagenet"),
-                         "known: cifar10, cifar100, cifar_fs, folder,"),
-    "unknown option": (lambda: catalog.load(methods, "sage", eta=0.7),
-                       "sage has no option 'eta'; it has: "),
-    "misspelt option": (lambda: catalog.load(methods, "sage", fractoin=1),
-                        "did you mean 'fraction'?"),
-    "unknown settings": (lambda: catalog.settings(methods, "sage", "mine", "cifar10", "x"),
-                         "known: default, paper"),
-    "option out of range": (lambda: sage.Sage(u=1.5),
-                            "Sage: u is 1.5; it must be a number from 0 to 1"),
-    "option not a number": (lambda: sage.Sage(reuse="0.3"),
-                            "Sage: reuse is '0.3'; it must be a number from 0 to 1"),
-    "option NaN": (lambda: sage.Sage(sigma=float("nan")),
-                   "Sage: sigma is nan; it must be a number from 0 to 100"),
-    "option not a choice": (lambda: sage.Sage(norm="l3"),
-                            "Sage: norm is 'l3'; it must be one of 'l2', 'l1'"),
-    "option not a bool": (lambda: sage.Sage(guided="no"),
-                          "Sage: guided is 'no'; it must be True or False"),
-    "unknown loss": (lambda: mixup.Mixup(criterion="mse"),
-                     "it must be one of 'bce', 'cross_entropy'"),
-    "negative alpha": (lambda: cutmix.CutMix(alpha=-1),
-                       "CutMix: alpha is -1; it must be a number from 0 to 100"),
-    "gradient of one image": (lambda: saliency(X[0]),
-                              "a gradient of shape (B, C, H, W), not (3, 6, 8)"),
-    "unknown norm": (lambda: saliency(X, "max"), "unknown saliency norm 'max'; known: l2, l1"),
-    "negative sigma": (lambda: smooth(S, -1),
-                       "sigma is -1; it must be a finite number of pixels, at least 0"),
-    "map with colours": (lambda: normalise(X), "maps of shape (B, 1, H, W), not (4, 3, 6, 8)"),
-    "empty frame": (lambda: offsets(0, 5), "at least one row and one column, not 0 x 5"),
-    "shift by a fraction": (lambda: shift(X, torch.zeros(2)),
-                            "tau must be integers of shape (2,) or (4, 2)"),
-    "a shift for each of too few": (lambda: shift(X, TAU.expand(3, 2)),
-                                    "(2,) or (4, 2), not torch.int64 (3, 2)"),
-    "maps of two sizes": (lambda: total_saliency(S, S[..., 1:], TAU),
-                          "one shape (B, 1, H, W), not (4, 1, 6, 8)"),
-    "no candidate": (lambda: best_offset(S, S, TAU[:0]), "with at least one candidate"),
-    "integer labels": (lambda: mixup.mix(X, PAIR, PAIR, 0.5),
-                       "one_hot(labels, classes) makes them"),
-    "labels of another batch": (lambda: mixup.mix(X, Y[:3], PAIR, 0.5),
-                                "shape (4, K), not torch.float32 (3, 4)"),
-    "images as bytes": (lambda: mixup.mix(X.byte(), Y, PAIR, 0.5),
-                        "floats of shape (B, C, H, W), not torch.uint8"),
-    "pairing too short": (lambda: mixup.mix(X, Y, PAIR[:2], 0.5),
-                          "integers of shape (4,), not torch.int64 (2,)"),
-    "lam of another batch": (lambda: mixup.mix(X, Y, PAIR, torch.ones(3)),
-                             "or one for each of the 4 images"),
-    "box of three": (lambda: cutmix.mix(X, Y, PAIR, (1, 2, 3)),
-                     "top, left, bottom, right: four numbers, or four"),
-    "boxes of too few": (lambda: cutmix.mix(X, Y, PAIR, torch.zeros(3, 4)),
-                         "four for each of the 4 images, not (3, 4)"),
-    "squares of too few": (lambda: cutout.mix(X, Y, torch.zeros(3, 4)),
-                           "for each of the 4 images, not (3, 4)"),
-    "puzzle saliency": (lambda: puzzlemix.mix(X, Y, S[:3], PAIR, 0.5, 2),
-                        "must be of shape (4, 1, 6, 8), not (3, 1, 6"),
-    "puzzle grid": (lambda: puzzlemix.mix(X, Y, S, PAIR, 0.5, 0),
-                    "blocks is 0; it must be a whole number"),
-    "co-mixup draws": (lambda: comixup.mix(X, Y, S, torch.ones(3), PAIR, PAIR),
-                       "for 4 images of 6 x 8: saliency (4, 1"),
-    "guided saliency": (lambda: guidedmixup.mix(X, Y, S[:, :, 1:], PAIR),
-                        "must be of shape (4, 1, 6, 8)"),
-    "keys of another size": (lambda: keepaugment.boxes(S, 0.5, 0.6, torch.ones(4, 3)),
-                             "keys must be (4, 20), not (4, 3)"),
-    "half a stage": (lambda: catalog.load(methods, "manifold_mixup", stages=1.5),
-                     "must be a whole number from 0 to 100"),
-    "standard deviation of zero": (lambda: saliencymix.SaliencyMix(std=(0.2, 0, 0.2)),
-                          "must be a number above 0, or one for each"),
-    "unknown detector": (lambda: saliencymix.SaliencyMix(detector="cv"),
-                         "it must be one of 'builtin', 'opencv'"),
-    "widening of zero": (lambda: catalog.load(models, "wrn16_8", classes=5, width=0),
-                         "a widening of 1, not 5 and 0"),
-    "saliency of another size": (lambda: sage.mix(X, Y, S[..., 1:], PAIR, 0.5, TAU),
-                                 "must be of shape (4, 1, 6, 8)"),
-    "one class": (lambda: catalog.load(models, "preactresnet18", classes=1),
-                  "at least 2 classes and 1 channel"),
-    "no width": (lambda: catalog.load(models, "preactresnet18", classes=2, width=0),
-                 "1 channel, not 2 and 0"),
-    "no epoch": (lambda: Recipe(epochs=0), "epochs is 0; it must be a whole number, at least 1"),
-    "negative lr": (lambda: Recipe(lr=-1), "lr must be above 0"),
-    "unknown precision": (lambda: Recipe(precision="int8"),
-                          "unknown precision 'int8'; known: fp32, bf16, fp16"),
-    "shapes too hard": (lambda: catalog.load(datasets, "shapes", difficulty=2),
-                        "difficulty is 2; it must be a number"),
-    "shapes too few": (lambda: catalog.load(datasets, "shapes", train=3),
-                       "at least 10 images in each set"),
-    "mini-ImageNet without a root": (lambda: catalog.load(datasets, "mini_imagenet", root=None),
-                                     "mini_imagenet needs root: the folder it is in"),
-    "episode of one way": (lambda: Episodes(ways=1),
-                           "ways is 1; it must be a whole number, at least 2"),
-    "unknown distance": (lambda: similarity(X[0, 0], X[0, 0], "l1"),
-                         "unknown distance 'l1'; known: cosine, eucli"),
-    "severity of six": (lambda: corruptions.corrupt(X.byte(), "fog", 6, None),
-                        "severity is 6; it is 1, 2, 3, 4 or 5"),
-    "severity between": (lambda: corruptions.corrupt(X.byte(), "fog", 2.5, None),
-                         "severity is 2.5; it is 1, 2, 3, 4 or 5"),
-    "PGD outwards": (lambda: robustness.pgd(None, X, PAIR, -0.03, 0.01, 5),
-                     "epsilon is -0.03; it must be a number, 0 or more"),
-    "PGD without a step": (lambda: robustness.pgd(None, X, PAIR, 0.03, 0.01, 0),
-                           "steps is 0; it must be a whole number, at least 1"),
-    "cifar without a root": (lambda: catalog.load(datasets, "cifar10", root=None),
-                             "cifar10 needs root"),
-    "folder that is not there": (lambda: catalog.load(datasets, "folder", root="nowhere"),
-                                 "no folder nowhere; give"),
-    "record not there yet": (lambda: records.validate({}), "is a required property"),
-    "record not an object": (lambda: records.validate([]),
-                             "at the top: [] is not of type 'object'"),
-}
+CASES = [
+    (lambda: catalog.load(methods, "sagee"),
+     "unknown method 'sagee' (did you mean 'sage'?); known:"),
+    (lambda: catalog.load(models, "resnet", classes=10), "unknown model 'resnet' (did you mean"),
+    (lambda: catalog.load(datasets, "imagenet"), "known: cifar10, cifar100, cifar_fs, folder,"),
+    (lambda: catalog.load(methods, "sage", eta=0.7), "sage has no option 'eta'; it has: "),
+    (lambda: catalog.load(methods, "sage", fractoin=1), "did you mean 'fraction'?"),
+    (lambda: catalog.settings(methods, "sage", "mine", "cifar10", "x"), "known: default, paper"),
+    (lambda: sage.Sage(u=1.5), "Sage: u is 1.5; it must be a number from 0 to 1"),
+    (lambda: sage.Sage(reuse="0.3"), "Sage: reuse is '0.3'; it must be a number from 0 to 1"),
+    (lambda: sage.Sage(sigma=float("nan")),
+     "Sage: sigma is nan; it must be a number from 0 to 100"),
+    (lambda: sage.Sage(norm="l3"), "Sage: norm is 'l3'; it must be one of 'l2', 'l1'"),
+    (lambda: sage.Sage(guided="no"), "Sage: guided is 'no'; it must be True or False"),
+    (lambda: cutmix.CutMix(alpha=-1), "CutMix: alpha is -1; it must be a number from 0 to 100"),
+    (lambda: saliency(X[0]), "a gradient of shape (B, C, H, W), not (3, 6, 8)"),
+    (lambda: saliency(X, "max"), "unknown saliency norm 'max'; known: l2, l1"),
+    (lambda: smooth(S, -1), "sigma is -1; it must be a finite number of pixels, at least 0"),
+    (lambda: normalise(X), "maps of shape (B, 1, H, W), not (4, 3, 6, 8)"),
+    (lambda: offsets(0, 5), "at least one row and one column, not 0 x 5"),
+    (lambda: shift(X, torch.zeros(2)), "tau must be integers of shape (2,) or (4, 2)"),
+    (lambda: shift(X, TAU.expand(3, 2)), "(2,) or (4, 2), not torch.int64 (3, 2)"),
+    (lambda: total_saliency(S, S[..., 1:], TAU), "one shape (B, 1, H, W), not (4, 1, 6, 8)"),
+    (lambda: best_offset(S, S, TAU[:0]), "with at least one candidate"),
+    (lambda: mixup.mix(X, PAIR, PAIR, 0.5), "one_hot(labels, classes) makes them"),
+    (lambda: mixup.mix(X, Y[:3], PAIR, 0.5), "shape (4, K), not torch.float32 (3, 4)"),
+    (lambda: mixup.mix(X.byte(), Y, PAIR, 0.5), "floats of shape (B, C, H, W), not torch.uint8"),
+    (lambda: mixup.mix(X, Y, PAIR[:2], 0.5), "integers of shape (4,), not torch.int64 (2,)"),
+    (lambda: mixup.mix(X, Y, PAIR, torch.ones(3)), "or one for each of the 4 images"),
+    (lambda: cutmix.mix(X, Y, PAIR, (1, 2, 3)), "top, left, bottom, right: four numbers, or four"),
+    (lambda: cutmix.mix(X, Y, PAIR, torch.zeros(3, 4)),
+     "four for each of the 4 images, not (3, 4)"),
+    (lambda: cutout.mix(X, Y, torch.zeros(3, 4)), "for each of the 4 images, not (3, 4)"),
+    (lambda: puzzlemix.mix(X, Y, S[:3], PAIR, 0.5, 2),
+     "must be of shape (4, 1, 6, 8), not (3, 1, 6"),
+    (lambda: puzzlemix.mix(X, Y, S, PAIR, 0.5, 0), "blocks is 0; it must be a whole number"),
+    (lambda: comixup.mix(X, Y, S, torch.ones(3), PAIR, PAIR),
+     "for 4 images of 6 x 8: saliency (4, 1"),
+    (lambda: guidedmixup.mix(X, Y, S[:, :, 1:], PAIR), "must be of shape (4, 1, 6, 8)"),
+    (lambda: keepaugment.boxes(S, 0.5, 0.6, torch.ones(4, 3)), "keys must be (4, 20), not (4, 3)"),
+    (lambda: catalog.load(methods, "manifold_mixup", stages=1.5),
+     "must be a whole number from 0 to 100"),
+    (lambda: saliencymix.SaliencyMix(std=(0.2, 0, 0.2)),
+     "must be a number above 0, or one for each"),
+    (lambda: saliencymix.SaliencyMix(detector="cv"), "it must be one of 'builtin', 'opencv'"),
+    (lambda: catalog.load(models, "wrn16_8", classes=5, width=0), "a widening of 1, not 5 and 0"),
+    (lambda: sage.mix(X, Y, S[..., 1:], PAIR, 0.5, TAU), "must be of shape (4, 1, 6, 8)"),
+    (lambda: catalog.load(models, "preactresnet18", classes=1), "at least 2 classes and 1 channel"),
+    (lambda: catalog.load(models, "preactresnet18", classes=2, width=0), "1 channel, not 2 and 0"),
+    (lambda: Recipe(epochs=0), "epochs is 0; it must be a whole number, at least 1"),
+    (lambda: Recipe(lr=-1), "lr must be above 0"),
+    (lambda: Recipe(precision="int8"), "unknown precision 'int8'; known: fp32, bf16, fp16"),
+    (lambda: catalog.load(datasets, "shapes", difficulty=2),
+     "difficulty is 2; it must be a number"),
+    (lambda: catalog.load(datasets, "shapes", train=3), "at least 10 images in each set"),
+    (lambda: corruptions.corrupt(X.byte(), "fog", 2.5, None),
+     "severity is 2.5; it is 1, 2, 3, 4 or 5"),
+    (lambda: robustness.pgd(None, X, PAIR, -0.03, 0.01, 5),
+     "epsilon is -0.03; it must be a number, 0 or more"),
+    (lambda: robustness.pgd(None, X, PAIR, 0.03, 0.01, 0),
+     "steps is 0; it must be a whole number, at least 1"),
+    (lambda: catalog.load(datasets, "cifar10", root=None), "cifar10 needs root"),
+    (lambda: catalog.load(datasets, "folder", root="nowhere"), "no folder nowhere; give"),
+    (lambda: records.validate({}), "is a required property"),
+    (lambda: records.validate([]), "at the top: [] is not of type 'object'"),
+]
 
 
-@pytest.mark.parametrize("kind", CASES)
-def test_one_clear_error(kind):
-    act, message = CASES[kind]
+@pytest.mark.parametrize("act, message", CASES, ids=[message for _, message in CASES])
+def test_one_clear_error(act, message):
     with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)) as caught:
         act()
     assert "\n" not in str(caught.value)
 
 
-def refused(root, message, kind=ValueError):
-    with pytest.raises(kind, match=message):
-        catalog.load(datasets, "folder", root=root)
-
-
-def test_a_damaged_image_is_named(pictures):
-    file = pictures / "train/dog/1.png"
-    file.write_bytes(file.read_bytes()[:200])
-    refused(pictures, r"train/dog/1\.png cannot be read as an image .*; replace or remove it")
-    file.write_text("no image")
-    refused(pictures, r"train/dog/1\.png cannot be read as an image")
-
-
-def test_an_empty_class_is_named(pictures):
-    for file in (pictures / "test/cat").iterdir():
+def test_an_empty_class_is_named(image_folder):
+    for file in (image_folder / "test/cat").iterdir():
         file.unlink()
-    refused(pictures, r"test/cat has no image")
+    refused(image_folder, r"test/cat has no image")
 
 
-def test_mixed_sizes_are_named(pictures):
+def test_test_images_of_another_size_are_named(image_folder):
     from PIL import Image
-    Image.new("RGB", (16, 13)).save(pictures / "train/dog/9.png")
-    refused(pictures, r"train/dog/9\.png is 13 x 16 pixels, not 12 x 16 as the others")
+    Image.new("RGB", (12, 12)).save(image_folder / "test/cat/0.png")
+    refused(image_folder, r"test/cat/0\.png is 12 x 12 pixels")
 
 
-def test_test_images_of_another_size_are_named(pictures):
-    from PIL import Image
-    Image.new("RGB", (12, 12)).save(pictures / "test/cat/0.png")
-    refused(pictures, r"test/cat/0\.png is 12 x 12 pixels")
+def test_a_class_that_was_not_trained_is_named(image_folder):
+    (image_folder / "test/emu").mkdir()
+    refused(image_folder, "has the class 'emu' that the training set does not have")
 
 
-def test_a_class_that_was_not_trained_is_named(pictures):
-    (pictures / "test/emu").mkdir()
-    refused(pictures, "has the class 'emu' that the training set does not have")
+def test_a_missing_test_split_is_named(image_folder):
+    (image_folder / "test").rename(image_folder / "elsewhere")
+    refused(image_folder, "there is no folder .*test", FileNotFoundError)
 
 
-def test_a_missing_test_split_is_named(pictures):
-    (pictures / "test").rename(pictures / "elsewhere")
-    refused(pictures, "there is no folder .*test", FileNotFoundError)
-
-
-def test_a_tree_with_one_class_is_refused(pictures):
-    (pictures / "train/dog").rename(pictures / "dog")
-    refused(pictures, r"train has 1 class folder\(s\); a data set needs two or more")
+def test_a_tree_with_one_class_is_refused(image_folder):
+    (image_folder / "train/dog").rename(image_folder / "dog")
+    refused(image_folder, r"train has 1 class folder\(s\); a data set needs two or more")
 
 
 @pytest.mark.parametrize("act, message", [

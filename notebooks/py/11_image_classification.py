@@ -34,7 +34,6 @@ tables = 400    # simulated tables of eight methods where every test image is si
 results = ""    # folder of records; empty: the book's own
 
 # %% tags=["setup"]
-import inspect
 import itertools
 import math
 import tempfile
@@ -331,7 +330,7 @@ quantity = statistics.Quantity(lambda record: 100 * record["right"].mean(), erro
 gap = statistics.difference(*sides, quantity)
 obvious = slow_difference(ours, theirs)
 np.testing.assert_allclose((gap.mean, gap.std, gap.n, gap.test_error, gap.interval), obvious, 1e-4)
-display(show.source(statistics.difference, statistics.Difference))
+display(show.source(statistics.difference, statistics.Spread, statistics.Difference))
 show.table(["mean difference", "s", "seeds", "error of the test set", "half-width"], [[*obvious]])
 
 # %% [markdown]
@@ -540,7 +539,9 @@ rates = {m: learning_rate("cifar10", m) for m in METHODS}  # the paper's appendi
 assert rates.pop("comixup") == 0.12 and set(rates.values()) == {0.2}
 lines = [line for line in plan.read_text().splitlines() if not line.startswith("#")]
 display(show.Markdown("\n".join(["```yaml", *lines, "```"])))
-basis = " ".join(inspect.getdoc(sweep.hours).split("\n\n")[0].split())
+basis = ("Hours on a Tesla T4, estimated from the operations that a run needs and the numbers that it "
+         "writes, both counted, at the pace of the vanilla runs of the paper's Table 6. "
+         + sweep.estimate.NOT_INCLUDED)
 show.table(["size", "runs", "seeds", "epochs", "hours, estimated"], [
     [size, len(cells), len({c.parameters["seed"] for c in cells}), cells[0].parameters["epochs"],
      round(sum(map(sweep.hours, cells)), 1)] for size, cells in sizes.items()], basis)

@@ -141,9 +141,7 @@ def settled(experiment: str, given: Parameters, height: int | None = None,
     height: of the images, pixels, which few_shot's padding follows; test: images of the test set,
     for robustness.
     """
-    found = dict(given)
-    for name, value in _defaults(experiment, given).items():
-        found[name] = given[name] or value
+    found = given | {k: given[k] or v for k, v in _defaults(experiment, given).items()}
     if experiment == "few_shot" and given["padding"] < 0 and height:
         found["padding"] = max(1, round(height / 16))
     if experiment == "step_time":
@@ -156,10 +154,11 @@ def settled(experiment: str, given: Parameters, height: int | None = None,
         found["linf"] = given["linf"] / 255
         found["published"] = bool(given["published"])
         found["images"] = images = given["images"] or test
+        if images is None:
+            raise ValueError("robustness with images 0 needs `test`, the images of the test set")
         found["corruption_images"] = given["corruption_images"] or images
         for name in ("pgd_images", "autoattack_images", "corruption_images"):
-            # `test` is given for robustness
-            found[name] = min(found[name], images)  # pyrefly: ignore[bad-specialization]
+            found[name] = min(found[name], images)
     return found
 
 

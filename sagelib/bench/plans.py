@@ -120,19 +120,23 @@ def read(file: str | Path, size: str) -> tuple[str, list[RunSpec]]:
     _known(how, {"seeds", "parameters", "only", "instead", "then"}, {"seeds", "parameters"},
            f"size {size}")
     _known(how["parameters"], set(defaults(plan["notebook"])), set(), f"size {size}")
-    then, asked = plan.get("then"), {}
+    then = plan.get("then")
+    asked = how.get("then", {}) if then else {}
     if then:
-        asked = how.get("then", {})
         _known(asked, set(defaults(then)), set(), f"size {size}, then")
     cells = {}
     for row in _rows(plan, how, file):
-        seeds = [row["seed"]] if "seed" in row else how["seeds"]
-        for seed in seeds:
+        for seed in [row["seed"]] if "seed" in row else how["seeds"]:
             given = {**row, **how["parameters"], "seed": seed}
             cell = RunSpec(plan["notebook"], given, then, asked)
             _checked(cell, file)
             cells[cell.name] = cell
     return plan["title"], list(cells.values())
+
+
+def by_size(file: str | Path) -> dict[str, list[RunSpec]]:
+    """The cells of a plan at each of its sizes."""
+    return {size: read(file, size)[1] for size in sizes(file)}
 
 
 def sizes(file: str | Path) -> dict[str, Any]:
@@ -166,9 +170,8 @@ def _checked(cell, file):
     asked = {**cell.parameters, **cell.then_parameters}
     own = next((name for name in asked if name in parameters.ASIDE), None)
     if own:
-        why = "the sweep gives it"
-        if own == "more_seeds":
-            why = "write seed: [0, 1], so that each seed is a cell"
+        own_seeds = "write seed: [0, 1], so that each seed is a cell"
+        why = own_seeds if own == "more_seeds" else "the sweep gives it"
         raise ValueError(f"{file}: {own} is not for a plan: {why}")
     try:
         parameters.checked(**{k: v for k, v in asked.items() if k in parameters.KINDS})
@@ -178,8 +181,8 @@ def _checked(cell, file):
 
 def table_rows(file: str | Path) -> dict[tuple[str, str], Parameters]:
     """(label, data set) of a table's row -> the parameters of the run that measures it."""
-    return {(label, row["dataset"]): row
-            for label, row in _combinations(_yaml(file), file) if label}
+    found = _combinations(_yaml(file), file)
+    return {(label, row["dataset"]): row for label, row in found if label}
 
 
 def _rows(plan, how, file):
@@ -196,7 +199,9 @@ def _combinations(plan, file):
     """
     allowed = defaults(plan["notebook"])
     for block in plan["cells"]:
-        rows = block.pop("rows", None) if isinstance(block, dict) and "options" in allowed else None
+        rows = None
+        if isinstance(block, dict) and "options" in allowed:
+            rows, block = block.get("rows"), {k: v for k, v in block.items() if k != "rows"}
         given = {"method", "options"} if rows else set()  # by the rows
         _known(block, {*allowed, "rows"} - given, (CATALOGUES.keys() & allowed) - given, file)
         choices = {k: v if isinstance(v, list) else [v] for k, v in block.items()}
@@ -240,8 +245,8 @@ def _known(found, allowed, needed, where):
         raise ValueError(f"{where}: a mapping of names and values is expected, not {found!r}")
     wrong, missing = sorted(set(found) - allowed), sorted(needed - set(found))
     if wrong:
-        raise ValueError(
-            f"{where}: unknown entry {wrong[0]!r}; known: {', '.join(sorted(allowed))}")
+        known = ", ".join(sorted(allowed))
+        raise ValueError(f"{where}: unknown entry {wrong[0]!r}; known: {known}")
     if missing:
         raise ValueError(f"{where}: the entry {missing[0]!r} is missing")
 
@@ -254,6 +259,12 @@ def _yaml(file):
     if not Path(file).exists():
         raise FileNotFoundError(f"there is no plan {file}; the book's are in book/plans")
     try:
-        return yaml.safe_load(Path(file).read_text())
+        return _parsed(Path(file).read_text())
     except yaml.YAMLError as error:
         raise ValueError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+
+
+@functools.cache  # a plan is read at several sizes, and nothing changes it
+def _parsed(text):
+    import yaml
+    return yaml.safe_load(text)

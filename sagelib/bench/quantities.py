@@ -4,7 +4,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..evaluate.robustness import L2, LINF, PERTURBATIONS, VARIANCE
-from . import records
+from . import records, schema
 from .statistics import Quantity, binomial_error
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def _accuracy_error(record: Record) -> float:
     return binomial_error(record["final"]["accuracy"], record["dataset"]["test"])
 
 
-ACCURACY = Quantity(_accuracy, _accuracy_error, records.correct_images)
+ACCURACY = Quantity(_accuracy, _accuracy_error, schema.correct_images)
 
 
 def perturbed(name: str, convention: str, images: int = 10_000) -> Quantity:

@@ -24,8 +24,7 @@ from .paths import MEASURED as MEASURED
 from .paths import REPORTED
 from .paths import RESULTS as RESULTS
 from .provenance import commit, hardware, versions
-from .schema import Parameters, Record, Row, as_json, validate
-from .schema import correct_images as correct_images
+from .schema import Parameters, Record, Row, as_json, schema_of, validate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
     from jaxtyping import Bool
 
     Curve = Sequence[Record]  # an entry for each epoch
+
+FOLDERS = {"record": "", "timing": "timings", "few_shot": "few_shot"}  # of each schema's records
 
 
 def make(*, dataset: Record, model: Record, method: Record, recipe: Record, seed: int, curve: Curve,
@@ -48,11 +49,10 @@ def make(*, dataset: Record, model: Record, method: Record, recipe: Record, seed
     curve = [{**e, "test_loss": e["test_loss"] if math.isfinite(e["test_loss"]) else None}
              for e in curve]
     asked = {"dataset": dataset, "model": model, "method": method, "recipe": recipe, "seed": seed}
-    return validate({
-        "schema": 1, "run": run_id(**asked), **asked,
-        "kind": recipe_kind(dataset, model, method, recipe), "curve": curve,
-        **summary(curve, correct), "seconds": {**_seconds(curve), "together": together},
-        **_stamp(parameters, device)})
+    kind = recipe_kind(dataset, model, method, recipe)
+    seconds = {**_seconds(curve), "together": together}
+    return validate({"schema": 1, "run": run_id(**asked), **asked, "kind": kind, "curve": curve,
+                     **summary(curve, correct), "seconds": seconds, **_stamp(parameters, device)})
 
 
 def make_few_shot(*, dataset: Record, model: Record, method: Record, recipe: Record, seed: int,
@@ -66,10 +66,9 @@ def make_few_shot(*, dataset: Record, model: Record, method: Record, recipe: Rec
     asked = {"dataset": dataset, "model": model, "method": method, "recipe": recipe, "seed": seed}
     best = max(curve, key=lambda entry: entry["val_accuracy"])
     chosen = {"epoch": best["epoch"], "val_accuracy": best["val_accuracy"], "exam": exam}
-    return validate({
-        "schema": 1, "run": run_id(**asked, exam=exam), "kind": "few_shot", **asked, "curve": curve,
-        "chosen": chosen, "episodes": episodes, "seconds": _seconds(curve),
-        **_stamp(parameters, device)})
+    return validate({"schema": 1, "run": run_id(**asked, exam=exam), "kind": "few_shot", **asked,
+                     "curve": curve, "chosen": chosen, "episodes": episodes,
+                     "seconds": _seconds(curve), **_stamp(parameters, device)})
 
 
 def make_timing(*, what: str, rows: Sequence[Row], parameters: Parameters,
@@ -118,11 +117,9 @@ def path(record: Record, root: str | Path) -> Path:
 
     Timings belong in ROOT/timings, few-shot records under ROOT/few_shot.
     """
-    root, kind = Path(root), record.get("kind")
-    if kind == "timing":
-        return root / "timings" / f"{record['what']}-{record['run']}.json"
-    if kind == "few_shot":
-        root = root / "few_shot"
+    root = Path(root) / FOLDERS[schema_of(record)]
+    if "what" in record:
+        return root / f"{record['what']}-{record['run']}.json"
     name = f"{record['method']['name']}-seed{record['seed']}-{record['run']}.json"
     return root / record["dataset"]["name"] / record["model"]["name"] / name
 
@@ -174,7 +171,7 @@ def read(file: str | Path) -> Record:
     The kind of a training run's recipe is derived again, so that one rule tells all records apart.
     """
     record = _parsed(file)
-    if record["kind"] not in ("timing", "few_shot"):
+    if schema_of(record) == "record":
         record["kind"] = recipe_kind(*(record[k] for k in ("dataset", "model", "method", "recipe")))
     return record
 
@@ -196,7 +193,7 @@ def every(root: str | Path, kind: Literal["record", "few_shot"] = "record") -> l
     found = []
     for file in sorted(Path(root).rglob("*.json")):
         top = file.relative_to(root).parts[0]
-        if kind == (top if top in ("timings", "few_shot") else "record"):
+        if FOLDERS[kind] == (top if top in FOLDERS.values() else ""):
             found.append(read(file))
     return found
 
@@ -205,6 +202,18 @@ def timings(root: str | Path, what: str) -> list[Record]:
     """All records of one benchmark under a folder, the oldest first."""
     found = [read(file) for file in Path(root).glob(f"timings/{what}-*.json")]
     return sorted(found, key=lambda record: record["finished"])
+
+
+def of_notebook(notebook: str, root: str | Path) -> list[Record]:
+    """All records under a folder that runs of an experiment notebook may have left."""
+    if notebook == "train":
+        return every(root)
+    return every(root, "few_shot") if notebook == "few_shot" else timings(root, notebook)
+
+
+def notebook_of(record: Record) -> str:
+    """The experiment notebook whose run left a record."""
+    return record.get("what") or ("few_shot" if record["kind"] == "few_shot" else "train")
 
 
 def reported(table: int | str, root: str | Path = REPORTED) -> list[Row]:

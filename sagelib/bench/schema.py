@@ -26,9 +26,7 @@ def validate(record: Record) -> Record:
         import jsonschema
     except ImportError as error:
         raise ImportError("records need jsonschema: pip install 'sagelib[book]'") from error
-    kind = record.get("kind") if isinstance(record, dict) else None
-    found = _validator(kind if kind in ("timing", "few_shot") else "record").iter_errors(record)
-    worst = jsonschema.exceptions.best_match(found)
+    worst = jsonschema.exceptions.best_match(_validator(schema_of(record)).iter_errors(record))
     if worst is not None:
         place = "/".join(map(str, worst.absolute_path)) or "the top"
         raise ValueError(f"at {place}: {worst.message}")
@@ -42,6 +40,12 @@ def validate(record: Record) -> Record:
             raise ValueError(f"at final/correct: {right.sum()} of {len(right)} images are right, "
                              f"which is not the final accuracy, {said} %")
     return record
+
+
+def schema_of(record: Any) -> str:
+    """The schema of a record, a key of `SCHEMAS`: that of a training run unless it says another."""
+    kind = record.get("kind") if isinstance(record, dict) else None
+    return kind if kind in ("timing", "few_shot") else "record"
 
 
 def as_json(record: Record) -> str:

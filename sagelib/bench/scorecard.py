@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from . import plans, quantities, records, timing
-from .statistics import LEAST_SEEDS, Family, Quantity, difference, to_reported
+from .statistics import LEAST_SEEDS, WORDS, Family, Quantity, difference, to_reported
 from .summary import runs_by_row
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     Claim = Mapping[str, Any]  # see `pairs`
 
 ROBUST = {4: "cifar10", 5: "cifar100"}
+DECIDED = {**WORDS, 0: "not distinguishable"}  # of a sign
 
 
 @dataclass(frozen=True)
@@ -90,32 +91,33 @@ class Book:
     """All that the scorecard is made from."""
 
     cells: Sequence[TableCell]  # of the paper's tables
-    wide: Sequence[TableCell]  # with the rows of means
     found: Mapping[Place, Mapping[str, Sequence[Record]]]  # what was measured, see `runs`
     quantities: Mapping[str, Quantity]
     # (network, method) -> least, median, greatest multiple of vanilla's step
     clock: Mapping[tuple[str, str], Sequence[float]]
-    machine: Mapping[str, str]  # that this was timed on, for each network
+
+    @functools.cached_property
+    def wide(self) -> list[TableCell]:
+        """The cells with the rows of means."""
+        return with_means(self.cells)
 
 
 def book(results: str | Path = records.RESULTS, convention: str = "pixels, clamped") -> Book:
     """The Book of the records under `results`; `convention`: of the budgets in Tables 4 and 5."""
     here, numbers = printed(), quantities_by_name(convention)
     every = [*records.every(results), *records.every(results, "few_shot")]
-    timed, clock, machine = records.timings(results, "step_time"), {}, {}
-    table_6 = [c for c in here if c.table == 6]
-    for model in sorted({c.model for c in table_6}):
-        if record := timing.of_methods(timed, model, [c.method for c in table_6]):
-            machine[model] = record["hardware"]["gpu"] or "a CPU"
-            for name, r in timing.over_vanilla(record).items():
-                clock[model, name] = [r["low"], r["median"], r["high"]]
-    wide = with_means(here)
-    return Book(here, wide, runs(wide, every, numbers), numbers, clock, machine)
+    timed, table_6 = records.timings(results, "step_time"), [c for c in here if c.table == 6]
+    asked = [c.method for c in table_6]
+    clock = {(model, name): [r["low"], r["median"], r["high"]]
+             for model in sorted({c.model for c in table_6})
+             for name, r in timing.over_vanilla(timing.of_methods(timed, model, asked)).items()}
+    return Book(here, runs(with_means(here), every, numbers), numbers, clock)
 
 
-def printed() -> list[TableCell]:
+@functools.cache
+def printed() -> tuple[TableCell, ...]:
     """The `cells` of the paper's seven tables as the repository holds them."""
-    return cells({k: records.reported(k) for k in range(1, 8)})
+    return (*cells({k: records.reported(k) for k in range(1, 8)}),)
 
 
 def quantities_by_name(convention: str = "pixels, clamped") -> dict[str, Quantity]:
@@ -170,7 +172,7 @@ def verdicts(book: Book) -> dict[Place, str]:
             families.setdefault(cell.table, {})[cell.place] = gap
     for table, gaps in families.items():
         for place, sign in Family(f"the measured cells of Table {table}", gaps).signs.items():
-            words[place] = {1: "higher", -1: "lower", 0: "not distinguishable"}[sign]
+            words[place] = DECIDED[sign]
     return words
 
 
@@ -180,8 +182,8 @@ def progress(book: Book) -> dict[str, int]:
     `all`; `reproduced`: the paper's recipe with three seeds or more; `begun`: the paper's recipe
     with fewer; `other`: only another recipe or machine; `none`: nothing.
     """
-    parts = {"higher": "reproduced", "lower": "reproduced", "not distinguishable": "reproduced",
-             "not run": "none", f"fewer than {LEAST_SEEDS} seeds": "begun"}
+    parts = {**dict.fromkeys(DECIDED.values(), "reproduced"), "not run": "none",
+             f"fewer than {LEAST_SEEDS} seeds": "begun"}
     count = {"all": len(book.cells), "reproduced": 0, "begun": 0, "other": 0, "none": 0}
     for word in verdicts(book).values():
         count[parts.get(word, "other")] += 1

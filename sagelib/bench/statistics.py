@@ -41,22 +41,40 @@ class Quantity:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A mean difference over `n` seeds; as text "+1.20 ± 0.31 (3)".
+class Spread:
+    """Mean, sample standard deviation (None for a single value) and number of values.
 
-    std: its sample standard deviation over seeds, the number after ±; None for one seed.
-    test_error: the standard error that the finite test set adds to the mean.
+    As text "83.25 ± 0.31 (3)".
     """
 
     mean: float
     std: float | None
     n: int
-    test_error: float = 0.0
 
     @property
-    def standard_error(self) -> float | None:
-        """Standard error of the mean difference, seeds and test set combined; None for one seed."""
-        return None if self.std is None else (self.std**2 / self.n + self.test_error**2) ** 0.5
+    def interval(self) -> float | None:
+        """Half-width of the 95 % t-interval of the mean, None for a single value."""
+        if self.std is None:
+            return None
+        t, _ = _quantiles("the t-interval")
+        return float(t(self.n - 1, 1 - 0.975)) * self.std / self.n**0.5
+
+    def __format__(self, spec: str) -> str:
+        std = "" if self.std is None else f" ± {self.std:.2f}"
+        return f"{self.mean:{spec or '.2f'}}{std} ({self.n})"
+
+    def __str__(self) -> str:
+        return format(self)
+
+
+@dataclass(frozen=True)
+class Difference(Spread):
+    """The Spread of a difference over `n` seeds; as text "+1.20 ± 0.31 (3)".
+
+    test_error: the standard error that the finite test set adds to the mean.
+    """
+
+    test_error: float = 0.0
 
     @property
     def can_decide(self) -> bool:
@@ -78,7 +96,7 @@ class Difference:
         """
         if self.std is None:
             raise ValueError("one seed has no standard deviation, and so its mean no interval")
-        t, normal = _quantiles()
+        t, normal = _quantiles("deciding a difference")
         seeds = t(self.n - 1, level / 2) * self.std / self.n**0.5
         return float(np.hypot(seeds, normal(level / 2) * self.test_error))
 
@@ -105,16 +123,7 @@ class Difference:
         return math.exp(high)
 
     def __format__(self, spec: str) -> str:
-        return as_text(self.mean, self.std, self.n, spec or "+.2f")
-
-    def __str__(self) -> str:
-        return format(self)
-
-
-def as_text(mean: float, std: float | None, n: int, spec: str) -> str:
-    """A mean in the format `spec`, its standard deviation and count: "83.25 ± 0.31 (3)"."""
-    spread = "" if std is None else f" ± {std:.2f}"
-    return f"{mean:{spec}}{spread} ({n})"
+        return super().__format__(spec or "+.2f")
 
 
 @dataclass(frozen=True)
@@ -233,11 +242,13 @@ def _test_error(pairs, quantity):
     return float(np.mean(squares)) ** 0.5
 
 
-def _quantiles():
-    """Upper quantiles: of Student's t, (degrees of freedom, tail) -> number, and of the normal."""
+def _quantiles(what):
+    """Upper quantiles: of Student's t, (degrees of freedom, tail) -> number, and of the normal.
+
+    what: that needs them, for the message where scipy is missing.
+    """
     try:
         from scipy.special import ndtri, stdtrit
     except ImportError as error:
-        raise ImportError("deciding a difference needs scipy: pip install 'sagelib[book]'"
-                          ) from error
+        raise ImportError(f"{what} needs scipy: pip install 'sagelib[book]'") from error
     return lambda freedom, tail: -stdtrit(freedom, tail), lambda tail: -ndtri(tail)

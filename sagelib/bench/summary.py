@@ -10,11 +10,10 @@ import io
 import itertools
 import json
 import statistics
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .quantities import ACCURACY
-from .statistics import LEAST_SEEDS, Family, Quantity, as_text, difference
+from .statistics import LEAST_SEEDS, Family, Quantity, Spread, difference
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -24,39 +23,6 @@ if TYPE_CHECKING:
     ByLabel = Mapping[str, Sequence[Record]]  # a row's label -> its records, all of one recipe
 
 LATEX = str.maketrans({"\\": r"\textbackslash{}", **{c: f"\\{c}" for c in "&%$#_{}"}})
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Mean, sample standard deviation (None for a single value) and number of values.
-
-    As text "83.25 ± 0.31 (3)".
-    """
-
-    mean: float
-    std: float | None
-    n: int
-
-    @property
-    def interval(self) -> float | None:
-        """Half-width of the 95 % t-interval of the mean, None for a single value."""
-        if self.std is None:
-            return None
-        return float(_student().ppf(0.975, self.n - 1)) * self.std / self.n**0.5
-
-    def __str__(self) -> str:
-        return format(self)
-
-    def __format__(self, spec: str) -> str:
-        return as_text(self.mean, self.std, self.n, spec or ".2f")
-
-
-def _student():
-    try:
-        from scipy.stats import t
-    except ImportError as error:
-        raise ImportError("the t-interval needs scipy: pip install 'sagelib[book]'") from error
-    return t
 
 
 def spread(values: Iterable[float]) -> Spread:
@@ -202,14 +168,13 @@ def no_difference(ours: ByLabel, baseline: str, left_out: Sequence[str] = ()) ->
 def as_csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A table as CSV text; a Spread becomes three columns, mean, std and n."""
     def three(value):
-        return (value.mean, value.std, value.n) if isinstance(value, Spread) else (value, "", "")
+        return (value.mean, value.std, value.n) if type(value) is Spread else (value, "", "")
 
-    columns = [3 if any(isinstance(row[k], Spread) for row in rows) else 1
-               for k in range(len(header))]
+    columns = [3 if any(type(row[k]) is Spread for row in rows) else 1 for k in range(len(header))]
+    names = [(name, f"{name} std", f"{name} n") for name in header]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    for row in ([(name, f"{name} std", f"{name} n") for name in header],
-                *(map(three, row) for row in rows)):
+    for row in (names, *(map(three, row) for row in rows)):
         cells = [cell[:n] for cell, n in zip(row, columns, strict=True)]
         writer.writerow(itertools.chain(*cells))
     return text.getvalue()
@@ -218,7 +183,7 @@ def as_csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 def as_latex(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A table as LaTeX, for the package booktabs; a Spread reads $83.25 \\pm 0.31$."""
     def cell(value):
-        if isinstance(value, Spread):
+        if type(value) is Spread:
             std = "" if value.std is None else f" \\pm {value.std:.2f}"
             return f"${value.mean:.2f}{std}$"
         text = f"{value:.2f}" if isinstance(value, float) else str(value)

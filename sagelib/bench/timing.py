@@ -179,13 +179,10 @@ def setup(record: Record) -> str:
     machine, asked = record["hardware"], record["parameters"]
     threads = asked.get("threads", machine["threads"])
     cpu = f"{machine['cpu'] or 'a CPU'}, {threads} thread{'' if threads == 1 else 's'}"
-    words = [
-        machine["gpu"] or cpu,
-        asked.get("precision"),
-        asked.get("channels_last") and "channels_last",
-        asked.get("compile_network") and "compiled",
-        asked.get("batch") and f"batch of {asked['batch']}"
-    ]
+    words = [machine["gpu"] or cpu, asked.get("precision"),
+             asked.get("channels_last") and "channels_last",
+             asked.get("compile_network") and "compiled",
+             asked.get("batch") and f"batch of {asked['batch']}"]
     return ", ".join(filter(None, words))
 
 
@@ -196,11 +193,10 @@ def by_setup(records: Sequence[Record]) -> dict[str, Record]:
             for words in sorted(found, key=lambda w: (found[w]["hardware"]["gpu"] is None, w))}
 
 
-def with_methods(records: Sequence[Record], model: str,
-                 methods: Collection[str]) -> list[Record]:
+def with_methods(records: Sequence[Record], model: str, methods: Collection[str]) -> list[Record]:
     """The records of step times on a network at full width with all `methods`, in their order."""
     return [r for r in records if timed_network(r)[0] == model and at_full_width(r)
-            and set(methods) <= {row["name"] for row in r["rows"] if "ratio" in row}]
+            and set(methods) <= over_vanilla(r).keys()]
 
 
 def of_methods(records: Sequence[Record], model: str, methods: Collection[str]) -> Record | None:

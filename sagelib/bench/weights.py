@@ -21,10 +21,8 @@ def save(net: nn.Module, path: str | Path, record: Record | None = None) -> Path
     `record`: of the training that the network comes from, kept in the same file, so that the two
     never part.
     """
-    state = {
-        "net": {k: v.detach().cpu() for k, v in net.state_dict().items()},
-        "record": None if record is None else json.dumps(record),
-    }
+    state = {"net": {k: v.detach().cpu() for k, v in net.state_dict().items()},
+             "record": None if record is None else json.dumps(record)}
     files.replace(path, lambda file: torch.save(state, file))
     return Path(path)
 
@@ -68,10 +66,8 @@ def retrained(record: Record, trained: Record) -> dict[str, Any] | None:
                          f"{record['run']}: they do not belong together")
     if all(map(shared, record["curve"], trained["curve"])):
         return None
-    return {
-        "final": {k: trained["final"][k] for k in ("accuracy", "loss")},
-        **{k: trained[k] for k in ("hardware", "versions", "commit", "finished")},
-    }
+    return {"final": {k: trained["final"][k] for k in ("accuracy", "loss")},
+            **{k: trained[k] for k in ("hardware", "versions", "commit", "finished")}}
 
 
 def _read(path: str | Path) -> dict[str, Any]:

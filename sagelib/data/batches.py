@@ -5,20 +5,18 @@ size (the authors' code; the paper says only "random cropping").
 """
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from ..losses import one_hot
+from .dataset import Dataset
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from jaxtyping import Float, Int
-    from torch import Tensor
-
-    from .dataset import Dataset
 
     Batch = tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b k"]]
 

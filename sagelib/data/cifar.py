@@ -4,16 +4,13 @@ A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from .dataset import Dataset
 from .image_folder import class_names, read
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 SIZES = {"train": 50_000, "test": 10_000}
 

@@ -1,20 +1,17 @@
 """What every data set gives: images as bytes, labels, class names, and constants that normalise."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from ..pixels import per_channel_tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from jaxtyping import Bool, Float, Int, UInt8
-    from torch import Tensor
-
-    PerChannel = tuple[float, ...]
 
 
 @dataclass
@@ -78,7 +75,7 @@ class Dataset:
         return per_channel_tensor(self.mean, device), per_channel_tensor(self.std, device)
 
 
-def channel_mean_std(images: UInt8[Tensor, "n 3 h w"]) -> tuple[PerChannel, PerChannel]:
+def channel_mean_std(images: UInt8[Tensor, "n 3 h w"]) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and standard deviation of each channel, in [0, 1]; 1/255 where a channel is constant."""
     total, squares = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
     for part in images.split(1000):

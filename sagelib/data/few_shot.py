@@ -1,17 +1,16 @@
 """What a few-shot data set gives: three data sets that share no class and are normalised as one."""
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from torch import Tensor
 
 from .dataset import Dataset, channel_mean_std
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from jaxtyping import Int, UInt8
-    from torch import Tensor
 
     Part = tuple[UInt8[Tensor, "_ 3 h w"], Int[Tensor, " _"], Sequence[str]]
 

@@ -3,21 +3,20 @@ from __future__ import annotations
 
 import unicodedata
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .image_files import count_endings, image_files, is_image, visible, warn_left_out
 from .images import read_frame, read_image
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from jaxtyping import Int, UInt8
     from PIL import Image
-    from torch import Tensor
 
 
 def class_names(path: str | Path) -> tuple[str, ...]:

@@ -6,22 +6,22 @@ neither the shape nor the fill alone decides. It is synthetic, and no evidence a
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from ..data.dataset import Dataset, channel_mean_std
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-    from pathlib import Path
-
     from jaxtyping import Bool, Int, UInt8
-    from torch import Tensor
 
-    Inside = Callable[[Tensor, Tensor, Tensor], Tensor]
     Drawn = tuple[UInt8[Tensor, "n 3 h w"], Int[Tensor, " n"], Bool[Tensor, "n 1 h w"]]
+
+Inside = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 IMAGES = dict(train=1000, held_out=1000, height=32, width=32)
 FILLS = ("striped", "dotted")

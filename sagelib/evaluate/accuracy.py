@@ -1,18 +1,17 @@
 """How good a network is on clean images: accuracy and loss."""
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from ..modes import evaluation_mode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from jaxtyping import Bool, Float
-    from torch import Tensor, nn
 
     # images and one-hot labels
     LabelledBatches = Iterable[tuple[Float[Tensor, "b c h w"], Float[Tensor, "b k"]]]

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Float64, Int
-    from torch import Tensor, nn
 
     from .accuracy import LabelledBatches
 
@@ -45,7 +45,10 @@ def reliability(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"],
 def expected_calibration_error(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"],
                                bins: int = BINS) -> float:
     """ECE in [0, 1]: the gap between accuracy and confidence, averaged over bins by images."""
-    count, right, sure = reliability(logits, labels, bins)
+    return _gap(*reliability(logits, labels, bins))
+
+
+def _gap(count, right, sure):
     return float((count * (right - sure).abs()).sum() / count.sum())
 
 
@@ -59,7 +62,7 @@ def scores(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"],
     """ECE, NLL, and the reliability diagram as lists: what a record keeps."""
     count, right, sure = reliability(logits, labels, bins)
     return {
-        "ece": expected_calibration_error(logits, labels, bins),
+        "ece": _gap(count, right, sure),
         "nll": negative_log_likelihood(logits, labels),
         "bins": {"count": [int(c) for c in count], "accuracy": right.tolist(),
                  "confidence": sure.tolist()},

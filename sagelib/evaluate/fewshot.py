@@ -18,16 +18,14 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ..data.batches import Batches
+from ..data.dataset import Dataset
 from ..modes import evaluation_mode, without_autocast
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
-    from torch import Tensor
-
-    from ..data.dataset import Dataset
 
 DISTANCES = ("cosine", "euclidean")
 

@@ -10,44 +10,29 @@ comes with its `Convention` here: pixels in [0, 1] or normalised values, clamped
 """
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
+from ..data.dataset import Dataset
 from ..modes import evaluation_mode
-from ..pixels import per_channel_tensor
+from ..pixels import PerChannel, per_channel_tensor
 from ..stored_grad import gradient
 from .autoattack import autoattack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from jaxtyping import Float, Int
-    from torch import Tensor, nn
-
-    from ..data.dataset import Dataset
-    from ..pixels import PerChannel
 
     Network = Callable[[Float[Tensor, "b c h w"]], Float[Tensor, "b k"]]  # images -> logits
 
 LINF, L2, VARIANCE = 8 / 255, 0.5, 0.01  # the paper's budgets
 PERTURBATIONS = ("gaussian", "fgsm", "fgm")
-__all__ = [
-    "CONVENTIONS",
-    "AttackSpace",
-    "Convention",
-    "autoattack",
-    "evaluate",
-    "evaluate_pgd",
-    "evaluation_mode",
-    "fgm",
-    "fgsm",
-    "gaussian",
-    "loss_gradient",
-    "pgd",
-]
+__all__ = ["CONVENTIONS", "AttackSpace", "Convention", "autoattack", "evaluate", "evaluate_pgd",
+           "evaluation_mode", "fgm", "fgsm", "gaussian", "loss_gradient", "pgd"]
 
 
 @dataclass(frozen=True)
@@ -102,7 +87,7 @@ class AttackSpace:
         """Images of the space, clamped to real images where the convention says so."""
         if not self.convention.clamp:
             return z
-        low, high = (self.images(torch.full_like(z[:1], bound)) for bound in (0.0, 1.0))
+        low, high = (self.images(torch.full_like(z[:1, :, :1, :1], bound)) for bound in (0.0, 1.0))
         return torch.minimum(torch.maximum(z, low), high)
 
     def _normalised(self, pixels):
@@ -201,18 +186,18 @@ def evaluate(
     clean, counts = 0, {c.name: dict.fromkeys(PERTURBATIONS, 0) for c in conventions}
     generator = torch.Generator().manual_seed(seed)
     plain = AttackSpace(net, dataset.mean, dataset.std, Convention("pixels", True))
+    spaces = [AttackSpace(net, dataset.mean, dataset.std, c) for c in conventions]
     with evaluation_mode(net):
         for images, y in zip(dataset.images.split(batch), dataset.labels.split(batch), strict=True):
             pixels = images.float() / 255  # (B, C, H, W)
             logits, grad = loss_gradient(plain, pixels, y)
             clean = clean + _right(logits, y)
             noise = torch.randn(pixels.shape, generator=generator).to(pixels.device)
-            for convention in conventions:
-                seen = AttackSpace(net, dataset.mean, dataset.std, convention)
+            for seen in spaces:
                 z, g = seen.images(pixels), seen.gradient(grad)
                 changed = {"gaussian": gaussian(z, variance, noise), "fgsm": fgsm(z, g, linf),
                            "fgm": fgm(z, g, l2)}
-                right = counts[convention.name]
+                right = counts[seen.convention.name]
                 for name, images_changed in changed.items():
                     right[name] = right[name] + _right(seen(seen.real(images_changed)), y)
 

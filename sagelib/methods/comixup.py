@@ -8,9 +8,10 @@ these differences:
 - each labelling is solved exactly; theirs by swap moves, which stop at local optima;
 - a partition of one image, which stops their code, comes back as it is;
 - images of any size. The cells of a side that 4 does not divide are rounded up, the last is cut.
-  Code and paper differ too: above the threshold of the diversity penalty the code keeps columns of
-  the matrix A, not entries of A times the counts (`penalty`), lambda is a Dirichlet(2) draw in the
-  prior, and the label counts only the area.
+
+Code and paper differ too: above the threshold of the diversity penalty the code keeps columns of
+the matrix A, not entries of A times the counts (`penalty`), lambda is a Dirichlet(2) draw in the
+prior, and the label counts only the area.
 """
 from __future__ import annotations
 
@@ -19,18 +20,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from ..losses import cross_entropy, logits_of
 from ..method import Mixed, SaliencyGuided, check_pairs, check_saliency, choice, number, whole
-from ..modes import batchnorm_mode, without_autocast
+from ..modes import without_autocast
 from ..saliency import normalise
 from ..solvers.assignment import assign
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from jaxtyping import Float, Int
-    from torch import Tensor, nn
 
 CELLS = 4
 
@@ -48,7 +47,7 @@ def mix(x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"],
     With prior (P, n), start (P, n, 4, 4) and distance (P, n, n), x holds P partitions one after the
     other. Returns Mixed with x and y; labels are the shares of the area.
     """
-    check_pairs(x, y, torch.arange(len(x)))
+    check_pairs(x, y)
     b, _, h, w = x.shape
     p, n = prior.shape if prior.ndim == 2 else (1, len(prior))
     sizes = s.numel(), p * n, start.numel(), distance.numel()
@@ -124,10 +123,6 @@ class CoMixup(SaliencyGuided):
         size = 2 / max(2, y.shape[1]) if self.criterion == "bce" else 1
         return size * cross_entropy(logits_of(out, y.shape[1]), y)
 
-    def saliency_pass_mode(self, net: nn.Module,
-                           training: bool = False) -> AbstractContextManager[None]:
-        return batchnorm_mode(net, "batch" if self.bn == "train" and not training else self.bn)
-
     def units(self) -> int:
         return 6 if self.clean > 0 else 5
 
@@ -144,11 +139,9 @@ class CoMixup(SaliencyGuided):
 
     def _mix_partitions(self, x, y, s, far, n):
         """Partitions of n images each, one after the other, mixed."""
-        p, device = len(x) // n, self._place(x.device)
-        concentration = torch.full((p, n), float(self.alpha), device=device)
-        prior = torch._sample_dirichlet(concentration, generator=self.generator).to(x.device)
-        start = torch.randint(n, (p, n, CELLS, CELLS), generator=self.generator,
-                              device=device).to(x.device)
+        p = len(x) // n
+        prior = self.draw_dirichlet(self.alpha, x.device, p, n)
+        start = self.draw_integers(n, x.device, p, n, CELLS, CELLS)
         blocks = far.reshape(p, n, p, n).diagonal(dim1=0, dim2=2).movedim(-1, 0)  # (P, n, n)
         return mix(x, y, s, prior, start, blocks, beta=self.beta, gamma=self.gamma, eta=self.eta,
                    omega=self.omega, threshold=self.threshold, sweeps=self.sweeps)

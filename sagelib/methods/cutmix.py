@@ -7,18 +7,17 @@ after it was clipped at the border.
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor, nn
 
 from ..method import Method, Mixed, blend, check_pairs, number, scalar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from jaxtyping import Bool, Float, Int
-    from torch import Tensor, nn
 
 
 def mix(x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], pair: Int[Tensor, " b"],
@@ -35,8 +34,7 @@ def mix(x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], pair: Int[Tensor, 
                          f"{len(x)} images, not {tuple(box.shape)}")
     m = outside(box.expand(len(x), 4), *x.shape[2:]).to(x.dtype)  # (B, 1, H, W)
     share = m.float().mean((1, 2, 3))
-    images, labels = blend(x, y, pair, m, share)
-    return Mixed(images, labels, mask=m, share=share, pair=pair)
+    return Mixed(blend(x, pair, m), blend(y, pair, share), mask=m, share=share, pair=pair)
 
 
 def outside(box: Int[Tensor, "b 4"], h: int, w: int) -> Bool[Tensor, "b 1 {h} {w}"]:

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor, nn
 
 from ..method import Method, Mixed, check_pairs, number
 from .cutmix import outside
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
-    from torch import Tensor, nn
 
 SETTINGS = {  # the paper's squares: 16 pixels on CIFAR-10, 8 on CIFAR-100
     "paper": {(data, net): dict(size=size) for data, size in (("cifar10", 0.5), ("cifar100", 0.25))
@@ -31,7 +31,7 @@ def mix(x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], box: Int[Tensor, "
     box: top, left, bottom, right in pixels, bottom and right excluded; what is outside the image is
     cut.
     """
-    check_pairs(x, y, torch.arange(len(x), device=x.device))
+    check_pairs(x, y)
     if box.shape != (len(x), 4):
         raise ValueError(f"boxes are top, left, bottom, right for each of the {len(x)} images, "
                          f"not {tuple(box.shape)}")
@@ -55,8 +55,7 @@ class Cutout(Method):
     def mix(self, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"],
             net: nn.Module | None = None) -> Mixed:
         h, w = x.shape[2:]
-        place = dict(generator=self.generator, device=self._place(x.device))
-        centre = torch.stack([torch.randint(n, (len(x),), **place) for n in (h, w)], 1).to(x.device)
+        centre = torch.stack([self.draw_integers(n, x.device, len(x)) for n in (h, w)], 1)
         return mix(x, y, square(centre, h, w, self.size))
 
 

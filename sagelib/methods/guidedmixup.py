@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from ..mask import mask
-from ..method import Mixed, SaliencyGuided, blend, check_pairs, check_saliency, choice
+from ..method import Mixed, SaliencyGuided, blend, check_pairs, choice
 from ..saliency import normalise, smooth
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
-    from torch import Tensor, nn
 
 GREY = (0.2989, 0.587, 0.114)  # red, green, blue
 LARGEST = 128  # pixels: larger images are shrunk before their spectrum is taken
@@ -35,13 +35,11 @@ def mix(x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], s: Float[Tensor, "
 
     s: saliency, smoothed; pair: `pairing(s)` is the method's.
     """
-    check_pairs(x, y, pair)
-    check_saliency(s, x)
+    check_pairs(x, y, pair, s)
     s = normalise(s)
     m = torch.where(s + s[pair] > 0, mask(s, s[pair]), 0.5)  # (B, 1, H, W)
     share = m.mean((1, 2, 3))
-    images, labels = blend(x, y, pair, m, share)
-    return Mixed(images, labels, mask=m, share=share, pair=pair)
+    return Mixed(blend(x, pair, m), blend(y, pair, share), mask=m, share=share, pair=pair)
 
 
 def pairing(s: Float[Tensor, "b 1 h w"]) -> Int[Tensor, " b"]:

@@ -10,11 +10,13 @@ all that do.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from ..losses import logits_of
 from ..method import Mixed, SaliencyGuided, check_pairs, choice, number, per_channel, whole
@@ -22,10 +24,7 @@ from . import cutout, randaugment
 from .cutmix import outside
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from jaxtyping import Float, Int
-    from torch import Tensor
 
 
 def boxes(s: Float[Tensor, "b 1 h w"], size: float, quantile: float, keys: Float[Tensor, "b n"],
@@ -69,7 +68,7 @@ def mix(x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], box: Int[Tensor, "
     """Images without their box, or `augmented` with the box pasted back; labels (B, K) stay."""
     if augmented is None:
         return cutout.mix(x, y, box)
-    check_pairs(x, y, torch.arange(len(x), device=x.device))
+    check_pairs(x, y)
     m = outside(box, *x.shape[2:]).to(x.dtype)  # (B, 1, H, W)
     return Mixed(m * augmented + (1 - m) * x, y.clone())
 
@@ -102,8 +101,8 @@ class KeepAugment(SaliencyGuided):
                           s: Float[Tensor, "b 1 h w"]) -> Mixed:
         h, w = x.shape[2:]
         tall, wide = _sides(self.size, h, w)
-        keys = torch.rand(len(x), (h - tall + 1) * (w - wide + 1), generator=self.generator,
-                          device=self._place(x.device)).to(x.device)
+        places = (h - tall + 1) * (w - wide + 1)
+        keys = self.draw_uniform(0, 1, x.device, len(x), places)
         box = boxes(s, self.size, self.quantile, keys, salient=self.keep == "paste")
         if self.keep == "cut":
             return replace(mix(x, y, box), saliency=s)

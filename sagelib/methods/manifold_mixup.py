@@ -10,27 +10,22 @@ feature maps of any network with `.stages`.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from ..method import Method, Mixed, as_column, blend_labels, check_pairs, number, whole
+from ..method import Method, Mixed, as_column, blend, check_pairs, number, whole
 from ..unwrap import eager, uncompiled
 from . import mixup
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from jaxtyping import Float, Int
-    from torch import Tensor, nn
-    from torch.utils.hooks import RemovableHandle
 
-
-def mix(x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], pair: Int[Tensor, " b"],
-        lam: float | Float[Tensor, ""] | Float[Tensor, " b"]) -> Mixed:
-    """`mixup.mix`, Mixup of the images: what the method does when the place is the input."""
-    return mixup.mix(x, y, pair, lam)
+mix = mixup.mix  # where the place is the input
 
 
 def forward(net: nn.Module, x: Float[Tensor, "b c h w"], pair: Int[Tensor, " b"],
@@ -60,13 +55,6 @@ def forward(net: nn.Module, x: Float[Tensor, "b c h w"], pair: Int[Tensor, " b"]
 
 def _stages_of(net):
     return getattr(net, "stages", ())
-
-
-def blend(z: Float[Tensor, "b ..."], pair: Int[Tensor, " b"],
-          weight: Float[Tensor, ""] | Float[Tensor, " b"]) -> Float[Tensor, "b ..."]:
-    """weight * z + (1 - weight) * z[pair], for anything with the batch first."""
-    weight = weight.to(z.dtype).reshape(-1, *[1] * (z.ndim - 1))
-    return weight * z + (1 - weight) * z[pair]
 
 
 @dataclass(kw_only=True)
@@ -131,7 +119,7 @@ class ManifoldMixup(Method):
         here = torch.arange(1 + self.stages, device=x.device) == place
         weights = torch.where(here.reshape(-1, *[1] * lam.ndim), lam, 1)
         share = as_column(lam, x).flatten()
-        self.last = Mixed(x, blend_labels(y, pair, share), share=share, pair=pair)
+        self.last = Mixed(x, blend(y, pair, share), share=share, pair=pair)
         return self.loss_of(forward(net, x, pair, weights), self.last.y)
 
     def attach(self, net: nn.Module,
@@ -141,11 +129,11 @@ class ManifoldMixup(Method):
         stages: names of modules ("layer1", "layer2") or modules, in order; default net.stages.
         ValueError where there are too few, or one is not the network's.
         """
-        if isinstance(eager(net), torch.nn.DataParallel):
+        if isinstance(eager(net), nn.DataParallel):
             raise ValueError("Manifold Mixup does not reach the copies that DataParallel makes: "
                              "use DistributedDataParallel")
         inner = uncompiled(net)
-        if isinstance(stages, (str, torch.nn.Module)):
+        if isinstance(stages, (str, nn.Module)):
             stages = [stages]
         named = stages or _stages_of(inner)
         found = [inner.get_submodule(s) if isinstance(s, str) else s for s in named]

@@ -10,11 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from torch import Tensor, nn
+
 from ..method import Method, Mixed, as_column, blend, check_pairs, number
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
-    from torch import Tensor, nn
 
 
 def mix(x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], pair: Int[Tensor, " b"],
@@ -26,8 +27,8 @@ def mix(x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], pair: Int[Tensor, 
     check_pairs(x, y, pair)
     lam = as_column(lam, x)  # (B, 1, 1, 1)
     share = lam.flatten()
-    images, labels = blend(x, y, pair, lam, share)
-    return Mixed(images, labels, mask=lam.expand(-1, 1, *x.shape[2:]), share=share, pair=pair)
+    return Mixed(blend(x, pair, lam), blend(y, pair, share),
+                 mask=lam.expand(-1, 1, *x.shape[2:]), share=share, pair=pair)
 
 
 @dataclass(kw_only=True)

@@ -14,34 +14,22 @@ plan). Where this differs from the authors' code:
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from ..method import (
-    Mixed,
-    SaliencyGuided,
-    blend_labels,
-    check_pairs,
-    check_saliency,
-    number,
-    per_channel,
-    scalar,
-)
-from ..pixels import to_pixels
+from ..method import Mixed, SaliencyGuided, blend, check_pairs, number, per_channel, scalar
+from ..pixels import PerChannel, to_pixels
 from ..saliency import normalise
 from ..solvers.min_cut import min_cut
 from ..solvers.transport import move, transport_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from jaxtyping import Float, Int
-    from torch import Tensor
-
-    from ..pixels import PerChannel
 
 GRIDS = (2, 4, 8, 16)
 
@@ -58,9 +46,8 @@ def mix(x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"],
     distance; t_size, neigh_size: pixels of a patch and of a cell that is compared, at most. The
     label's share is the mean of the mask.
     """
-    check_pairs(x, y, pair)
     s = s[:, None] if s.ndim == 3 else s
-    check_saliency(s, x)
+    check_pairs(x, y, pair, s)
     if blocks < 1 or blocks % 1 != 0:
         raise ValueError(f"blocks is {blocks!r}; it must be a whole number, at least 1")
     h, w = x.shape[2:]
@@ -79,7 +66,7 @@ def mix(x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"],
     m = m[:, :, :h, :w]
     share = m.float().mean((1, 2, 3))
     images = m * one[:, :, :h, :w] + (1 - m) * two[:, :, :h, :w]  # (B, C, H, W)
-    return Mixed(images, blend_labels(y, pair, share), mask=m, share=share, pair=pair)
+    return Mixed(images, blend(y, pair, share), mask=m, share=share, pair=pair)
 
 
 def energy_terms(

@@ -7,21 +7,18 @@ back.
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor, nn
 
 from ..method import Method, Mixed, check_pairs, per_channel, whole
-from ..pixels import from_pixels, to_pixels
+from ..pixels import PerChannel, from_pixels, to_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from jaxtyping import Float, UInt8
-    from torch import Tensor, nn
-
-    from ..pixels import PerChannel
 
 
 @torch.library.custom_op("sagelib::rand_augment", mutates_args=(),
@@ -52,7 +49,7 @@ def mix(x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], seed: int, ops: in
     `seed` determines the operations. mean, std: of the normalised images. Where C is neither 1 nor
     3, the operations see the first three channels (of two, the first) and leave the rest.
     """
-    check_pairs(x, y, torch.arange(len(x), device=x.device))
+    check_pairs(x, y)
     colours = 3 if x.shape[1] >= 3 else 1
     pixels = to_pixels(x.detach(), mean, std)  # (B, C, H, W)
     levels = (pixels[:, :colours] * 255).round().clamp(0, 255).byte()

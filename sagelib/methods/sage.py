@@ -18,27 +18,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor, nn
 
 from ..mask import mask
-from ..method import (
-    Mixed,
-    SaliencyGuided,
-    as_column,
-    blend_labels,
-    check_pairs,
-    check_saliency,
-    choice,
-    number,
-)
-from ..modes import batchnorm_mode
+from ..method import Mixed, SaliencyGuided, as_column, blend, check_pairs, choice, number
 from ..rearrange import best_offset, offsets, shift
 from ..saliency import normalise, saliency, smooth
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from jaxtyping import Float, Int
-    from torch import Tensor, nn
 
 SETTINGS = {  # the paper's appendix B; WRN16-8 is only in the authors' README
     "paper": {
@@ -71,8 +59,7 @@ def weighted(
     pair: Int[Tensor, " b"], lam: float | Float[Tensor, ""] | Float[Tensor, " b"],
 ) -> tuple[Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"]]:
     """Maps of the images and of their partners, (B, 1, H, W), that sum to lam and to 1 - lam."""
-    check_pairs(x, y, pair)
-    check_saliency(s, x)
+    check_pairs(x, y, pair, s)
     lam, s = as_column(lam, x), normalise(s)  # (B, 1, 1, 1) and (B, 1, H, W)
     # a weight of exactly 0 would leave pixels to nobody; 1e-12 is the authors' floor
     return lam.clamp(min=1e-12) * s, (1 - lam).clamp(min=1e-12) * s[pair]
@@ -87,7 +74,7 @@ def mix_at(x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], a: Float[Tensor
     gamma = m.mean((1, 2, 3))                        # line 5                       (B,)
     partner = shift(x, best, pair)                   # Equation 3                   (B, C, H, W)
     mixed = torch.lerp(partner, x, m.to(x.dtype))    # line 6: m x + (1 - m) partner
-    label = blend_labels(y, pair, gamma)             # line 7                       (B, K)
+    label = blend(y, pair, gamma)                    # line 7                       (B, K)
     return Mixed(mixed, label, mask=m, tau=best, share=gamma, pair=pair)
 
 
@@ -134,10 +121,6 @@ class Sage(SaliencyGuided):
     def saliency_from_grad(self, grad: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w"]:
         return saliency(grad, self.norm)
 
-    def saliency_pass_mode(self, net: nn.Module,
-                           training: bool = False) -> AbstractContextManager[None]:
-        return batchnorm_mode(net, "batch" if self.bn == "train" and not training else self.bn)
-
     def options(self) -> dict[str, Any]:
         # records have named the two controls since they exist: a run keeps its id
         return {"maps": "own", "searched": True} | super().options()
@@ -159,8 +142,7 @@ class Sage(SaliencyGuided):
         n = max(1, int(self.fraction * len(every)))
         if images is None:
             return every[self.draw_permutation(len(every), device)[:n]]
-        keys = torch.rand(images, len(every), generator=self.generator,
-                          device=self._place(device)).to(device)
+        keys = self.draw_uniform(0, 1, device, images, len(every))
         return every[keys.topk(n).indices]
 
     def mix_with_saliency(self, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"],

@@ -1,9 +1,9 @@
-"""Controls for SAGE (https://arxiv.org/abs/2211.00113) that are not in the paper: what is saliency
-worth?
+"""Controls for SAGE that are not in the paper: what is saliency worth?
 
-Each differs from SAGE in one component. maps="uniform" takes every pixel for equally salient,
-maps="other" gives each image the map of another image of the batch, searched=False shifts each
-partner by one of the candidates, at random. The clean gradient is reused all the same.
+https://arxiv.org/abs/2211.00113. Each differs from SAGE in one component. maps="uniform" takes
+every pixel for equally salient, maps="other" gives each image the map of another image of the
+batch, searched=False shifts each partner by one of the candidates, at random. The clean gradient is
+reused all the same.
 """
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
-from ..method import choice
+from ..method import Mixed, choice
 from . import sage
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
-    from torch import Tensor
-
-    from ..method import Mixed
 
 SETTINGS = sage.SETTINGS
 mix = sage.mix
@@ -45,8 +43,7 @@ class SageControls(sage.Sage):
         pair, lam, tau = super().draws(x)
         if not self.searched:  # one of the candidates is left for each image
             n = len(x)
-            which = torch.randint(tau.shape[-2], (n,), generator=self.generator,
-                                  device=self._place(x.device)).to(x.device)
+            which = self.draw_integers(tau.shape[-2], x.device, n)
             tau = tau.expand(n, -1, -1)[torch.arange(n, device=x.device), which]
             tau = tau[:, None]  # (B, 1, 2)
         return pair, lam, tau

@@ -13,10 +13,12 @@ differs from SAGE:
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from torch import Tensor, nn
 
 from ..losses import logits_of
 from ..modes import BATCHNORM
@@ -25,10 +27,7 @@ from ..unwrap import uncompiled, unwrapped
 from . import sage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
     from jaxtyping import Float
-    from torch import Tensor, nn
 
 SETTINGS = sage.SETTINGS
 
@@ -67,7 +66,10 @@ class SageMerged(sage.Sage):
                 loss, grad = loss_with_stored_grad(net, torch.cat([images, x]), both, scaler)
         mixed = self.mix_with_saliency(x, y, self.saliency_from_grad(grad[-len(x):]))
         self.last = mixed
-        self._keep(mixed)
+        if self.waiting is None:
+            self.waiting = [torch.empty_like(mixed.x), torch.empty_like(mixed.y)]
+        for mine, new in zip(self.waiting, (mixed.x, mixed.y), strict=True):
+            mine.copy_(new)
         return loss
 
     def state(self) -> dict[str, Any]:
@@ -75,12 +77,6 @@ class SageMerged(sage.Sage):
 
     def load_state(self, state: Mapping[str, Any], device: torch.device | str) -> None:
         self.waiting = [z.to(device) for z in state["waiting"]] if state else None
-
-    def _keep(self, mixed):
-        if self.waiting is None:
-            self.waiting = [torch.empty_like(mixed.x), torch.empty_like(mixed.y)]
-        for mine, new in zip(self.waiting, (mixed.x, mixed.y), strict=True):
-            mine.copy_(new)
 
 
 @contextlib.contextmanager

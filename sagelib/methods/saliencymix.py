@@ -14,32 +14,35 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
-from ..method import Method, Mixed, check_saliency, checked_maps, choice, number, per_channel
-from ..pixels import multiply_add, to_pixels
+from ..method import (
+    Method,
+    Mixed,
+    SaliencyFn,
+    check_saliency,
+    checked_maps,
+    choice,
+    number,
+    per_channel,
+)
+from ..pixels import to_pixels
 from ..saliency import at_least_float32, mirrored
 from . import cutmix
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from jaxtyping import Float, Int, Num, UInt8
-    from torch import Tensor, nn
 
 RADII = (12, 24, 48, 28, 56, 112)  # pixels: half sides of the six surrounds
 # OpenCV's blue, green, red in 1/32768, for channels 0, 1, 2 as they come
 GREY = (3735, 19235, 9798)
-
-
-def mix(x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], pair: Int[Tensor, " b"],
-        box: Int[Tensor, " 4"] | Int[Tensor, "b 4"] | Sequence[int]) -> Mixed:
-    """`cutmix.mix`: the partner's box pasted over each image, the label by area."""
-    return cutmix.mix(x, y, pair, box)
+mix = cutmix.mix
 
 
 def box(saliency_map: Num[Tensor, "*b h w"],
@@ -96,6 +99,24 @@ def fine_grained_of_floats(x: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b h w"]:
             a, b, c = _neighbours(grey, axis)
             grey = b * 0.5 + (a + c) * 0.25
     return _centre_surround(grey.contiguous().view(torch.uint8)[..., :x.shape[3]].long(), grey)
+
+
+def multiply_add(x: Float[Tensor, "*shape"], weight: float,
+                 z: Float[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
+    """x * weight + z in float32, rounded once; the weight is rounded to float32 first.
+
+    T. Dekker, "A floating-point technique for extending the available precision", 1971: the
+    rounding errors of the product and of the sum are numbers too. Factors are split into halves of
+    12 bits, whose products are exact; no float64 is needed.
+    """
+    factor = torch.full((), weight, device=x.device)
+    x1, w1 = (4097 * v - (4097 * v - v) for v in (x, factor))
+    x2, w2 = x - x1, factor - w1
+    product = x * factor
+    lost = x2 * w2 - (((product - x1 * w1) - x2 * w1) - x1 * w2)  # product + lost is x * factor
+    total = product + z
+    part = total - product
+    return total + (((product - (total - part)) + (z - part)) + lost)
 
 
 @torch.library.custom_op("sagelib::opencv_saliency", mutates_args=(),
@@ -181,7 +202,7 @@ class SaliencyMix(Method):
     std: float | Sequence[float] = per_channel(1.0, 0)
 
     # as in SaliencyGuided: takes the place of the detector
-    saliency_fn = cast("Callable[[Tensor], Tensor] | None", None)
+    saliency_fn = cast("SaliencyFn | None", None)
 
     def check_options(self) -> None:
         if self.published and self.per_image:

@@ -7,11 +7,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from torch import Tensor, nn
+
 from ..method import Method, Mixed
 
 if TYPE_CHECKING:
     from jaxtyping import Float
-    from torch import Tensor, nn
 
 
 @dataclass(kw_only=True)

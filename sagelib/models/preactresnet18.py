@@ -6,16 +6,14 @@ activated input as shortcut; 11,171,146 parameters for 10 classes.
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from jaxtyping import Float
-    from torch import Tensor
 
 
 class Block(nn.Module):

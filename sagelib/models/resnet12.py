@@ -8,16 +8,14 @@ neither dropout after the first two blocks nor DropBlock after the last two. SAG
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from jaxtyping import Float
-    from torch import Tensor
 
 
 class Block(nn.Module):

@@ -10,11 +10,10 @@ import math
 from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from jaxtyping import Float
-    from torch import Tensor
 
 GROUPS, EXPANSION = 4, 4
 

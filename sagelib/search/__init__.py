@@ -1,5 +1,4 @@
-"""Equation 4 for many shifts at once, in the form that suits their number and the device; all
-exact.
+"""Equation 4 for many shifts at once, exact, in the form that suits their number and the device.
 
 Every form looks only at the overlap, where both images are in the frame:
 
@@ -15,19 +14,18 @@ up what they read, and need no float64, which a Mac's GPU does not have.
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from ..machine import triton_kernels
 from .cpu import slices, table, visible
 from .gather import gather
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from jaxtyping import Float, Int
-    from torch import Tensor
 
 __all__ = ["choose_backend", "gather", "search", "slices", "table", "visible"]
 

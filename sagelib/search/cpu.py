@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
-    from torch import Tensor
 
 BLOCK = 1 << 19  # numbers in the working memory: 2 MB of float32
 
@@ -24,7 +24,7 @@ def slices(a: Float[Tensor, "b h w"], b: Float[Tensor, "b h w"],
         first = inverse_a[:, max(i, 0):max(h + i, 0), max(j, 0):max(w + j, 0)]
         second = inverse_b[:, max(-i, 0):max(h - i, 0), max(-j, 0):max(w - j, 0)]
         torch.sum((first + second).reciprocal_(), (1, 2), out=out)
-    return _from_overlap(a, b, tau, overlap.T)
+    return a.sum((1, 2))[:, None] + visible(b, tau) - 2 * overlap.T
 
 
 def table(a: Float[Tensor, "b h w"], b: Float[Tensor, "b h w"],
@@ -69,11 +69,7 @@ def _meet(first, second, space):
     parts = zip(first.split(len(space)), second.split(len(space)), strict=True)
     sums = (torch.add(p[:, :, None], q[:, None], out=space[:len(p)]).reciprocal_().sum(0)
             for p, q in parts)
-    return functools.reduce(torch.Tensor.add_, sums)
-
-
-def _from_overlap(a, b, tau, overlap):
-    return a.sum((1, 2))[:, None] + visible(b, tau) - 2 * overlap
+    return functools.reduce(Tensor.add_, sums)
 
 
 def visible(b: Float[Tensor, "b h w"], tau: Int[Tensor, "... n 2"]) -> Float[Tensor, "b n"]:

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from . import cpu
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
-    from torch import Tensor
 
 
 def gather(a: Float[Tensor, "b h w"], b: Float[Tensor, "b h w"],

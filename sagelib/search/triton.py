@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import triton
 import triton.language as tl
+from torch import Tensor
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
-    from torch import Tensor
 
 PIXELS = 512  # of the overlap that a program looks at in one go
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from .grid_labelling import minimise
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
-    from torch import Tensor
 
 NEVER = 1e3  # cost of a label that does not exist
 BONUS = 5e-4  # what a cell shared by two inputs is cheaper than their mean

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..machine import triton_kernels
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
-    from torch import Tensor
 
 
 def energy(labels: Int[Tensor, "p h w"], cost: Float[Tensor, "p h w l"],

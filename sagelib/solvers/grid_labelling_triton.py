@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
-    from torch import Tensor
 
 CHUNK = 512      # choices of labels that a program looks at in one go
 MOST = 1 << 20   # choices for the sites of one row, above which the host takes over

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..machine import triton_kernels
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
-    from torch import Tensor
 
 ENOUGH = 1 << 29  # capacities are 32-bit integers: costs are scaled so that none comes above this
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import torch.nn.functional as F
 import triton
 import triton.language as tl
+from torch import Tensor
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
-    from torch import Tensor
 
 ENOUGH = 1 << 25  # capacities are scaled so that none comes above this: all sums fit 32 bits
 PULSES = 8        # between two exact measurements of the heights

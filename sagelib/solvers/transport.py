@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from ..saliency import normalise
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
-    from torch import Tensor
 
 
 def transport_plan(s: Float[Tensor, "b 1 h w"], m: Float[Tensor, "b 1 h w"],

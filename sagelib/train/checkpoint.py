@@ -2,16 +2,13 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from .. import files
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from .step import Run
+from .step import Run
 
 KEYS = {"settings", "curve", "net", "best", "optimizer", "scaler", "generators", "host", "method",
         "torch", "cuda"}  # and "python", which older checkpoints do not have
@@ -62,8 +59,7 @@ def restore(run: Run) -> None:
     run.method.load_state(state["method"], run.device)
     torch.set_rng_state(state["torch"])
     if "python" in state:
-        version, numbers, gauss = state["python"]
-        random.setstate((version, tuple(numbers), gauss))
+        random.setstate(state["python"])
     if state["cuda"] is not None and run.device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda"], run.device)
     run.curve, run.best = state["curve"], state["best"]

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import random
 import warnings
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from jaxtyping import Float, Int
-    from torch import Tensor
 
     Step = Callable[[Int[Tensor, " b"]], Float[Tensor, ""]]  # indices of a batch -> its loss
 

@@ -2,24 +2,22 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
+
+from torch import nn
 
 from ..evaluate import scores
 from .checkpoint import restore, save
 from .recipe import Recipe
-from .step import Run
+from .step import Curve, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
-    from torch import nn
-
     from ..data.batches import Batches
     from ..evaluate.accuracy import LabelledBatches
     from ..method import Method
-    from .step import Curve
 
     Test = LabelledBatches | Callable[[nn.Module], Mapping[str, float]]
 

@@ -8,20 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from torch import Tensor, nn
 
 from .cuda_graph import CudaGraphStep
-from .recipe import PRECISIONS
+from .recipe import PRECISIONS, Recipe
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
     from ..data.batches import Batches
     from ..method import Method
     from .cuda_graph import Step
-    from .recipe import Recipe
 
-    Entry = dict[str, float]  # an epoch's numbers, by name
-    Curve = list[Entry]
+Entry = dict[str, float]  # an epoch's numbers, by name
+Curve = list[Entry]
 
 
 class Run:
@@ -79,7 +77,7 @@ class Run:
         if self.stream:
             self.stream.wait_stream(torch.cuda.default_stream(self.device))
         rate = self.recipe.rate(epoch)
-        if isinstance(self.lr, torch.Tensor):
+        if isinstance(self.lr, Tensor):
             self.lr.fill_(rate)
         else:
             self.optimizer.param_groups[0]["lr"] = rate
@@ -132,7 +130,11 @@ class Run:
         return loss.detach()
 
     def settings(self) -> dict[str, Any]:
-        """All that decides the result, for messages and to refuse another run's checkpoint."""
+        """What a checkpoint must have in common with this run; also for messages.
+
+        The recipe, the method and its options, how many images and weights there are, and how
+        batches are made; not the seeds, nor the images themselves.
+        """
         recipe = dataclasses.asdict(self.recipe)
         return {
             "recipe": {**recipe, "milestones": list(self.recipe.milestones)},

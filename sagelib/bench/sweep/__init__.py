@@ -31,8 +31,7 @@ from .progress import SweepProgress
 from .worker import RETRAIN, TRAIN, recover, remaining, unpublished
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Self
+    from collections.abc import Callable, Iterator, Sequence
 
     from ..plans import RunSpec
 
@@ -87,32 +86,25 @@ def chosen(plan: str | Path, size: str, only: Only = ()) -> tuple[str, list[RunS
     return title, found
 
 
-class alone:
+@contextlib.contextmanager
+def alone(out: str | Path, say: Callable[[str], object] = print) -> Iterator[None]:
     """Inside `with`, the only sweep that works in this folder; RuntimeError if there is one.
 
     Where the file system has no locks, a warning: two sweeps there would only do work twice, since
     the first record of a run stays.
     """
-
-    def __init__(self, out: str | Path, say: Callable[[str], object] = print) -> None:
-        self.out, self.say = Path(out), say
-
-    def __enter__(self) -> Self:
-        self.out.mkdir(parents=True, exist_ok=True)
-        self.file = open(self.out / "sweep.lock", "w")
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with open(out / "sweep.lock", "w") as file:
         try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self.file.close()
-            raise RuntimeError(f"another sweep works in {self.out}; wait for it, or give this one "
+            raise RuntimeError(f"another sweep works in {out}; wait for it, or give this one "
                                "another --out") from None
         except OSError as error:
-            self.say(f"warning: {self.out} is on a file system without locks ({error.strerror}): "
-                     "start no other sweep with this --out meanwhile")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
+            say(f"warning: {out} is on a file system without locks ({error.strerror}): "
+                "start no other sweep with this --out meanwhile")
+        yield
 
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:

@@ -14,7 +14,6 @@ that were timed on it. With one network, numbers take no time.
 from __future__ import annotations
 
 import functools
-import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,6 +40,8 @@ if TYPE_CHECKING:
 VANILLA = 3  # units of a vanilla step
 BENCHMARK = 0.1  # hours of a run that trains nothing, such as step_time
 TABLE_6 = PAPER["epochs"] * PAPER["train_images"]  # images of a run in the paper's Table 6
+NOT_INCLUDED = ("Solvers, start-up and evaluations after the training are not included, and a "
+                "narrow network takes a GPU longer than its operations say.")
 
 
 @functools.cache
@@ -93,8 +94,7 @@ class Machine:
 
 def machine(name: str, source: str, steps: Sequence[tuple[Work, float]]) -> Machine:
     """The machine on which vanilla steps took so long; steps: (work, seconds an image) of each."""
-    ratios = [[VANILLA * w / seconds for w in work] for work, seconds in steps]
-    ratios = np.array(ratios)  # (steps, 2)
+    ratios = np.array([[VANILLA * w / seconds for w in work] for work, seconds in steps])  # (n, 2)
     paces, _, rank, _ = np.linalg.lstsq(ratios, np.ones(len(steps)), rcond=1e-6)
     if rank < 2 or paces.min() <= 0:  # one network, or two that do not tell the paces apart
         paces = 1 / ratios[:, 0].mean(), 0.0
@@ -166,12 +166,9 @@ def seconds(cell: RunSpec, on: Machine, held_out: bool = True) -> float:
 
 
 def hours(cell: RunSpec, on: Machine | None = None) -> float:
-    """Hours on a Tesla T4, estimated from the operations that a run needs and the numbers that it
-    writes, both counted, at the pace of the vanilla runs of the paper's Table 6. Solvers, start-up
-    and evaluations after the training are not included, and a narrow network takes a GPU longer
-    than its operations say.
+    """Estimated hours of a run, by default on a Tesla T4, without what `NOT_INCLUDED` names.
 
-    on: another `Machine`. A run that trains nothing counts as a tenth of an hour.
+    A run that trains nothing counts as a tenth of an hour.
     """
     return seconds(cell, on or t4()) / 3600 if "method" in cell.parameters else BENCHMARK
 
@@ -184,9 +181,8 @@ def table(cells: Sequence[RunSpec], notes: Sequence[str] = (),
     for cell, note in zip(cells, notes or [""] * len(cells), strict=True):
         lines.append(f"{_row(hours(cell, m) for m in known)}  {cell.name}  {cell.parameters}{note}")
     lines.append(f"{_row(sum(hours(cell, m) for cell in cells) for m in known)}  in all")
-    about = (inspect.getdoc(hours) or "").split("\n\n")[0]
-    rest = " ".join(about.split()).split(". ", 1)[1]
-    return [*lines, f"Estimated from counted operations. {'; '.join(map(str, known))}. {rest}"]
+    basis = f"Estimated from counted operations. {'; '.join(map(str, known))}. {NOT_INCLUDED}"
+    return [*lines, basis]
 
 
 def _row(values: Iterable[float]) -> str:

@@ -39,7 +39,7 @@ def run_local(todo: Sequence[RunSpec], settings: Settings, out: str | Path, view
             for process in [p for p in running if p.poll() is not None]:
                 cell, tried, folder = running.pop(process)
                 ended = process.returncode
-                if ended != 0 and (ended < 0 or ended == AGAIN) and tried < RETRIES:
+                if is_temporary(ended) and tried < RETRIES:
                     waiting.append((cell, tried + 1))
                     view.again(cell)
                 elif ended != 0:
@@ -57,9 +57,8 @@ def start(cell: RunSpec, settings: Settings, out: str | Path,
           threads: int) -> tuple[subprocess.Popen, Path]:
     """One attempt as a process with its own group, and its folder, where log.txt has its output."""
     folder = prepare(cell, settings, out)
-    environment = {
-        **os.environ, "OMP_NUM_THREADS": str(threads), "PYDEVD_DISABLE_FILE_VALIDATION": "1"
-    }
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads),
+                   "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     with open(folder / "log.txt", "w") as log:
         worker = [sys.executable, "-m", "sagelib.bench.sweep.worker", str(folder)]
         process = subprocess.Popen(worker, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
@@ -76,6 +75,11 @@ def stop(running: Collection[subprocess.Popen]) -> None:
             process.wait(10)
         except subprocess.TimeoutExpired:
             process.kill()
+
+
+def is_temporary(ended: int) -> bool:
+    """Whether an attempt that ended with this status failed through no fault of its notebook."""
+    return ended < 0 or ended == AGAIN
 
 
 def reason(folder: Path, ended: int) -> str:

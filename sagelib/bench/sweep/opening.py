@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from .. import paths, plans, records, scorecard, summary, timing
 from . import estimate
-from .worker import published_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -21,23 +20,20 @@ if TYPE_CHECKING:
 
 PAPER = "arXiv 2211.00113"
 CORE = "one core of AMD EPYC"
-MACHINES = {  # heading -> name in `estimate.machines`
-    CORE: "1 core of AMD EPYC",
-    "NVIDIA H200": "NVIDIA H200, fp32 (TF32 convolutions)",
-    "Tesla T4": "a Tesla T4",
-}
-QUANTITIES = {
-    "accuracy": "test accuracy after the last epoch, percent",
-    "few-shot accuracy": "accuracy on 5-way 5-shot episodes, percent",
-    "hours": "hours of training, and the step over vanilla's",
-    "mean": "accuracy on perturbed test images, percent",
-}
+# heading -> name in `estimate.machines`
+MACHINES = {CORE: "1 core of AMD EPYC", "NVIDIA H200": "NVIDIA H200, fp32 (TF32 convolutions)",
+            "Tesla T4": "a Tesla T4"}
+QUANTITIES = {"accuracy": "test accuracy after the last epoch, percent",
+              "few-shot accuracy": "accuracy on 5-way 5-shot episodes, percent",
+              "hours": "hours of training, and the step over vanilla's",
+              "mean": "accuracy on perturbed test images, percent"}
+MEASURED = scorecard.quantities_by_name()
 UNITS = {"years": 24 * 365.25, "days": 24, "h": 1, "min": 1 / 60, "s": 1 / 3600}
 
 
-def renewed(file: Path, text: str) -> str:
-    """A plan's text with its opening written anew: it replaces all comment lines at the top."""
-    return opening(file) + re.sub(r"\A(?:#.*\n)*", "", text)
+def renewed(file: Path, text: str, machines: Sequence[estimate.Machine] | None = None) -> str:
+    """A plan's text with a new `opening`: it replaces all comment lines at the top."""
+    return opening(file, machines=machines) + re.sub(r"\A(?:#.*\n)*", "", text)
 
 
 def opening(file: Path, results: str | Path = records.RESULTS,
@@ -48,23 +44,17 @@ def opening(file: Path, results: str | Path = records.RESULTS,
     """
     title, _ = plans.read(file, "paper")
     command = f"    python -m sagelib.bench.sweep book/plans/{file.name}"
-    lines = [
-        *textwrap.wrap(f"{title} ({PAPER})", 90),
-        "",
-        *(f"{command} --size {size} --root DATA" for size in ("laptop", "paper")),
-        "",
-        *cost(file, estimate.machines(results) if machines is None else machines),
-        "",
-        *result(file, results),
-        "",
-        "`ci/book --save` writes this comment; sizes.yml says how to read it.",
-    ]
+    commands = [f"{command} --size {size} --root DATA" for size in ("laptop", "paper")]
+    times = cost(file, estimate.machines(results) if machines is None else machines)
+    lines = [*textwrap.wrap(f"{title} ({PAPER})", 90), "", *commands, "", *times, "",
+             *result(file, results), "",
+             "`ci/book --save` writes this comment; sizes.yml says how to read it."]
     return "".join(f"# {line}".rstrip() + "\n" for line in lines)
 
 
 def cost(file: Path, machines: Sequence[estimate.Machine]) -> list[str]:
     """Lines: how long all runs of a plan take at each size, one after another, on `MACHINES`."""
-    by_size = {size: plans.read(file, size)[1] for size in plans.sizes(file)}
+    by_size = plans.by_size(file)
     if not any("method" in run.parameters for run in by_size["paper"]):
         numbers = ", ".join(f"{len(runs)} at size {size}" for size, runs in by_size.items())
         said = (f"Expected time: about {duration(estimate.BENCHMARK)} a run, on an NVIDIA H200 or "
@@ -89,18 +79,18 @@ def result(file: str | Path, results: str | Path = records.RESULTS) -> list[str]
     expect = plans.expected(file)
     if not expect:
         return []
-    sizes = plans.sizes(file)
-    runs = {size: plans.read(file, size)[1] for size in sizes}
+    runs = plans.by_size(file)
     first = next(run for found in runs.values() for run in found)
-    cells, published = expected_cells(file, expect, first), published_by(first.notebook, results)
-    ours = {size: [measured(runs[size], cell, published) for cell in cells] for size in sizes}
+    cells = expected_cells(file, expect, first)
+    published = records.of_notebook(first.notebook, results)
+    ours = {size: [measured(runs[size], cell, published) for cell in cells] for size in runs}
     shown = [size for size, found in ours.items() if any(found)] or ["laptop"]
     paper = ["the paper"] if "table" in expect else []
     rows = [["", *paper, *(f"ours, {size}{_instead(runs[size], cells[0])}" for size in shown)]]
     for k, cell in enumerate(cells):
-        said = [_said(cell, cells[0])] if "table" in expect else []
+        said = [_said(cell, cells[0])] if paper else []
         rows.append([cell.label, *said, *(ours[size][k] or "not run" for size in shown)])
-    where = f"Table {cells[0].table}: {cells[0].row}" if "table" in expect else "not in the paper"
+    where = f"Table {cells[0].table}: {cells[0].row}" if paper else "not in the paper"
     return [f"Expected {QUANTITIES[cells[0].quantity]} ({where}):", "", *aligned(rows)]
 
 
@@ -140,7 +130,7 @@ def measured(runs: Iterable[RunSpec], cell: scorecard.TableCell,
     runs = [run for run in runs
             if (run.parameters["method"], run.parameters.get("options") or {}) == asked]
     runs = [run for run in runs if run.parameters["dataset"] == cell.dataset] or runs
-    value = scorecard.quantities_by_name()[cell.quantity].value
+    value = MEASURED[cell.quantity].value
     found = {run.parameters["seed"]: value(record) for run in runs for record in published
              if run.matches(record) and value(record) is not None}
     return str(summary.spread(found.values())) if found else ""

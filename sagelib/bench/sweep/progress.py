@@ -1,6 +1,7 @@
 """What a sweep says of its cells while it runs."""
 from __future__ import annotations
 
+import collections
 import time
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ class SweepProgress:
         self.state[cell.name] = state
         if state == "done":
             self.took[cell.name] = time.time() - self.since.get(cell.name, self.begun)
-        count = {s: list(self.state.values()).count(s) for s in ("done", "running", "failed")}
+        count = collections.Counter(self.state.values())
         self.say(f"[{count['done']}/{len(self.todo)} done, {count['running']} running, "
                  f"{count['failed']} failed{self.left()}] {word} {cell.name}")
 
@@ -52,11 +53,11 @@ class SweepProgress:
             return ""
         pace = sum(self.took.values()) / sum(self._hours(name) for name in self.took)
         now = time.time()
-        waiting = sum(
-            self._seconds(name, pace) for name, state in self.state.items() if state == "waiting")
+        waiting = [self._seconds(name, pace)
+                   for name, state in self.state.items() if state == "waiting"]
         running = [max(0, self._seconds(name, pace) - (now - self.since[name]))
                    for name, state in self.state.items() if state == "running"]
-        seconds = (waiting + sum(running)) / max(1, len(running))
+        seconds = (sum(waiting) + sum(running)) / max(1, len(running))
         hours, minutes = f"{seconds / 3600:.1f} h", f"{seconds / 60:.0f} min"
         return f", {hours if seconds > 5400 else minutes} left"
 

@@ -3,13 +3,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ... import files
 from .. import records
-
-if TYPE_CHECKING:
-    from ..schema import Record
 
 
 def keep_notebook(file: Path, place: str | Path) -> None:
@@ -24,12 +21,8 @@ def keep_notebook(file: Path, place: str | Path) -> None:
     if target.exists() or not file.exists():
         return
     asked = json.loads((file.parent / "attempt.json").read_text())
-    folders = {
-        str(file.parent): "ATTEMPT",
-        asked["results"]: "RESULTS",
-        asked["out"]: "OUT",
-        asked.get("root"): "DATA",
-    }
+    folders = {str(file.parent): "ATTEMPT", asked["results"]: "RESULTS", asked["out"]: "OUT",
+               asked.get("root"): "DATA"}
     text = file.read_text()
     for folder, word in folders.items():
         text = text.replace(json.dumps(folder)[1:-1], word) if folder else text
@@ -56,13 +49,9 @@ def publish(made: Path, results: str | Path) -> Path:
     place = records.path(record, results)
     if not place.exists():
         here = next((p for p in made.parents if (p / "attempt.json").exists()), made.parent)
-        keep_notebook(here / f"{_notebook(record)}.ipynb", place)
+        keep_notebook(here / f"{records.notebook_of(record)}.ipynb", place)
     try:
         return records.write(record, results)
     except FileExistsError:
-        records.read(place)
+        records.read(place)  # a damaged one is an error, not a published record
         return place
-
-
-def _notebook(record: Record) -> str:
-    return record.get("what") or ("few_shot" if record["kind"] == "few_shot" else "train")

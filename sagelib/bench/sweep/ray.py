@@ -6,14 +6,15 @@ checkpoints and records, must be the same on all nodes (a shared file system).
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...machine import cores
-from .local import AGAIN, RETRIES, reason, start
+from .local import RETRIES, is_temporary, reason, start
+from .worker import attempts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from ..plans import RunSpec
     from .progress import SweepProgress
@@ -43,12 +44,12 @@ def run_cells(todo: Sequence[RunSpec], settings: Settings, out: str | Path, view
                       # pyrefly: ignore[bad-argument-type]  (Ray takes a list of errors too)
                       retry_exceptions=[Again])(attempt)
     waiting, failed = {task.remote(cell, settings, str(out), threads): cell for cell in todo}, []
-    begun = {cell.name: attempts(cell, out) for cell in todo}
+    begun = {cell.name: tried(cell, out) for cell in todo}
     try:
         while waiting:
             for cell in waiting.values():
-                if attempts(cell, out) > begun[cell.name]:
-                    begun[cell.name] = attempts(cell, out)
+                if (now := tried(cell, out)) > begun[cell.name]:
+                    begun[cell.name] = now
                     view.started(cell)
             for ready in ray.wait(list(waiting), timeout=1)[0]:
                 cell = waiting.pop(ready)
@@ -65,9 +66,9 @@ def run_cells(todo: Sequence[RunSpec], settings: Settings, out: str | Path, view
     return failed
 
 
-def attempts(cell: RunSpec, out: str | Path) -> int:
+def tried(cell: RunSpec, out: str | Path) -> int:
     """How many attempts at a cell there were so far."""
-    return len(list((Path(out) / "attempts" / cell.name).glob("*")))
+    return len(list(attempts(cell, out).glob("*")))
 
 
 def attempt(cell: RunSpec, settings: Settings, out: str | Path,
@@ -75,7 +76,7 @@ def attempt(cell: RunSpec, settings: Settings, out: str | Path,
     """One attempt at a cell: why it failed, or None, and its folder; `Again` if it was killed."""
     process, folder = start(cell, settings, out, threads)
     ended = process.wait()
-    if ended < 0 or ended == AGAIN:
+    if is_temporary(ended):
         raise Again(reason(folder, ended))
     return (reason(folder, ended) if ended else None), str(folder)
 

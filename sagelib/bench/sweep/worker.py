@@ -38,7 +38,7 @@ RETRAIN = "trains again: its weights are not here"
 
 def prepare(cell: RunSpec, settings: Settings, out: str | Path) -> Path:
     """A new folder under OUT/attempts/<cell>/ that says what is to be done."""
-    mine = _attempts(cell, out)
+    mine = attempts(cell, out)
     mine.mkdir(parents=True, exist_ok=True)
     folder = mine / f"{1 + sum(p.is_dir() for p in mine.iterdir()):02d}-{uuid.uuid4().hex[:8]}"
     folder.mkdir()
@@ -58,9 +58,9 @@ def attempt(folder: str | Path) -> Path:
     folder = Path(folder)
     asked = json.loads((folder / "attempt.json").read_text())
     cell, results, out = RunSpec(**asked["cell"]), Path(asked["results"]), asked["out"]
-    what, record = _left(cell, published_by(cell.notebook, results), out)
+    what, record = _left(cell, records.of_notebook(cell.notebook, results), out)
     if what == TRAIN and recover(cell, out, results):
-        what, record = _left(cell, published_by(cell.notebook, results), out)
+        what, record = _left(cell, records.of_notebook(cell.notebook, results), out)
     if record is None:
         record = records.read(publish(_train(cell, folder, asked), results))
     elif what == RETRAIN:
@@ -74,11 +74,8 @@ def attempt(folder: str | Path) -> Path:
 def _train(cell: RunSpec, folder: Path, asked: dict[str, Any],
            record: Record | None = None) -> Path:
     """Run the cell's notebook; the file of its record. `record`: that of a run trained again."""
-    places = {
-        "results": str(folder / "results"),
-        "checkpoints": f"{asked['out']}/checkpoints",
-        "networks": _networks(asked["out"], record),
-    }
+    places = {"results": str(folder / "results"), "checkpoints": f"{asked['out']}/checkpoints",
+              "networks": _networks(asked["out"], record)}
     execute(cell.notebook, folder,
             {**cell.parameters, **_common(asked), **places, "progress": False})
     made, = (folder / "results").rglob("*.json")
@@ -107,7 +104,7 @@ def remaining(cells: Sequence[RunSpec], results: str | Path,
               out: str | Path) -> list[tuple[RunSpec, str]]:
     """The cells that are not done, each with what is left to do: TRAIN, RETRAIN or EVALUATE."""
     notebooks = {cell.notebook for cell in cells}
-    every = {notebook: published_by(notebook, results) for notebook in notebooks}
+    every = {notebook: records.of_notebook(notebook, results) for notebook in notebooks}
     found = [(cell, _left(cell, every[cell.notebook], out)[0]) for cell in cells]
     return [(cell, what) for cell, what in found if what]
 
@@ -131,16 +128,8 @@ def _left(cell: RunSpec, every: Iterable[Record],
     return EVALUATE if weights else RETRAIN, record
 
 
-def published_by(notebook: str, results: str | Path) -> list[Record]:
-    """All records under `results` that runs of a notebook may have left."""
-    if notebook not in ("train", "few_shot"):
-        return records.timings(results, notebook)
-    if not Path(results).exists():
-        return []
-    return records.every(results, "few_shot" if notebook == "few_shot" else "record")
-
-
-def _attempts(cell: RunSpec, out: str | Path) -> Path:
+def attempts(cell: RunSpec, out: str | Path) -> Path:
+    """The folder of the attempts at a cell."""
     return Path(out).resolve() / "attempts" / cell.name
 
 
@@ -161,7 +150,7 @@ def _weights(record: Record, out: str | Path) -> Path | None:
 def unpublished(cell: RunSpec, out: str | Path) -> list[Path]:
     """Records of a cell, as files, of earlier attempts that were killed before they published."""
     found = []
-    for made in sorted(_attempts(cell, out).glob("*/results/**/*.json")):
+    for made in sorted(attempts(cell, out).glob("*/results/**/*.json")):
         try:
             if cell.matches(records.read(made)):
                 found.append(made)

@@ -13,13 +13,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from . import blur, digital, noise, weather
 from .published import check_severity, published
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
-    from torch import Tensor
 
 __all__ = ["NAMES", "SEVERITIES", "TABLE", "corrupt", "published"]
 
@@ -65,10 +65,5 @@ def corrupt(images: UInt8[Tensor, "b 3 h w"], name: str, severity: int,
     return (changed.clamp(0, 1) * 255).byte()  # cut, not rounded, as in the published images
 
 
-_GROUPS = {
-    noise: ("gaussian_noise", "shot_noise", "impulse_noise"),
-    blur: ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
-    weather: ("snow", "frost", "fog", "brightness"),
-    digital: ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
-}
-_FUNCTIONS = {name: getattr(group, name) for group, names in _GROUPS.items() for name in names}
+_FUNCTIONS = {name: getattr(group, name) for group in (noise, blur, weather, digital)
+              for name in NAMES if hasattr(group, name)}

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from ...saliency import mirrored, smooth
 
 if TYPE_CHECKING:
     from jaxtyping import Float
-    from torch import Tensor
 
 
 def defocus_blur(x: Float[Tensor, "b c h w"], radius: float, alias: float,

@@ -1,19 +1,18 @@
 """The published corruptions CIFAR-10-C and CIFAR-100-C, checked against their test set."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
+
+from ...data.dataset import Dataset
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from jaxtyping import Int, UInt8
-    from torch import Tensor
-
-    from ...data.dataset import Dataset
 
     Read = Callable[[str, int], tuple[UInt8[Tensor, "n 3 h w"], Int[Tensor, " n"]]]
 

@@ -5,13 +5,13 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from ...pixels import per_channel_tensor
 from .blur import motion_blur, zoom
 
 if TYPE_CHECKING:
     from jaxtyping import Float
-    from torch import Tensor
 
 
 def snow(
