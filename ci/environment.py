@@ -130,8 +130,11 @@ def fill(packages, installer, wanted):
 def install(folder, wanted):
     """A new environment in `folder` with the requirements; says what is happening."""
     free = shutil.disk_usage(folder.parent).free / 1e9
-    if free < 16:
-        raise RuntimeError(f"{free:.0f} GB are free in {folder.parent}; the installation needs 16")
+    if free < 12:  # 7 GB of packages and, while they are unpacked, 3.5 GB of downloads
+        older = [path for path in folder.parent.glob("*") if (path / READY).exists()]
+        remedy = f"; remove what no checkout uses: {', '.join(map(str, older))}" if older else ""
+        raise RuntimeError(f"{free:.0f} GB are free in {folder.parent}; the installation needs 12"
+                           f"{remedy}")
     venv.create(folder, with_pip=True, symlinks=True)
     print(
         "installing what the project needs, once for all checkouts: about 7 GB, 3 GB of "

@@ -94,7 +94,8 @@ def curves(runs: Mapping[str, Curve | list[Curve]], key: str = "test_accuracy",
     for name, found in runs.items():
         of_seeds: list[Any] = found if found and isinstance(found[0], list) else [found]
         for k, curve in enumerate(of_seeds):
-            axis.plot([e["epoch"] + 1 for e in curve], [e[key] for e in curve], marker="o",
+            shown = [e for e in curve if key in e]  # not every epoch need be evaluated
+            axis.plot([e["epoch"] + 1 for e in shown], [e[key] for e in shown], marker="o",
                       markersize=3, color=COLOURS.get(name), label=None if k else name)
     axis.set(xlabel="epoch", ylabel=ylabel)
     axis.grid(alpha=0.3)

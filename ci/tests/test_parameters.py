@@ -31,7 +31,7 @@ def test_every_default_that_is_the_papers_agrees_with_its_recipe():
     for part in found:
         same = PAPER.keys() & part.keys()
         assert {k: part[k] for k in same} == {k: PAPER[k] for k in same}
-    others = {"milestones", "decay", "compile", "schedule"}  # no parameters of the notebook
+    others = {"milestones", "decay", "compile"}  # no parameters of the notebook
     assert PAPER.keys() - found[0].keys() == others
 
 

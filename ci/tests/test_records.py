@@ -19,8 +19,7 @@ def parts():
     accuracy = [10, 50, 90, 60, 61, 62, 63, 64, 65, 66, 67, 68.5]
     curve = [{"epoch": e, "lr": 0.2, "train_loss": 0.3, "seconds": 2.0 + e, "test_accuracy": a,
               "test_loss": 1.0} for e, a in enumerate(accuracy)]
-    recipe = {**Recipe().__dict__, "milestones": [1 / 3, 2 / 3], "batch": 100, "padding": 2,
-              "flip": True}
+    recipe = {**Recipe().described(), "batch": 100, "padding": 2, "flip": True}
     return dict(
         dataset=dict(name="cifar10", classes=10, train=50_000, test=10_000, height=32, width=32),
         model=dict(name="preactresnet18", width=64, parameters=11_171_146),
@@ -84,13 +83,31 @@ def test_only_the_papers_recipe_is_called_the_papers(parts):
     (dict(epochs=100, precision="bf16", compile=True),
      "shortened: epochs 100 (paper 300); precision bf16 (paper fp32); compiled True (paper False)"),
     (dict(milestones=[0.5, 0.75]), "changed: milestones 0.5 and 0.75 (paper 0.333 and 0.667)"),
-    (dict(schedule="onecycle"), "changed: schedule onecycle (paper steps)"),
+    (dict(schedule="one_cycle"), "changed: schedule one_cycle (paper steps)"),
     (dict(channels_last=True), "paper")
 ])
 def test_what_else_decides_a_result_is_named_and_longer_is_not_shortened(change, kind, parts):
     assert records.make(**{**parts, "recipe": {**parts["recipe"], **change}})["kind"] == kind
     usual = records.make(**{**parts, "method": {**parts["method"], "settings": "default"}})
     assert usual["kind"] == "changed: method settings default, not the paper's"
+
+
+def test_a_schedule_without_milestones_is_recorded_without_them(parts):
+    recipe = {**Recipe(schedule="cosine").described(), "batch": 100, "padding": 2, "flip": True}
+    assert "milestones" not in recipe and "decay" not in recipe
+    assert records.make(**{**parts, "recipe": recipe})["kind"] == (
+        "changed: schedule cosine (paper steps)")
+    with pytest.raises(ValueError, match="recipe.*milestones"):
+        records.make(**{**parts, "recipe": {k: v for k, v in recipe.items() if k != "schedule"}})
+
+
+def test_epochs_that_were_not_evaluated_do_not_count(parts):
+    curve = [{k: v for k, v in e.items() if e["epoch"] in (2, 4, 7, 11) or not k.startswith("test")}
+             for e in parts["curve"]]
+    record = records.make(**{**parts, "curve": curve})
+    assert record["curve"] == curve and record["final"]["accuracy"] == 68.5
+    assert record["median_last10"] == 66.25  # of 90, 61, 64 and 68.5: (64 + 68.5) / 2
+    assert record["best_on_test"] == {"accuracy": 90, "epoch": 2}
 
 
 def test_a_record_of_an_older_rule_is_told_apart_by_todays(parts, tmp_path):

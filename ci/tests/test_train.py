@@ -1,5 +1,6 @@
 """The loop: the recipe, one epoch by hand, and runs that are killed, spoilt or cut off."""
 import json
+import math
 import os
 import random
 import signal
@@ -41,6 +42,63 @@ def test_the_default_recipe_is_the_papers():
     rates = [r.rate(e) for e in (0, 99, 100, 199, 200, 299)]
     assert rates == pytest.approx([0.2, 0.2, 0.02, 0.02, 0.002, 0.002])
     assert [Recipe(epochs=3, lr=1).rate(e) for e in range(3)] == pytest.approx([1, 0.1, 0.01])
+
+
+def cosine(low, high, share):
+    """From `low` to `high` along half a cosine; share of the way in [0, 1]."""
+    return high + (low - high) * (1 + math.cos(math.pi * share)) / 2
+
+
+def test_schedules_follow_their_formulas():
+    """Epoch by epoch and step by step; the ends of one cycle are lr/25, lr and lr/250,000."""
+    steps = 7
+    r, n = Recipe(epochs=10, lr=0.5, schedule="cosine"), 10 * steps
+    places = [(e, k) for e in range(10) for k in range(steps)]
+    assert [r.rate(e, k, steps) for e, k in places] == pytest.approx(
+        [cosine(0.5, 0, (steps * e + k) / n) for e, k in places])
+    r = Recipe(epochs=10, lr=0.5, schedule="one_cycle")
+    top = 0.3 * n - 1  # of the climb, a step
+    expected = [cosine(0.5 / 25, 0.5, i / top) if i <= top
+                else cosine(0.5, 0.5 / 250_000, (i - top) / (n - 1 - top)) for i in range(n)]
+    assert [r.rate(e, k, steps) for e, k in places] == pytest.approx(expected)
+    assert expected[-1] == pytest.approx(2e-6)
+    with pytest.raises(ValueError, match="unknown schedule 'onecycle'; known: steps, cosine, one"):
+        Recipe(schedule="onecycle")
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "one_cycle"])
+def test_a_schedule_sets_the_rate_of_every_step(schedule, shapes, tiny):
+    """Against a loop with PyTorch's optimiser; and a run that stops goes on at its place."""
+    recipe, net = Recipe(epochs=2, lr=0.1, schedule=schedule), tiny()
+    curve = fit(net, Batches(shapes[0], 16, generator=seeded()), load(methods, "vanilla").seed(0),
+                recipe)
+    other, method = tiny(), load(methods, "vanilla").seed(0)
+    optimizer = torch.optim.SGD(other.parameters(), 0.1, 0.9, nesterov=True, weight_decay=1e-4)
+    batches = Batches(shapes[0], 16, generator=seeded())
+    for epoch in range(2):
+        for step, (x, y) in enumerate(batches):
+            optimizer.param_groups[0]["lr"] = recipe.rate(epoch, step, len(batches))
+            optimizer.zero_grad()
+            method.loss(other, x, y).backward()
+            optimizer.step()
+    for a, b in zip(net.parameters(), other.parameters(), strict=True):
+        assert_close(a, b)
+    assert [e["lr"] for e in curve] == [recipe.rate(e, 0, len(batches)) for e in range(2)]
+
+
+def test_the_test_set_waits_its_turn_and_changes_nothing(shapes, tiny):
+    kept = {}
+    for every in (1, 3):
+        net = tiny()
+        kept[every] = fit(net, Batches(shapes[0], 16, generator=seeded()),
+                          load(methods, "mixup").seed(0), Recipe(epochs=5), Batches(shapes[1], 16),
+                          test_every=every)
+    assert [e["epoch"] for e in kept[3] if "test_accuracy" in e] == [2, 4]  # the last one always
+    for often, seldom in zip(kept[1], kept[3], strict=True):
+        assert seldom | {"seconds": 0} == {k: v for k, v in often.items() if k in seldom} | {
+            "seconds": 0}
+    with pytest.raises(ValueError, match="test_every is 0; it must be a number of epochs"):
+        fit(tiny(), Batches(shapes[0], 16), load(methods, "vanilla"), test_every=0)
 
 
 def test_one_epoch_by_hand(shapes, tiny):

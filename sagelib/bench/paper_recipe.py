@@ -5,7 +5,6 @@ Source: appendix B and the authors' code. The numbers of the training itself are
 """
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from .. import catalog, models
@@ -14,8 +13,7 @@ from ..train import Recipe
 if TYPE_CHECKING:
     from .schema import Record
 
-_TRAINING: Record = asdict(Recipe())
-_TRAINING["milestones"] = list(_TRAINING["milestones"])
+_TRAINING: Record = Recipe().described()
 _LAST = {name: _TRAINING.pop(name) for name in ("precision", "compile")}
 del _TRAINING["channels_last"]  # the layout in memory is no difference
 _REST = dict(batch=100, padding=2, flip=True, loss="bce", train_images=50_000)
@@ -42,7 +40,10 @@ def recipe_kind(dataset: Record, model: Record, method: Record, recipe: Record) 
     has: Record = {"schedule": PAPER["schedule"], "compile": False, **recipe,
                    "loss": method["loss"], "width": model["width"],
                    "settings": method["settings"], "train_images": dataset["train"]}
-    has["milestones"] = list(has.get("milestones", ()))
+    if has["schedule"] == PAPER["schedule"]:
+        has["milestones"] = list(has.get("milestones", ()))
+    else:  # which has none
+        has |= {name: PAPER[name] for name in ("milestones", "decay")}
     changed = {k: f"{SAYS.get(k, k)} {_text(has.get(k))} (paper {_text(v)})"
                for k, v in asked.items() if has.get(k) != v}
     stated = dataset["name"] in DATASETS

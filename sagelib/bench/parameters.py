@@ -66,14 +66,15 @@ TEXT = Kind("a text", "-r {name} {value}", lambda v: isinstance(v, str))
 SWITCH = Kind("True or False", "-p {name} True", lambda v: isinstance(v, bool))
 NUMBER = Kind("a number", "-p {name} 0.1", _is_number)
 SHARE = Kind("a number above 0, at most 1", "", lambda v: _is_number(v) and 0 < v <= 1)
-_WORDS = "dataset root method settings model precision device results checkpoints networks record"
+_WORDS = "dataset root method settings model schedule precision device results checkpoints networks record"
 _COUNTS = "width seed epochs train_images batch images pgd_steps pgd_images"
 KINDS = {  # of every parameter of the experiments
     **dict.fromkeys(f"{_WORDS} weights_file published".split(), TEXT),
     **dict.fromkeys("nesterov flip channels_last compile_network graph progress".split(), SWITCH),
     **dict.fromkeys("lr momentum weight_decay linf l2 variance".split(), NUMBER),
     **dict.fromkeys(f"{_COUNTS} autoattack_images corruption_images".split(), _whole(0)),
-    **dict.fromkeys("ways queries episodes pairs loop_pairs rounds threads".split(), _whole(1)),
+    **dict.fromkeys("ways queries episodes pairs loop_pairs rounds threads test_every".split(),
+                    _whole(1)),
     "padding": _whole(-1),
     "options": Kind("a mapping of options", "-y 'options: {{fraction: 0.1}}'", _is_options, True),
     "more_seeds": _list(_whole(0), "more_seeds: [1, 2]", least=0),
@@ -186,4 +187,5 @@ def recorded(given: Parameters) -> Parameters:
 
 def deciding(experiment: str, given: Parameters, **facts: int | None) -> Parameters:
     """The settled parameters that decide a result: two runs with the same ones are the same run."""
-    return {k: v for k, v in settled(experiment, given, **facts).items() if k not in ASIDE}
+    aside = {*ASIDE, "test_every"}  # which decides how much of the curve is measured
+    return {k: v for k, v in settled(experiment, given, **facts).items() if k not in aside}

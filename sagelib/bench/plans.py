@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 CATALOGUES = {"dataset": datasets, "model": models, "method": methods}
 # parameters that a record's recipe, and its results on episodes, say too
 IN_RECIPE = ("epochs", "batch", "lr", "momentum", "nesterov", "weight_decay", "padding", "flip",
-             "precision", "channels_last")
+             "schedule", "precision", "channels_last")
 IN_EPISODES = ("ways", "queries", "episodes")
 
 
@@ -115,8 +115,8 @@ def read(file: str | Path, size: str) -> tuple[str, list[RunSpec]]:
            {"title", "notebook", "cells"}, file)
     _checked_expect(plan.get("expect"), file)
     if size not in known:
-        raise ValueError(f"unknown size {size!r}; known: {', '.join(known)}")
-    how = {**known[size], **plan.get("sizes", {}).get(size, {})}
+        raise ValueError(f"{file}: unknown size {size!r}; known: {', '.join(known)}")
+    how = known[size]
     _known(how, {"seeds", "parameters", "only", "instead", "then"}, {"seeds", "parameters"},
            f"size {size}")
     _known(how["parameters"], set(defaults(plan["notebook"])), set(), f"size {size}")
@@ -125,12 +125,15 @@ def read(file: str | Path, size: str) -> tuple[str, list[RunSpec]]:
     if then:
         _known(asked, set(defaults(then)), set(), f"size {size}, then")
     cells = {}
-    for row in _rows(plan, how, file):
-        for seed in [row["seed"]] if "seed" in row else how["seeds"]:
-            given = {**row, **how["parameters"], "seed": seed}
-            cell = RunSpec(plan["notebook"], given, then, asked)
-            _checked(cell, file)
-            cells[cell.name] = cell
+    rows = list(_rows(plan, how, file))
+    for k in range(max(1, len(how["seeds"]))):  # a whole table with one seed before the next seed
+        for row in rows:
+            seeds = [row["seed"]] if "seed" in row else how["seeds"]
+            for seed in seeds[k:k + 1]:
+                given = {**row, **how["parameters"], "seed": seed}
+                cell = RunSpec(plan["notebook"], given, then, asked)
+                _checked(cell, file)
+                cells[cell.name] = cell
     return plan["title"], list(cells.values())
 
 
@@ -140,9 +143,14 @@ def by_size(file: str | Path) -> dict[str, list[RunSpec]]:
 
 
 def sizes(file: str | Path) -> dict[str, Any]:
-    """The sizes that a plan can be read at, from sizes.yml beside it or else from the book's."""
+    """The sizes that a plan can be read at, from sizes.yml beside it or else from the book's.
+
+    A plan's own entries take the place of those; it does not have the sizes for which it says null.
+    """
     beside = Path(file).with_name("sizes.yml")
-    return _yaml(beside if beside.exists() else PLANS / "sizes.yml")
+    known, own = _yaml(beside if beside.exists() else PLANS / "sizes.yml"), _yaml(file).get("sizes", {})
+    return {size: {**how, **own.get(size, {})} for size, how in known.items()
+            if own.get(size, {}) is not None}
 
 
 def expected(file: str | Path) -> dict[str, Any] | None:

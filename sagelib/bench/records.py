@@ -47,7 +47,7 @@ def make(*, dataset: Record, model: Record, method: Record, recipe: Record, seed
     final network classifies right; ValueError if their share is not the final accuracy.
     """
     curve = [{**e, "test_loss": e["test_loss"] if math.isfinite(e["test_loss"]) else None}
-             for e in curve]
+             if "test_loss" in e else e for e in curve]
     asked = {"dataset": dataset, "model": model, "method": method, "recipe": recipe, "seed": seed}
     kind = recipe_kind(dataset, model, method, recipe)
     seconds = {**_seconds(curve), "together": together}
@@ -96,15 +96,19 @@ def run_id(**asked: Any) -> str:
 
 def summary(curve: Curve, correct: Bool[np.ndarray, " n"] | Bool[torch.Tensor, " n"] | None = None
             ) -> Record:
-    """Final accuracy, median of the last ten epochs, and the best on the test set, kept apart."""
-    accuracy = [e["test_accuracy"] for e in curve]
-    best = max(range(len(accuracy)), key=accuracy.__getitem__)
-    final = {"accuracy": accuracy[-1], "loss": curve[-1]["test_loss"]}
+    """Final accuracy, median of the last ten epochs, and the best on the test set, kept apart.
+
+    Epochs after which the network was not evaluated do not count.
+    """
+    tested = [e for e in curve if "test_accuracy" in e]
+    last10 = [e["test_accuracy"] for e in curve[-10:] if "test_accuracy" in e]
+    best = max(tested, key=lambda e: e["test_accuracy"])  # the first of equals
+    final = {"accuracy": curve[-1]["test_accuracy"], "loss": curve[-1]["test_loss"]}
     if correct is not None:
         packed = np.packbits(np.asarray(correct, bool)).tobytes()
         final["correct"] = base64.b64encode(packed).decode()
-    return {"final": final, "median_last10": statistics.median(accuracy[-10:]),
-            "best_on_test": {"accuracy": accuracy[best], "epoch": curve[best]["epoch"]}}
+    return {"final": final, "median_last10": statistics.median(last10),
+            "best_on_test": {"accuracy": best["test_accuracy"], "epoch": best["epoch"]}}
 
 
 def steady_epoch(curve: Curve) -> float:

@@ -26,11 +26,12 @@ def fit(
     net: nn.Module, batches: Batches, method: Method, recipe: Recipe | None = None,
     test: Test | None = None, checkpoint: str | Path | None = None,
     on_epoch: Callable[[Curve], object] | None = None, progress: bool = False, graph: bool = True,
+    test_every: int = 1,
 ) -> Curve:
     """The curve, one dict an epoch, of training `net` in place on `batches` with `method`.
 
-    `test` is evaluated after every epoch: batches, or a function of the network that returns a dict
-    for the curve. With `checkpoint`, a path, everything is saved there after each epoch. A run that
+    `test` is evaluated after every epoch, or every `test_every` epochs and after the last one:
+    batches, or a function of the network that returns a dict for the curve. With `checkpoint`, a path, everything is saved there after each epoch. A run that
     was killed continues from there, to the same weights and curve on the same machine and thread
     count. `on_epoch(curve)` is called after each epoch. A loss that is not finite raises
     FloatingPointError; the checkpoint then still has the last good epoch.
@@ -40,20 +41,23 @@ def fit(
     """
     run = Run(net, batches, method, recipe or Recipe(), checkpoint, graph)
     if on_epoch is None:
-        return fit_together([run], test, None, progress)[0]
-    return fit_together([run], test, lambda curves: on_epoch(curves[0]), progress)[0]
+        return fit_together([run], test, None, progress, test_every)[0]
+    return fit_together([run], test, lambda curves: on_epoch(curves[0]), progress, test_every)[0]
 
 
 def fit_together(
     runs: Sequence[Run], test: Test | None = None,
     on_epoch: Callable[[list[Curve]], object] | None = None, progress: bool = False,
+    test_every: int = 1,
 ) -> list[Curve]:
     """The curves of several runs (`Run`), such as seeds, trained step by step in turn.
 
     Each comes out as if it were trained by itself. On a GPU each has its own stream, so that one
     fills the gaps of another: for accuracy, not for timing, since seconds are shared.
-    `on_epoch(curves)` is called after each epoch.
+    `on_epoch(curves)` is called after each epoch. `test` and `test_every` as in `fit`.
     """
+    if not isinstance(test_every, int) or test_every < 1:
+        raise ValueError(f"test_every is {test_every!r}; it must be a number of epochs, at least 1")
     for run in runs:
         restore(run)
     with _bar(runs, progress) as bar:
@@ -72,7 +76,8 @@ def fit_together(
                         bar.update()
             entries = [run.end(epoch) for run in due]  # no clock runs while others are evaluated
             for run, entry in zip(due, entries, strict=True):
-                run.record_epoch(entry | _tested(run, test))
+                due_test = (epoch + 1) % test_every == 0 or epoch + 1 == run.recipe.epochs
+                run.record_epoch(entry | _tested(run, test if due_test else None))
                 save(run)
                 bar.set_postfix(_shown(run.curve[-1]))
             if on_epoch is not None:

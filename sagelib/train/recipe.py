@@ -1,21 +1,30 @@
 """How to train: the recipe behind the paper's tables, and what may differ from it.
 
 Source: appendix B and the authors' code. SGD with Nesterov momentum 0.9, weight decay 1e-4 on every
-parameter, 300 epochs, learning rate 0.2, a tenth of it after each third.
+parameter, 300 epochs, learning rate 0.2, a tenth of it after each third. The other schedules are
+PyTorch's own: `CosineAnnealingLR` and `OneCycleLR`.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+SCHEDULES = ("steps", "cosine", "one_cycle")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How to train; the defaults are the paper's. `milestones` are shares of the epochs.
+    """How to train; the defaults are the paper's.
 
+    schedule: "steps" multiplies the learning rate by `decay` at each of `milestones`, shares of the
+    epochs. The others change it at every step: "cosine" lets it fall from `lr` to 0 along half a
+    cosine; "one_cycle" lets it rise from lr/25 to `lr` in the first 30 % of the steps, and then
+    fall to lr/250,000. The momentum is constant: PyTorch's `OneCycleLR` would also vary that.
     precision: "fp32", or autocast in "bf16" or "fp16" (with a gradient scaler); weights stay
     float32.
     """
@@ -25,6 +34,7 @@ class Recipe:
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 1e-4
+    schedule: str = "steps"
     milestones: tuple[float, ...] = (1 / 3, 2 / 3)
     decay: float = 0.1
     precision: str = "fp32"
@@ -37,10 +47,40 @@ class Recipe:
         if not self.lr > 0 or not 0 <= self.momentum < 1 or not self.weight_decay >= 0:
             raise ValueError("lr must be above 0, momentum in [0, 1), weight_decay at least 0; "
                              f"they are {self.lr}, {self.momentum}, {self.weight_decay}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"unknown schedule {self.schedule!r}; known: {', '.join(SCHEDULES)}")
         if self.precision not in PRECISIONS:
             raise ValueError(
                 f"unknown precision {self.precision!r}; known: {', '.join(PRECISIONS)}")
 
-    def rate(self, epoch: int) -> float:
-        """Learning rate of an epoch, counted from 0."""
+    def rate(self, epoch: int, step: int = 0, steps: int = 1) -> float:
+        """Learning rate of a step of an epoch that has `steps` of them; all are counted from 0."""
+        if self.schedule != "steps":
+            return _rates(self.schedule, self.lr, self.epochs * steps)[epoch * steps + step]
         return self.lr * self.decay ** sum(epoch >= m * self.epochs - 1e-9 for m in self.milestones)
+
+    def described(self) -> dict[str, Any]:
+        """The fields as a record keeps them, without those that the schedule has no use for.
+
+        "steps" is not written: it is the schedule of every record that names none.
+        """
+        found = {**asdict(self), "milestones": list(self.milestones)}
+        unused = ("schedule",) if self.schedule == "steps" else ("milestones", "decay")
+        return {name: value for name, value in found.items() if name not in unused}
+
+
+@functools.lru_cache(maxsize=8)
+def _rates(schedule, lr, steps):
+    """The learning rate of each step of a run, as PyTorch's scheduler sets it."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr)
+    if schedule == "cosine":
+        scheduler = CosineAnnealingLR(optimizer, steps)
+    else:
+        scheduler = OneCycleLR(optimizer, lr, steps, cycle_momentum=False)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if len(rates) < steps:
+            scheduler.step()
+    return rates

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -52,6 +51,7 @@ class Run:
             net.to(memory_format=torch.channels_last)
         self.forward = cast("nn.Module", torch.compile(net)) if recipe.compile else net
         # on a GPU the learning rate is a tensor there, so that a recorded step sees it change
+        self.rate: float | None = None  # that has been set
         self.lr = torch.full((), float(recipe.lr), device=self.device) if gpu else recipe.lr
         self.optimizer = torch.optim.SGD(net.parameters(), self.lr, recipe.momentum,
                                          nesterov=recipe.nesterov, weight_decay=recipe.weight_decay,
@@ -73,14 +73,10 @@ class Run:
         return torch.autocast(self.device.type, kind) if kind else contextlib.nullcontext()
 
     def begin(self, epoch: int) -> None:
-        """Set the epoch's learning rate and draw its order, after all work asked for so far."""
+        """Draw the epoch's order, after all work asked for so far."""
         if self.stream:
             self.stream.wait_stream(torch.cuda.default_stream(self.device))
-        rate = self.recipe.rate(epoch)
-        if isinstance(self.lr, Tensor):
-            self.lr.fill_(rate)
-        else:
-            self.optimizer.param_groups[0]["lr"] = rate
+        self.epoch = epoch
         # in a network that trains, a layer in evaluation mode was frozen by the user
         if not self.net.training:
             self.net.train()
@@ -90,6 +86,7 @@ class Run:
 
     def advance(self, k: int) -> None:
         """The epoch's step k; its loss stays on the device."""
+        self._set_rate(self.recipe.rate(self.epoch, k, len(self.batch_indices)))
         self.losses[k] = self.step(self.batch_indices[k])
 
     def end(self, epoch: int) -> Entry:
@@ -105,7 +102,7 @@ class Run:
             step = int(bad[0, 0])
             raise FloatingPointError(f"the loss is {losses[step].item()} in epoch {epoch}, step "
                                      f"{step}; try a lower lr. {self.settings()}")
-        return {"epoch": epoch, "lr": self.recipe.rate(epoch), "train_loss": losses.mean().item(),
+        return {"epoch": epoch, "lr": self.recipe.rate(epoch, 0, len(losses)), "train_loss": losses.mean().item(),
                 "seconds": seconds}
 
     def record_epoch(self, entry: Entry) -> None:
@@ -116,6 +113,15 @@ class Run:
         self.curve.append(entry)
         if self.select and max(self.curve, key=lambda e: e[self.select]) is entry:
             self.best = {k: v.detach().cpu().clone() for k, v in self.net.state_dict().items()}
+
+    def _set_rate(self, rate):
+        if rate == self.rate:
+            return
+        if isinstance(self.lr, Tensor):
+            self.lr.fill_(rate)
+        else:
+            self.optimizer.param_groups[0]["lr"] = rate
+        self.rate = rate
 
     def _step(self, index):
         x, y = self.batches.take(index)
@@ -135,9 +141,8 @@ class Run:
         The recipe, the method and its options, how many images and weights there are, and how
         batches are made; not the seeds, nor the images themselves.
         """
-        recipe = dataclasses.asdict(self.recipe)
         return {
-            "recipe": {**recipe, "milestones": list(self.recipe.milestones)},
+            "recipe": self.recipe.described(),
             "method": {"name": type(self.method).__name__, **self.method.options()},
             "data": {
                 "images": len(self.batches.dataset),

@@ -121,7 +121,7 @@ asked = {
     "model": {"name": model, "parameters": sum(p.numel() for p in net.parameters()),
               "width": width or catalog.defaults(models, model).get("width")},
     "method": {"name": method, "settings": parameters.settings_name(given), **mixer.options()},
-    "recipe": {**asdict(recipe), "milestones": list(recipe.milestones), "batch": batch, "padding": padding, "flip": flip},
+    "recipe": {**recipe.described(), "batch": batch, "padding": padding, "flip": flip},
 }
 exam = {**asdict(tries[max(shots)]), "distance": distances[0]}  # what chooses the epoch
 run = records.run_id(**asked, seed=seed, exam=exam)

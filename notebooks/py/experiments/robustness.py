@@ -86,7 +86,7 @@ if not record:
         dataset=dict(name="shapes", classes=10, train=1000, test=1000, height=32, width=32),
         model=dict(name="preactresnet18", width=8, parameters=sum(p.numel() for p in net.parameters())),
         method=dict(name="vanilla", settings="default", **method.options()), seed=seed, curve=curve, parameters={},
-        recipe={**recipe.__dict__, "milestones": list(recipe.milestones), "batch": 50, "padding": 2, "flip": True})
+        recipe={**recipe.described(), "batch": 50, "padding": 2, "flip": True})
     weights.save(net, records.path(made, networks).with_suffix(".pt"), made)
     record = records.path(made, results)
     record.unlink(missing_ok=True)  # this small run is done anew each time

@@ -55,8 +55,10 @@ lr = 0.0                 # 0: the paper's, which is 0.2, and for Co-Mixup on CIF
 momentum = 0.9
 nesterov = True
 weight_decay = 1e-4
+schedule = "steps"       # the paper's, a tenth of the learning rate after each third; or "cosine", "one_cycle"
 padding = 2              # pixels around the image before it is cropped
 flip = True
+test_every = 1           # epochs between two evaluations on the test set; there is always one after the last epoch
 precision = "fp32"       # or "bf16", "fp16"
 channels_last = False
 compile_network = False
@@ -71,7 +73,6 @@ progress = True
 # ## What is run
 
 # %%
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -85,14 +86,14 @@ from sagelib.train import Recipe, Run, fit_together
 given = parameters.checked(
     dataset=dataset, root=root, method=method, settings=settings, options=options, model=model, width=width, seed=seed,
     more_seeds=more_seeds, epochs=epochs, train_images=train_images, batch=batch, lr=lr, momentum=momentum,
-    nesterov=nesterov, weight_decay=weight_decay, padding=padding, flip=flip, precision=precision,
-    channels_last=channels_last, compile_network=compile_network, device=device, results=results,
+    nesterov=nesterov, weight_decay=weight_decay, schedule=schedule, padding=padding, flip=flip, test_every=test_every,
+    precision=precision, channels_last=channels_last, compile_network=compile_network, device=device, results=results,
     checkpoints=checkpoints, networks=networks, graph=graph, progress=progress)
 settled = parameters.settled("train", given)
 epochs, width, lr = settled["epochs"], settled["width"], settled["lr"]
 device = device or ("cuda" if torch.cuda.is_available() else "cpu")
 recipe = Recipe(epochs=epochs, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay,
-                precision=precision, channels_last=channels_last, compile=compile_network)
+                schedule=schedule, precision=precision, channels_last=channels_last, compile=compile_network)
 
 # %%
 # NBVAL_IGNORE_OUTPUT
@@ -119,8 +120,7 @@ asked = {
     "model": {"name": model, "parameters": sum(p.numel() for p in net.parameters()),
               "width": width or catalog.defaults(models, model).get("width")},
     "method": {"name": method, "settings": parameters.settings_name(given), **mixer.options()},
-    "recipe": {**asdict(recipe), "milestones": list(recipe.milestones), "batch": batch, "padding": padding,
-               "flip": flip},
+    "recipe": {**recipe.described(), "batch": batch, "padding": padding, "flip": flip},
 }
 ids = {seed: records.run_id(**asked, seed=seed) for seed in seeds}
 runs = ", ".join(ids.values())
@@ -158,7 +158,7 @@ show.grid([train.pixels(x), train.pixels(mixed.x)], size=1.1)
 # %% [markdown]
 # ## Training
 #
-# The curve is redrawn after every epoch; each epoch ends with a checkpoint.
+# Each epoch ends with a checkpoint, and the curve is redrawn.
 
 # %% mystnb={"image": {"alt": "Learning curve: test accuracy in percent after each epoch."}}
 # NBVAL_IGNORE_OUTPUT
@@ -181,7 +181,7 @@ def training(seed):
 
 
 started, held_out = [training(seed) for seed in seeds], batches(test, 500 if device == "cpu" else 2000)
-curves = fit_together(started, held_out, redraw, progress)
+curves = fit_together(started, held_out, redraw, progress, test_every)
 
 # %% [markdown]
 # ## The record
