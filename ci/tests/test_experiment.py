@@ -31,6 +31,7 @@ def test_every_method_runs_by_name(method, tmp_path):
     assert record["dataset"]["train"] == 100 and record["model"]["width"] == 4
     assert record["kind"].startswith("shortened: epochs 1")
     assert record["parameters"]["train_images"] == 100
+    assert record["final"]["train_accuracy"] in range(101)  # of 100 images
     assert not list((tmp_path / "runs/checkpoints").iterdir())
     assert record["method"]["settings"] == "default" and record["parameters"]["settings"] == "paper"
     assert schema.correct_images(record) is not None
@@ -47,7 +48,8 @@ def test_a_folder_of_ones_own_images(image_folder, tmp_path):
     (dict(method="cutmixx"), "did you mean 'cutmix'"), (dict(dataset="imagenet"), "known: cifar10"),
     (dict(model="vgg"), "unknown model 'vgg'"), (dict(settings="best"), "known: default, paper"),
     (dict(options={"eta": 1}), "has no option 'eta'"),
-    (dict(precision="fp8"), "unknown precision 'fp8'")])
+    (dict(precision="fp8"), "unknown precision 'fp8'"),
+    (dict(schedule="onecycle"), "unknown schedule 'onecycle'; known: steps, cosine, one_cycle")])
 def test_unknown_values_are_refused_with_the_known_ones(parameters, message, tmp_path):
     with pytest.raises(REFUSED, match=message):
         run(tmp_path, **parameters)

@@ -40,19 +40,24 @@ FOLDERS = {"record": "", "timing": "timings", "few_shot": "few_shot"}  # of each
 
 def make(*, dataset: Record, model: Record, method: Record, recipe: Record, seed: int, curve: Curve,
          parameters: Parameters, device: torch.device | str = "cpu", together: int = 1,
-         correct: Bool[np.ndarray, " n"] | Bool[torch.Tensor, " n"] | None = None) -> Record:
+         correct: Bool[np.ndarray, " n"] | Bool[torch.Tensor, " n"] | None = None,
+         train_accuracy: float | None = None) -> Record:
     """The record of a finished run from its parts and its curve; checked against the schema.
 
     together: how many runs shared the machine, and so the seconds. correct: which test images the
     final network classifies right; ValueError if their share is not the final accuracy.
+    train_accuracy: percent of the training images, neither cropped nor mixed, that it gets right.
     """
     curve = [{**e, "test_loss": e["test_loss"] if math.isfinite(e["test_loss"]) else None}
              if "test_loss" in e else e for e in curve]
     asked = {"dataset": dataset, "model": model, "method": method, "recipe": recipe, "seed": seed}
     kind = recipe_kind(dataset, model, method, recipe)
     seconds = {**_seconds(curve), "together": together}
+    results = summary(curve, correct)
+    if train_accuracy is not None:
+        results["final"]["train_accuracy"] = train_accuracy
     return validate({"schema": 1, "run": run_id(**asked), **asked, "kind": kind, "curve": curve,
-                     **summary(curve, correct), "seconds": seconds, **_stamp(parameters, device)})
+                     **results, "seconds": seconds, **_stamp(parameters, device)})
 
 
 def make_few_shot(*, dataset: Record, model: Record, method: Record, recipe: Record, seed: int,

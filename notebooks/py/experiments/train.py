@@ -188,7 +188,7 @@ curves = fit_together(started, held_out, redraw, progress, test_every)
 #
 # Final accuracy, the median of the last ten epochs and the best epoch are kept apart: the best was
 # chosen on the test set. The record also says which test images the final network gets right, so
-# that two networks can be compared image by image.
+# that two networks can be compared image by image, and how well it fits the training images.
 
 # %%
 # NBVAL_IGNORE_OUTPUT
@@ -196,12 +196,13 @@ written = []
 for seed, curve, run in zip(seeds, curves, started, strict=True):
     with run.place(), run.autocast():
         correct = evaluate.correct(run.forward, held_out)
+        fitted = evaluate.scores(run.forward, batches(train, held_out.size))["accuracy"]
     if 100 * int(correct.sum()) / len(correct) != curve[-1]["test_accuracy"]:
         print(f"seed {seed}: this pass finds {int(correct.sum())} images right, the one after the last epoch found another number, "
               "as on another machine: the record does not say which")
         correct = None
     record = records.make(**asked, seed=seed, curve=curve, parameters=parameters.recorded(given), device=device,
-                          together=len(seeds), correct=correct)
+                          together=len(seeds), correct=correct, train_accuracy=fitted)
     if networks:
         weights.save(run.net, records.path(record, networks).with_suffix(".pt"), record)
     written.append(records.write(record, results))
@@ -211,6 +212,7 @@ show.table(["result", *(f"seed {seed}" for seed in seeds)],
            [["final accuracy, %", *(r["final"]["accuracy"] for r in found)],
             ["median of the last 10, %", *(r["median_last10"] for r in found)],
             ["best on the test set, %", *(r["best_on_test"]["accuracy"] for r in found)],
+            ["on the training images, %", *(r["final"]["train_accuracy"] for r in found)],
             ["seconds an epoch", *(r["seconds"]["epoch"] for r in found)],
             ["recipe", *(r["kind"] for r in found)], ["record", *written]])
 
