@@ -9,7 +9,6 @@ today's with one run more.
 import copy
 import functools
 import shutil
-from dataclasses import asdict
 from unittest import mock
 
 import numpy as np
@@ -108,8 +107,7 @@ def training(cell, seed, shift, perturbed):
         seed=seed,
         curve=curve,
         method=dict(name=cell.method, settings="paper", loss="bce", **cell.options),
-        recipe=dict(asdict(Recipe(lr=lr)), milestones=[1 / 3, 2 / 3], batch=100, padding=2,
-                    flip=True),
+        recipe=dict(Recipe(lr=lr).described(), batch=100, padding=2, flip=True),
         parameters=dict(settings="paper", options=cell.options, lr=lr, model=cell.model,
                         method=cell.method, seed=seed),
         correct=np.arange(10_000) < round(100 * accuracy),

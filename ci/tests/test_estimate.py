@@ -112,6 +112,8 @@ def test_hours_of_a_run_by_hand(on):
     laptop = dict(epochs=30, width=16, train_images=10_000)
     trained = estimate.seconds(cell(**laptop), on, held_out=False)
     assert trained == pytest.approx(30 * 3 * 10_000 * 0.005)
+    seldom = estimate.seconds(cell(**laptop, test_every=20), on)  # after epochs 20 and 30
+    assert seldom == pytest.approx((30 * 3 + 2) * 10_000 * 0.005)
     three = estimate.seconds(cell(**laptop, more_seeds=[1, 2]), on)
     assert three == pytest.approx(3 * 30 * 40_000 * 0.005)
     # 100 epochs of 64 classes, 16 held out
@@ -160,7 +162,10 @@ def test_machines_come_from_the_newest_steps_of_each_network(tmp_path):
         record = records.make_timing(what="step_time", rows=[row], parameters=parameters)
         records.write({**record, "finished": f"2026-01-0{1 + day}T00:00:00+00:00"}, tmp_path)
     shutil.copy(records.MEASURED / "h200_steps.csv", tmp_path)
-    t4, gpu, cpu = estimate.machines(tmp_path, tmp_path)
+    t4, in_bf16, gpu, cpu = estimate.machines(tmp_path, tmp_path)
+    assert in_bf16.name == "NVIDIA H200, bf16, compiled"
+    network = estimate.forward_work("preactresnet18")
+    assert 3 * in_bf16.unit_seconds(network) == pytest.approx(2.215e-5)
     assert t4 is estimate.t4() and gpu.name == "NVIDIA H200, fp32 (TF32 convolutions)"
     assert 3 * gpu.unit_seconds(estimate.forward_work("preactresnet18")) == pytest.approx(5.617e-5)
     assert cpu.name.startswith("1 core of ") and cpu.source.count("step_time-") == 2

@@ -79,7 +79,7 @@ def test_an_opening_tells_the_time_and_the_papers_numbers_of_today(file, named):
     ("--size laptop", "--size lap", 1), (None, "91.00", 0)])
 def test_a_time_or_a_number_of_the_paper_that_has_changed_is_found(was, now, lines, named):
     text = comment(PLANS / "table_1.yml")
-    was = was or re.search(r"96.95 +(\S+)", text)[1]  # our own number may change
+    was = was or re.search(r"95.07 +(\S+)", text)[1]  # our own number may change
     assert was in text and len(outdated(text.replace(was, now), text)) == lines
 
 
@@ -90,18 +90,18 @@ def test_more_records_make_no_opening_fail(kind, named, tmp_path):
         file = PLANS / f"{name}.yml"
         new = opening.opening(file, folder, named)
         assert not outdated(comment(file), new) and not outdated(new, comment(file))
-        assert ("not run" in new) == (kind != "fourth_seed")
+        assert "not run" in new or kind != "none"
 
 
 def test_records_of_another_size_have_a_column_of_their_own(monkeypatch):
     every = [r for r in records.every(records.RESULTS) if r["parameters"]["width"] == 16]
-    laptop = [r for r in every if r["parameters"]["epochs"] == 30]
+    underfit = [r for r in every if r["parameters"]["epochs"] == 30]
     whole = dict(width=0, epochs=300, train_images=0, channels_last=False)
     paper = [{**r, "parameters": {**r["parameters"], **whole}, "final": {"accuracy": 90 + seed}}
-             for r in laptop if r["method"]["name"] == "sage" and (seed := r["seed"]) < 2]
-    monkeypatch.setattr(records, "of_notebook", lambda *asked: [*laptop, *paper])
+             for r in underfit if r["method"]["name"] == "sage" and (seed := r["seed"]) < 2]
+    monkeypatch.setattr(records, "of_notebook", lambda *asked: [*underfit, *paper])
     *_, head, vanilla, sage = opening.result(PLANS / "table_1.yml")
-    assert re.split(r" {2,}", head.strip()) == ["the paper", "ours, paper", "ours, laptop"]
+    assert re.split(r" {2,}", head.strip()) == ["the paper", "ours, paper", "ours, underfit"]
     assert vanilla.split()[:4] == ["vanilla", "95.07", "not", "run"]
     assert sage.split()[:5] == ["sage", "96.95", "90.50", "±", "0.71"]
 

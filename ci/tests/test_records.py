@@ -97,7 +97,7 @@ def test_a_schedule_without_milestones_is_recorded_without_them(parts):
     assert "milestones" not in recipe and "decay" not in recipe
     assert records.make(**{**parts, "recipe": recipe})["kind"] == (
         "changed: schedule cosine (paper steps)")
-    with pytest.raises(ValueError, match="recipe.*milestones"):
+    with pytest.raises(ValueError, match=r"recipe.*milestones"):
         records.make(**{**parts, "recipe": {k: v for k, v in recipe.items() if k != "schedule"}})
 
 

@@ -66,10 +66,11 @@ TEXT = Kind("a text", "-r {name} {value}", lambda v: isinstance(v, str))
 SWITCH = Kind("True or False", "-p {name} True", lambda v: isinstance(v, bool))
 NUMBER = Kind("a number", "-p {name} 0.1", _is_number)
 SHARE = Kind("a number above 0, at most 1", "", lambda v: _is_number(v) and 0 < v <= 1)
-_WORDS = "dataset root method settings model schedule precision device results checkpoints networks record"
+_WORDS = ("dataset root method settings model schedule precision device results checkpoints "
+          "networks record weights_file published")
 _COUNTS = "width seed epochs train_images batch images pgd_steps pgd_images"
 KINDS = {  # of every parameter of the experiments
-    **dict.fromkeys(f"{_WORDS} weights_file published".split(), TEXT),
+    **dict.fromkeys(_WORDS.split(), TEXT),
     **dict.fromkeys("nesterov flip channels_last compile_network graph progress".split(), SWITCH),
     **dict.fromkeys("lr momentum weight_decay linf l2 variance".split(), NUMBER),
     **dict.fromkeys(f"{_COUNTS} autoattack_images corruption_images".split(), _whole(0)),
@@ -88,6 +89,7 @@ KINDS = {  # of every parameter of the experiments
 }
 UNRECORDED = "root results checkpoints networks record weights_file graph progress".split()
 ASIDE = (*UNRECORDED, "device", "more_seeds")  # what does not decide a result
+UNDECIDING = (*ASIDE, "test_every")  # and how much of the curve is measured
 
 DEFAULTS = {  # what 0 stands for, by experiment: on the built-in images, and on other data sets
     "train": {"shapes": {"epochs": 2, "width": 8}, "others": {"epochs": PAPER["epochs"]}},
@@ -187,5 +189,5 @@ def recorded(given: Parameters) -> Parameters:
 
 def deciding(experiment: str, given: Parameters, **facts: int | None) -> Parameters:
     """The settled parameters that decide a result: two runs with the same ones are the same run."""
-    aside = {*ASIDE, "test_every"}  # which decides how much of the curve is measured
-    return {k: v for k, v in settled(experiment, given, **facts).items() if k not in aside}
+    found = settled(experiment, given, **facts)
+    return {k: v for k, v in found.items() if k not in UNDECIDING}

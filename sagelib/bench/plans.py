@@ -142,15 +142,29 @@ def by_size(file: str | Path) -> dict[str, list[RunSpec]]:
     return {size: read(file, size)[1] for size in sizes(file)}
 
 
-def sizes(file: str | Path) -> dict[str, Any]:
+def sizes(file: str | Path | None = None) -> dict[str, Any]:
     """The sizes that a plan can be read at, from sizes.yml beside it or else from the book's.
 
     A plan's own entries take the place of those; it does not have the sizes for which it says null.
+    Without a plan, the book's sizes.
     """
+    if file is None:
+        return _yaml(PLANS / "sizes.yml") if (PLANS / "sizes.yml").exists() else {}
     beside = Path(file).with_name("sizes.yml")
-    known, own = _yaml(beside if beside.exists() else PLANS / "sizes.yml"), _yaml(file).get("sizes", {})
+    known = _yaml(beside if beside.exists() else PLANS / "sizes.yml")
+    own = _yaml(file).get("sizes", {})
     return {size: {**how, **own.get(size, {})} for size, how in known.items()
             if own.get(size, {}) is not None}
+
+
+def size_of(record: Record) -> str | None:
+    """The book's size whose recipe a training run's record has, whatever its schedule; or None."""
+    run = {name: record[name]["name"] for name in CATALOGUES}
+    run["seed"] = record["seed"]
+    run |= {k: v for k, v in record["parameters"].items() if k in ("settings", "options")}
+    run["schedule"] = record["recipe"].get("schedule", "steps")
+    return next((size for size, how in sizes().items()
+                 if RunSpec("train", {**run, **how["parameters"]}).matches(record)), None)
 
 
 def expected(file: str | Path) -> dict[str, Any] | None:
@@ -195,8 +209,9 @@ def table_rows(file: str | Path) -> dict[tuple[str, str], Parameters]:
 
 def _rows(plan, how, file):
     """The combinations of the plan that are in a size."""
+    only = {k: v if isinstance(v, list) else [v] for k, v in how.get("only", {}).items()}
     for _, row in _combinations(plan, file):
-        if all(row.get(k) == v for k, v in how.get("only", {}).items()):
+        if all(row.get(k) in values for k, values in only.items()):
             yield {**row, **how.get("instead", {})}
 
 

@@ -31,10 +31,11 @@ def fit(
     """The curve, one dict an epoch, of training `net` in place on `batches` with `method`.
 
     `test` is evaluated after every epoch, or every `test_every` epochs and after the last one:
-    batches, or a function of the network that returns a dict for the curve. With `checkpoint`, a path, everything is saved there after each epoch. A run that
-    was killed continues from there, to the same weights and curve on the same machine and thread
-    count. `on_epoch(curve)` is called after each epoch. A loss that is not finite raises
-    FloatingPointError; the checkpoint then still has the last good epoch.
+    batches, or a function of the network that returns a dict for the curve. With `checkpoint`, a
+    path, everything is saved there after each epoch. A run that was killed continues from there, to
+    the same weights and curve on the same machine and thread count. `on_epoch(curve)` is called
+    after each epoch. A loss that is not finite raises FloatingPointError; the checkpoint then still
+    has the last good epoch.
 
     On a GPU no step waits for the host. With `graph` the whole step, from the crop of the images to
     the update of the weights, is recorded as one CUDA graph; where that fails, a warning says why.

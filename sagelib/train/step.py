@@ -102,8 +102,8 @@ class Run:
             step = int(bad[0, 0])
             raise FloatingPointError(f"the loss is {losses[step].item()} in epoch {epoch}, step "
                                      f"{step}; try a lower lr. {self.settings()}")
-        return {"epoch": epoch, "lr": self.recipe.rate(epoch, 0, len(losses)), "train_loss": losses.mean().item(),
-                "seconds": seconds}
+        return {"epoch": epoch, "lr": self.recipe.rate(epoch, 0, len(losses)),
+                "train_loss": losses.mean().item(), "seconds": seconds}
 
     def record_epoch(self, entry: Entry) -> None:
         """Add a finished epoch to the curve; keep its weights if it is the best by `select`."""

@@ -113,7 +113,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
                                   description=__doc__.split("\n")[0])
     add = ask.add_argument
     add("plan", help="a plan, such as book/plans/table_1.yml")
-    add("--size", default="paper", help="paper, short, laptop or tiny (book/plans/sizes.yml)")
+    add("--size", default="paper", help=f"{', '.join(plans.sizes())} (book/plans/sizes.yml)")
     add("--root", default="data", help="folder of the data sets; missing ones are downloaded there")
     add("--results", default=str(records.RESULTS), help="where records go (book/results)")
     add("--out", default="runs/sweep", help="attempts, checkpoints and networks")

@@ -14,6 +14,7 @@ that were timed on it. With one network, numbers take no time.
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -111,7 +112,7 @@ def t4() -> Machine:
 
 def machines(results: str | Path = records.RESULTS,
              measured: Path = records.MEASURED) -> list[Machine]:
-    """The T4, then each GPU and CPU with timed vanilla steps in fp32.
+    """The T4, then each GPU and CPU with timed vanilla steps in fp32, or on a GPU in compiled bf16.
 
     They come from the records of step times under `results`, the newest of each network, and from
     the tables *_steps.csv under `measured`.
@@ -119,8 +120,9 @@ def machines(results: str | Path = records.RESULTS,
     found = {}  # name -> {network: (work, seconds an image, source)}
     for file in sorted(measured.glob("*_steps.csv")):
         for row in timing.from_csv(file):
-            if row["step"] == "vanilla" and row["precision"].startswith("fp32"):
-                name = f"{row['gpu']}, {row['precision']}"
+            quick = row["precision"] == "bf16" and row["compiled"] == row["cuda_graph"] == "yes"
+            if row["step"] == "vanilla" and (quick or row["precision"].startswith("fp32")):
+                name = f"{row['gpu']}, {row['precision']}{', compiled' if quick else ''}"
                 seconds, network = row["milliseconds"] / 1000 / int(row["batch"]), row["network"]
                 found.setdefault(name, {})[network] = forward_work(network), seconds, file.name
     for record in records.timings(results, "step_time"):
@@ -159,10 +161,10 @@ def seconds(cell: RunSpec, on: Machine, held_out: bool = True) -> float:
     data = (catalog.stated(datasets, p["dataset"], "IMAGES")
             or catalog.stated(datasets, "cifar10", "IMAGES"))
     unit = on.unit_seconds(forward_work(p["model"], p["width"], data["height"], data["width"]))
-    images = units(cell) * (p.get("train_images") or data["train"])
+    images = units(cell) * (p.get("train_images") or data["train"]) * p["epochs"]
     if held_out:
-        images += data["held_out"]
-    return unit * images * p["epochs"] * (1 + len(p.get("more_seeds", ())))
+        images += data["held_out"] * math.ceil(p["epochs"] / p.get("test_every", 1))
+    return unit * images * (1 + len(p.get("more_seeds", ())))
 
 
 def hours(cell: RunSpec, on: Machine | None = None) -> float:

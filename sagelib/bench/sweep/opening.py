@@ -23,6 +23,7 @@ CORE = "one core of AMD EPYC"
 # heading -> name in `estimate.machines`
 MACHINES = {CORE: "1 core of AMD EPYC", "NVIDIA H200": "NVIDIA H200, fp32 (TF32 convolutions)",
             "Tesla T4": "a Tesla T4"}
+BF16 = {"NVIDIA H200": "NVIDIA H200, bf16, compiled"}  # for runs in that precision, likewise
 QUANTITIES = {"accuracy": "test accuracy after the last epoch, percent",
               "few-shot accuracy": "accuracy on 5-way 5-shot episodes, percent",
               "hours": "hours of training, and the step over vanilla's",
@@ -58,16 +59,21 @@ def cost(file: Path, machines: Sequence[estimate.Machine]) -> list[str]:
     if not any("method" in run.parameters for run in by_size["paper"]):
         numbers = ", ".join(f"{len(runs)} at size {size}" for size, runs in by_size.items())
         said = (f"Expected time: about {duration(estimate.BENCHMARK)} a run, on an NVIDIA H200 or "
-                f"a Tesla T4 at the sizes paper and short, on {CORE} at laptop and tiny. "
+                f"a Tesla T4 at the sizes paper, short and medium, on {CORE} at laptop and tiny. "
                 f"Runs: {numbers}.")
         return textwrap.wrap(said, 90)
-    known = {head: m for head, name in MACHINES.items() for m in machines if m.name == name}
+    by_name = {m.name: m for m in machines}
+    known = {head: by_name[name] for head, name in MACHINES.items() if name in by_name}
+    in_bf16 = {head: by_name[name] for head, name in BF16.items() if name in by_name}
     rows = [["size", "runs", *known]]
     for size, runs in by_size.items():
-        narrow = any(run.parameters.get("width") for run in runs)
-        hours = {head: sum(estimate.hours(run, m) for run in runs) for head, m in known.items()}
-        shown = ["-" if narrow and head != CORE else duration(number)
-                 for head, number in hours.items()]
+        timed = known
+        if any(run.parameters.get("precision") == "bf16" for run in runs):
+            timed = in_bf16
+        elif any(run.parameters.get("width") for run in runs):
+            timed = {head: m for head, m in known.items() if head == CORE}
+        hours = {head: sum(estimate.hours(run, m) for run in runs) for head, m in timed.items()}
+        shown = [duration(hours[head]) if head in hours else "-" for head in known]
         rows.append([size, str(len(runs)), *shown])
     sources = ", ".join(m.source for m in known.values())
     return ["Expected time of all runs, one after another:", "", *aligned(rows), "",
@@ -83,13 +89,16 @@ def result(file: str | Path, results: str | Path = records.RESULTS) -> list[str]
     first = next(run for found in runs.values() for run in found)
     cells = expected_cells(file, expect, first)
     published = records.of_notebook(first.notebook, results)
-    ours = {size: [measured(runs[size], cell, published) for cell in cells] for size in runs}
+    schedules = dict.fromkeys(run.parameters.get("schedule", "") for run in runs["paper"])
+    asked = [(cell, schedule) for schedule in schedules for cell in cells]
+    ours = {size: [measured(runs[size], *one, published) for one in asked] for size in runs}
     shown = [size for size, found in ours.items() if any(found)] or ["laptop"]
     paper = ["the paper"] if "table" in expect else []
     rows = [["", *paper, *(f"ours, {size}{_instead(runs[size], cells[0])}" for size in shown)]]
-    for k, cell in enumerate(cells):
+    for k, (cell, schedule) in enumerate(asked):
         said = [_said(cell, cells[0])] if paper else []
-        rows.append([cell.label, *said, *(ours[size][k] or "not run" for size in shown)])
+        label = f"{cell.label}, {schedule}" if schedule else cell.label
+        rows.append([label, *said, *(ours[size][k] or "not run" for size in shown)])
     where = f"Table {cells[0].table}: {cells[0].row}" if paper else "not in the paper"
     return [f"Expected {QUANTITIES[cells[0].quantity]} ({where}):", "", *aligned(rows)]
 
@@ -115,13 +124,15 @@ def expected_cells(file: str | Path, expect: Mapping[str, Any],
     return [row[label] for label in expect["labels"]]
 
 
-def measured(runs: Iterable[RunSpec], cell: scorecard.TableCell,
+def measured(runs: Iterable[RunSpec], cell: scorecard.TableCell, schedule: str,
              published: Sequence[Record]) -> str:
     """What records say of a cell, by those of a plan's runs that measure it; "" without any.
 
-    Runs of another data set count where the plan has none of the cell's own at this size.
+    schedule: that the runs ask for, "" where they name none. Runs of another data set count where
+    the plan has none of the cell's own at this size.
     """
-    runs = [run for run in runs if run.parameters["model"] == cell.model]
+    runs = [run for run in runs if run.parameters["model"] == cell.model
+            and run.parameters.get("schedule", "") == schedule]
     if cell.table == 6:
         steps = [timing.over_vanilla(r) for run in runs for r in published if run.matches(r)]
         found = [step[cell.method]["median"] for step in steps if cell.method in step]
