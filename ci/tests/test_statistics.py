@@ -16,6 +16,7 @@ from sagelib.bench.statistics import (
     binomial_error,
     difference,
     holm,
+    rank,
     to_reported,
 )
 
@@ -190,3 +191,43 @@ def test_a_family_without_differences_says_so():
     none, one = Family("none", {}), Family("a", {"sage": Difference(1.0, None, 1)})
     assert none.sentence == "There is no difference to decide." and none.signs == {}
     assert one.sentence == "Not decided: sage." and "1 difference, Holm" in one.rule
+
+
+def runs(mean, *noise):
+    """Records of seeds 0, 1, … around a mean."""
+    return [record(seed, mean + shift) for seed, shift in enumerate(noise)]
+
+
+def test_ranks_and_groups_by_hand():
+    """Neighbours 2 points apart are not told apart at this noise, those 4 points apart are."""
+    noise = {"a": (0.1, -0.1, 0.0, 0.05), "b": (-0.1, 0.1, 0.02, 0.0), "c": (0.0, 0.05, -0.1, 0.1),
+             "d": (0.05, 0.0, 0.1, -0.1)}
+    means = {"d": 90.0, "b": 94.0, "a": 94.3, "c": 88.0}
+    found = rank({label: runs(means[label], *noise[label]) for label in noise}, X)
+    assert found.order == ("a", "b", "d", "c") and found.decides
+    assert len(found.family.differences) == 6
+    decided = {pair for pair, sign in found.family.signs.items() if sign}
+    assert decided == {pair for pair in found.family.differences if set(pair) != {"a", "b"}}
+    assert found.ranks == {"a": 1, "b": 1, "d": 3, "c": 4}
+    assert found.groups == (("a", "b"), ("d",), ("c",))
+
+
+def test_groups_overlap_where_only_the_ends_are_told_apart():
+    wide = Quantity(lambda r: r["x"], lambda r: 0.5)
+    found = rank({"low": runs(90, 0, 0.01, -0.01), "middle": runs(91, 0.01, 0, -0.01),
+                  "high": runs(93, -0.01, 0, 0.01)}, wide)
+    assert found.groups == (("high",), ("middle", "low"))
+    near = rank({"low": runs(90, 0, 0.01, -0.01), "middle": runs(90.9, 0.01, 0, -0.01),
+                 "high": runs(91.8, -0.01, 0, 0.01)}, wide)
+    assert near.groups == (("high", "middle"), ("middle", "low"))
+    assert near.ranks == {"high": 1, "middle": 1, "low": 2}
+
+
+@pytest.mark.parametrize("by_label", [
+    {}, {"a": runs(90, 0.1, -0.1, 0)}, {"a": runs(90, 0, 0.1), "b": runs(50, 0.1, 0)},
+    {"a": runs(90, 0, 0.1, -0.1), "b": [record(seed, 50 + seed / 9) for seed in (7, 8, 9)]}],
+    ids=["none", "one", "two seeds", "other seeds"])
+def test_what_cannot_be_told_apart_shares_a_rank(by_label):
+    found = rank(by_label, X, "CIFAR-10")
+    assert set(found.ranks.values()) <= {1} and not found.decides
+    assert found.groups == ((found.order,) if by_label else ())
