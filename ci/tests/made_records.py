@@ -3,7 +3,9 @@
 `make(kind, folder)` writes a set: "none"; "today", the book's own; "paper", three seeds of every
 run of Tables 1 to 7 at the paper's recipe whose means are the printed numbers; "against", the same
 with every row turned round, so that the best method is the worst; "fourth_seed" and "fifth_method",
-today's with one run more.
+with every row turned round, so that the best method is the worst; "fourth_seed" and
+"fifth_method", today's with one run more; "planned", today's with three seeds of every run of the
+plans schedule.yml and controls.yml at size laptop.
 """
 
 import copy
@@ -14,12 +16,12 @@ from unittest import mock
 import numpy as np
 
 from sagelib import catalog, methods
-from sagelib.bench import quantities, records, scorecard
+from sagelib.bench import parameters, plans, quantities, records, scorecard
 from sagelib.bench.paper_recipe import WIDTH, learning_rate
 from sagelib.evaluate import robustness
 from sagelib.train import Recipe
 
-KINDS = ("none", "today", "paper", "against", "fourth_seed", "fifth_method")
+KINDS = ("none", "today", "paper", "against", "fourth_seed", "fifth_method", "planned")
 HARDWARE = {"device": "cuda", "gpu": "Tesla T4", "gpu_memory_gb": 15.0, "cpu": "a CPU", "cores": 4,
             "threads": 4}
 STAMP = {"hardware": HARDWARE, "versions": {"python": "3.12", "torch": "2.11", "sagelib": "0.1.0"},
@@ -28,9 +30,12 @@ STAMP = {"hardware": HARDWARE, "versions": {"python": "3.12", "torch": "2.11", "
 
 def make(kind, folder):
     """Write the set of this kind into a folder that is not there yet; returns the folder."""
-    if kind in ("today", "fourth_seed", "fifth_method"):
+    if kind in ("today", "fourth_seed", "fifth_method", "planned"):
         shutil.copytree(records.RESULTS, folder)
-        if kind != "today":
+        if kind == "planned":
+            for name in ("schedule", "controls"):
+                planned(name, "laptop", folder)
+        elif kind != "today":
             one_more(kind, folder)
         return folder
     folder.mkdir(parents=True)
@@ -173,6 +178,40 @@ def timings(table):
 
 def at(seconds):
     return {"median": seconds, "low": 0.99 * seconds, "high": 1.01 * seconds}
+
+
+def planned(name, size, folder):
+    """Write a record of each run of a plan that has none in the folder yet, as good as its place in
+    the plan."""
+    _, cells = plans.read(plans.PLANS / f"{name}.yml", size)
+    labels = list(dict.fromkeys(str(_without_seed(cell)) for cell in cells))
+    for cell in cells:
+        if any(cell.matches(record) for record in records.every(folder)):
+            continue
+        given = parameters.checked(**{**plans.defaults(cell.notebook), **cell.parameters})
+        settled = parameters.settled(cell.notebook, given)
+        recipe = Recipe(epochs=settled["epochs"], lr=settled["lr"], schedule=given["schedule"],
+                        channels_last=given["channels_last"])
+        accuracy = round(70 + labels.index(str(_without_seed(cell))) + 0.1 * given["seed"], 2)
+        entry = {"lr": recipe.lr, "train_loss": 0.1, "seconds": 5.0}
+        curve = [{"epoch": e, **entry} for e in range(recipe.epochs)]
+        curve[-1] |= {"test_accuracy": accuracy, "test_loss": 1.0}
+        def stamp(asked, device):
+            return {**STAMP, "parameters": asked}
+
+        with mock.patch.object(records, "_stamp", stamp):
+            records.write(records.make(
+                dataset=dict(name="cifar10", classes=10, train=given["train_images"], test=10_000,
+                             height=32, width=32),
+                model=dict(name=given["model"], width=given["width"], parameters=1),
+                method=dict(name=given["method"], settings="paper", loss="bce", **given["options"]),
+                recipe=dict(recipe.described(), batch=100, padding=2, flip=True),
+                seed=given["seed"], curve=curve, parameters=parameters.recorded(given),
+                correct=np.arange(10_000) < round(100 * accuracy), train_accuracy=99.5), folder)
+
+
+def _without_seed(cell):
+    return {k: v for k, v in cell.parameters.items() if k != "seed"}
 
 
 def one_more(kind, folder):

@@ -43,7 +43,7 @@ import torch.nn.functional as F
 from IPython.display import display
 
 from sagelib import catalog, datasets, show, teaching
-from sagelib.bench import records, summary
+from sagelib.bench import plans, records, summary
 from sagelib.bench.quantities import ACCURACY, BUDGET, perturbed
 from sagelib.bench.statistics import Family, difference
 from sagelib.data.batches import Batches
@@ -418,7 +418,7 @@ tables = [(k, kind, runs) for k in TABLES for kind, runs in ours[k].items()]
 def recipe_of(k, kind, runs):
     """The caption of a table: data set, recipe, and what the networks were trained on."""
     machines = " and ".join(sorted({r["hardware"]["gpu"] or "a CPU" for rs in runs.values() for r in rs}))
-    return f"{TABLES[k][1]}, trained on {machines}. The recipe is {'the paper’s' if kind == 'paper' else kind}."
+    return f"{TABLES[k][1]}, trained on {machines}. The recipe is {plans.recipe_text(next(iter(runs.values()))[0])}."
 
 
 def measured(k, kind, runs):
@@ -543,7 +543,7 @@ for k, figure in ((4, "Figure 6"), (5, "Figure 5a")):
         up = {c.name: {m: centre(rs, perturbed("mean", c.name)) for m, rs in runs.items()} for c in CONVENTIONS}
         if "vanilla" in runs and len(runs) > 1:
             show.scatter({m: (centre(rs, ACCURACY), up[DEFAULT][m]) for m, rs in runs.items()}, *AXES,
-                         f"{title}, measured: {DEFAULT}, {kind.split(':')[0]} recipe")
+                         f"{title}, measured: {DEFAULT}, recipe {plans.recipe_name(next(iter(runs.values()))[0])}")
             orders = {name: " > ".join(sorted(height, key=height.get, reverse=True)) for name, height in up.items()}
             same = len({*orders.values()}) == 1
             display(show.Markdown(f"*{recipe_of(k, kind, runs)}*\n\nBy height, decided or not, the order is " + (

@@ -47,6 +47,7 @@ from scipy.stats import norm, t
 from sagelib import show
 from sagelib.bench import plans, records, statistics, summary, sweep
 from sagelib.bench.paper_recipe import learning_rate
+from sagelib.bench.quantities import ACCURACY
 
 reported = {(row.pop("dataset"), row.pop("model")): row for row in records.reported(1)}
 METHODS = list(reported["cifar10", "preactresnet18"])
@@ -74,8 +75,8 @@ main_place, main_kind, main_runs = most_runs  # the recipe that the next figures
 
 if main_runs:
     display(show.table(["data, network", "recipe", "methods", "runs", "trained on"], [
-        [TITLES[place], kind, len(runs), sum(map(len, runs.values())),
-         summary.machines(runs)]
+        [TITLES[place], plans.recipe_text(next(iter(runs.values()))[0]), len(runs),
+         sum(map(len, runs.values())), summary.machines(runs)]
         for place, kind, runs in recipes]))
     example = next(iter(main_runs.values()))[0]
     display(show.table(["part of the record", "what it says"], [
@@ -92,17 +93,19 @@ else:
 # %% [markdown]
 # Look for the recipe first. A record that was trained as the paper's appendix B says is of the kind
 # `paper`. Every other kind names each difference: fewer epochs, fewer images, a narrower network,
-# another precision. Numbers of one recipe compare with each other. They do not compare with the
-# paper's numbers, nor with those of another recipe.
+# another precision. The book's own recipes have names, such as `laptop`; the section on plans
+# explains them. Numbers of one recipe compare with each other. They do not compare with the paper's
+# numbers, nor with those of another recipe.
 #
 # The next figure shows the learning curves of the recipe that has the most runs.
 
 # %% tags=["records", "nbval-ignore-output"] mystnb={"image": {"alt": "Learning curves: test accuracy against epoch, a line for each method, drawn from its first seed."}}
 def swings(curve):
-    """Mean change of the test accuracy from one epoch to the next, at the end of the first learning
-    rate and of the last; None where a curve does not have two such phases."""
+    """Mean change of the test accuracy from one evaluation to the next, at the end of the first
+    learning rate and of the last; None where a curve does not have two such phases."""
     groups = itertools.groupby(curve, key=lambda epoch: epoch["lr"])
-    phases = [[epoch["test_accuracy"] for epoch in group] for _, group in groups]
+    phases = [[epoch["test_accuracy"] for epoch in group if "test_accuracy" in epoch]
+              for _, group in groups]
     if len(phases) < 2 or min(len(phases[0]), len(phases[-1])) < 2:
         return None
     return [float(np.abs(np.diff(phase[-6:])).mean()) for phase in (phases[0], phases[-1])]
@@ -115,8 +118,8 @@ if main_runs:
     early, late = np.mean(known, axis=0) if known else (None, None)
     text = f"{TITLES[main_place]}. Recipe: {main_kind}. " + (
         f"Just before the learning rate first drops, the test accuracy changes by {early:.2f} "
-        "points from one epoch to the next, on average over the runs. In the last epochs it changes "
-        f"by {late:.2f} points." if known else
+        "points from one evaluation to the next, on average over the runs. In the last epochs it "
+        f"changes by {late:.2f} points." if known else
         "These curves do not have two phases of constant learning rate that could be compared.")
 show.Markdown(text)
 
@@ -524,14 +527,16 @@ show.table(["data, network", "SAGE minus", "lead, reported", "decided if s is be
 #
 # Which runs does the table need? A plan says so in a few lines. The sweep combines the lists: every
 # combination, with every seed. A *size* says how much of the plan to run. `paper` is appendix B,
-# with 300 epochs and three seeds. `short` is a tenth of the epochs and one seed. `laptop` is a
-# narrow network on 10,000 images of CIFAR-10. `expect` names the numbers that the runs should come
-# to. The file opens with a comment, not shown here, that has these numbers, the commands and the
+# with 300 epochs and three seeds. `short` is a tenth of the epochs and one seed, and `medium` a
+# third of the epochs in half precision. `laptop` is a narrow network on 2,000 images of CIFAR-10,
+# which it comes to fit, as the paper's network does with all 50,000. `underfit` has 10,000 images
+# and stops long before that; [chapter 6](06_training.ipynb) shows why this matters. `expect` names
+# the numbers that the runs should come to. The file opens with a comment, not shown here, that has these numbers, the commands and the
 # hours on several machines. The caption says what the estimate of hours rests on.
 
 # %% tags=["records", "nbval-ignore-output"]
 plan = plans.PLANS / "table_1.yml"
-sizes = {size: plans.read(plan, size)[1] for size in ("paper", "short", "laptop")}
+sizes = {size: plans.read(plan, size)[1] for size in ("paper", "short", "medium", "laptop")}
 wanted = {tuple(c.parameters[k] for k in ("dataset", "model", "method")) for c in sizes["paper"]}
 assert wanted == {(*place, m) for place in reported for m in METHODS}
 assert len(sizes["paper"]) == 3 * len(wanted)
@@ -573,20 +578,29 @@ print(*said, sep="\n")
 # The tables show, for each method, the reported accuracy, our mean ± sample standard deviation with
 # the number of seeds in brackets, and the difference between the two, where the recipe is the
 # paper's. Then follows the difference to vanilla over the seeds that both have, with its two
-# standard errors, and whether it is decided. There is a table for each recipe that has been run,
-# and the caption names the recipe.
+# standard errors, and whether it is decided. The last column is the method's rank. All pairs of
+# methods are compared, as one family, and a method's rank is one more than the number of methods
+# that are decided to be better. Methods that are not told apart share a rank. There is a table for
+# each recipe that has been run, and the caption names the recipe.
 
 # %% tags=["records", "nbval-ignore-output"]
 header = ["method", "reported, %", "measured, %", "difference", "minus vanilla, same seeds",
-          "error of the seeds", "error of the test set", "decided"]
+          "error of the seeds", "error of the test set", "decided", "rank"]
 for place, numbers in reported.items():
-    for kind, runs in (measured[place] or {"": {}}).items():
+    for runs in (measured[place] or {"": {}}).values():
         family = summary.against(runs, "vanilla", "methods", TITLES[place])
-        rows = [[*row, *summary.evidence(family, row[0])] for row in summary.compare(numbers, runs)]
-        caption = f"Recipe: {kind}. Trained on {summary.machines(runs)}." if runs else "Not run."
+        ranking = statistics.rank(runs, ACCURACY, TITLES[place])
+        ranks = ranking.ranks if ranking.decides else {}
+        rows = [[*row, *summary.evidence(family, row[0]), ranks.get(row[0], "")]
+                for row in summary.compare(numbers, runs)]
+        caption = "Not run."
+        if runs:
+            recipe = plans.recipe_text(next(iter(runs.values()))[0])
+            caption = f"The recipe is {recipe}. Trained on {summary.machines(runs)}."
         display(show.table(header, rows, f"{TITLES[place]}. {caption}"))
         if runs:
-            display(show.Markdown(summary.in_words(family, runs, "vanilla")))
+            sentences = summary.in_words(family, runs, "vanilla")
+            display(show.Markdown(f"{sentences} {ranking.sentence}"))
 
 # %% tags=["records", "nbval-ignore-output"] mystnb={"image": {"alt": "Panels with a row for each of the eight methods: accuracy on CIFAR-10 with PreActResNet18 as the paper reports it, and as measured with each recipe of at least three methods, a dot for each seed and a bar at their mean."}}
 here = ("cifar10", "preactresnet18")
@@ -604,13 +618,14 @@ for axis, (kind, runs) in zip(others, panels.items(), strict=True):
         y = METHODS.index(m)
         axis.scatter([summary.final(r) for r in rs], [y] * len(rs), color=colours[y], alpha=0.7)
         axis.plot([means[m]] * 2, [y - 0.3, y + 0.3], color=colours[y], lw=2)
-    recipe = "the paper's recipe" if kind == "paper" else f"{kind.split(':')[0]} recipe"
+    recipe = f"recipe {plans.recipe_name(next(iter(runs.values()))[0])}"
     axis.set(xlabel="accuracy, %", title=f"measured, {recipe}")
     order = sorted(means, key=means.get, reverse=True)
     text += f"In the panel “measured, {recipe}” the order of the means is {', '.join(order)}. "
     if kind.startswith("shortened") and "vanilla" in order[:len(order) // 2]:
-        text += ("Vanilla is in the upper half. A likely reason, which we have not tested, is that "
-                 "mixing makes the task harder, and a short training leaves it no time to pay off. ")
+        text += ("Vanilla is in the upper half. Mixing makes the task harder, and a training that "
+                 "ends before the network fits its images leaves it no time to pay off "
+                 "([chapter 6](06_training.ipynb)). ")
 first.invert_yaxis()
 plt.show()
 show.Markdown(text or "No recipe has been run with three methods or more.")
@@ -662,6 +677,48 @@ show.table(["data, network", "best", "second", "third", "saliency ahead, of 16"]
 # mention. The [scorecard](scorecard.ipynb) checks each of these claims in the printed table and in
 # our records.
 #
+# ## Saliency or schedule?
+#
+# SAGE leads the best baseline of Table 1 by a few tenths of a point. A learning-rate schedule may
+# do more than that. The authors of R-Mix {cite:p}`luu2022rmix` publish a network for CIFAR-100,
+# trained with CutMix, that reaches 81.62 %. Table 1 has 78.96 % for CutMix and 79.91 % for SAGE.
+# Their program uses PyTorch's `OneCycleLR` where the paper has two steps. But that is one run of
+# other code. To tell the method from the schedule one has to change one of them at a time.
+#
+# The plan `book/plans/schedule.yml` does so: vanilla, CutMix, Puzzle Mix and SAGE, each under the
+# paper's steps and under one cycle, with the same largest learning rate and everything else equal.
+# If the schedule were worth the same to every method, the last column would be the same in every
+# row of a table.
+
+# %% tags=["records", "nbval-ignore-output"]
+compared = {data: summary.by_schedule(all_records, data, "preactresnet18")
+            for data in ("cifar10", "cifar100")}
+for data, name, schedules in [(data, name, schedules) for data, by_recipe in compared.items()
+                              for name, schedules in by_recipe.items()]:
+    steps = schedules.get("steps", {})
+    for schedule in [schedule for schedule in schedules if schedule != "steps"]:
+        changed = schedules[schedule]
+        gaps = {m: gap for m, rs in changed.items()
+                if (gap := statistics.difference(rs, steps.get(m, []), ACCURACY))}
+        where = f"{NAMES[data]}, {schedule} minus steps"
+        family = statistics.Family(f"the schedule for each of {len(gaps)} methods, {where}", gaps)
+        over = {m: [statistics.difference(runs["sage"], runs[m], ACCURACY)
+                    if {m, "sage"} <= runs.keys() and m != "sage" else None
+                    for runs in (steps, changed)] for m in changed}
+        rows = [[m, *(summary.spread(map(summary.final, runs[m])) if m in runs else "not run"
+                      for runs in (steps, changed)), str(gaps.get(m, "")),
+                 *(summary.evidence(family, m)), *(str(sages or "") for sages in over[m])]
+                for m in changed]
+        display(show.table(
+            ["method", "steps, %", f"{schedule}, %", f"{schedule} minus steps", "error of the seeds",
+             "error of the test set", "the schedule makes it", "SAGE minus this, steps",
+             f"SAGE minus this, {schedule}"], rows,
+            f"{NAMES[data]}, PreActResNet18. Recipe `{name}`. {family.rule}"))
+        display(show.Markdown(family.sentence))
+if not any(compared.values()):
+    display(show.Markdown("No recipe has been run with two schedules: **not run**."))
+
+# %% [markdown]
 # ## The table elsewhere
 #
 # For a paper or a spreadsheet, a table can be had as LaTeX or CSV. This is the first recipe of

@@ -46,7 +46,9 @@ from IPython.display import display
 from scipy import stats
 
 from sagelib import catalog, datasets, methods, show, teaching
-from sagelib.bench import records, scorecard, summary
+from sagelib.bench import plans, records, scorecard, summary
+from sagelib.bench.quantities import ACCURACY
+from sagelib.bench.statistics import rank
 from sagelib.losses import one_hot
 from sagelib.methods import sage
 from sagelib.rearrange import offsets, shift, total_saliency
@@ -582,13 +584,16 @@ for number, data in itertools.product(TABLES, DATA):
     measured = summary.runs_by_row(all_records, data, "preactresnet18", asked)
     where = f"Table {number}, {DATA[data]}"
     for kind, runs in (measured or {"": {}}).items():
+        recipe = plans.recipe_text(next(iter(runs.values()))[0]) if runs else ""
         ablations = {label: rs for label, rs in runs.items() if label != "vanilla"}
         family = summary.against(ablations, "sage", "ablations", f"equal seeds, {where}")
         body = []
         for label, *row, gap in summary.compare(said, runs, baseline="sage"):
             reported_gap = f"{said[label] - said['sage']:+.2f}" if label != "sage" else ""
             body.append([label, *row, reported_gap, gap, *summary.evidence(family, label)])
-        caption = f"Recipe: {kind}. Trained on {summary.machines(runs)}." if runs else "Not run."
+        caption = "Not run."
+        if runs:
+            caption = f"The recipe is {recipe}. Trained on {summary.machines(runs)}."
         display(show.table(header, body, f"{where}. {caption}"))
         if runs:
             display(show.Markdown(what_it_says(family, runs, kind)))
@@ -597,6 +602,47 @@ for number, data in itertools.product(TABLES, DATA):
 # The sentences below each table are computed from the records. For a recipe that is not the paper's
 # they describe this recipe and nothing else.
 #
+# ## What is saliency worth?
+#
+# Tables 3 and 7 do not ask this. Every row of theirs computes saliency maps in a first pass and
+# searches with them. A control keeps the first pass, the search and the gradient reuse, and takes
+# away what the maps say about the image. The plan `book/plans/controls.yml` has four controls:
+#
+# - *uniform maps*: every pixel counts the same;
+# - *another image's map*: each image gets the map of another image of the batch;
+# - *a random shift*: one of the candidates, without a search;
+# - *uniform maps and a random shift*: both.
+#
+# If the maps matter, SAGE is above the first two. If the search matters, it is above the third. The
+# controls of one data set form a family.
+
+# %% tags=["records", "nbval-ignore-output"]
+header = ["version", "measured, %", "minus SAGE", "error of the seeds", "error of the test set",
+          "decided", "rank"]
+controls = plans.table_rows(plans.PLANS / "controls.yml")  # (label, data set) -> the run
+for data in DATA:
+    asked = {label: (run["method"], run.get("options", {}))
+             for (label, here), run in controls.items() if here == data}
+    measured = summary.runs_by_row(all_records, data, "preactresnet18", asked)
+    for runs in measured.values():
+        if runs.keys() <= {"vanilla", "sage"}:
+            continue
+        without = {label: rs for label, rs in runs.items() if label != "vanilla"}
+        family = summary.against(without, "sage", "controls", f"equal seeds, {DATA[data]}")
+        ranking = rank(runs, ACCURACY, DATA[data])
+        ranks = ranking.ranks if ranking.decides else {}
+        body = [[label, summary.spread(map(summary.final, rs)), str(family.differences.get(label, "")),
+                 *summary.evidence(family, label), ranks.get(label, "")]
+                for label, rs in runs.items()]
+        recipe = plans.recipe_text(next(iter(runs.values()))[0])
+        caption = f"{DATA[data]}. The recipe is {recipe}. Trained on {summary.machines(runs)}."
+        display(show.table(header, body, caption))
+        sentences = summary.in_words(family, runs, "sage", outside=("vanilla",))
+        display(show.Markdown(f"{sentences} {ranking.sentence}"))
+    if all(runs.keys() <= {"vanilla", "sage"} for runs in measured.values()):
+        display(show.Markdown(f"{DATA[data]}: no control has been run. **Not run.**"))
+
+# %% [markdown]
 # ## Exercises
 #
 # ### Exercise 12.1

@@ -41,7 +41,7 @@ import torch.nn.functional as F
 from IPython.display import display
 
 from sagelib import catalog, methods, models, show
-from sagelib.bench import records, summary, timing
+from sagelib.bench import plans, records, summary, timing
 from sagelib.bench.quantities import ACCURACY
 from sagelib.bench.statistics import Family, difference
 from sagelib.losses import one_hot
@@ -508,9 +508,9 @@ for kind, ours in recipes.items():
     label, cost = step_costs(width, ours)
     scores = {m: summary.spread(map(ACCURACY.value, runs)) for m, runs in ours.items()}
     show.scatter({m: (cost[m], score.mean) for m, score in scores.items()}, label, "accuracy, %",
-                 f"CIFAR-10, PreActResNet18 of width {width}, {kind.split(':')[0]} recipe", size=(6.2, 2.9))
+                 f"CIFAR-10, PreActResNet18 of width {width}, recipe {plans.recipe_name(next(iter(ours.values()))[0])}", size=(6.2, 2.9))
     display(show.table(["method", "accuracy, %", label], [[m, scores.get(m, "not run"), cost.get(m, "")] for m in METHODS],
-                       f"CIFAR-10, PreActResNet18 of width {width}. Recipe: {kind}."))
+                       f"CIFAR-10, PreActResNet18 of width {width}. The recipe is {plans.recipe_text(next(iter(ours.values()))[0])}."))
 notes = ["Recipes with one method, which compare nothing:", "", *single] if single else []
 show.Markdown("\n".join(notes if recipes else ["Accuracy on CIFAR-10 with PreActResNet18: not run."]))
 

@@ -167,6 +167,23 @@ def size_of(record: Record) -> str | None:
                  if RunSpec("train", {**run, **how["parameters"]}).matches(record)), None)
 
 
+def recipe_name(record: Record) -> str:
+    """A short name of a training run's recipe: its size's, or the first word of its kind.
+
+    Such as "laptop", "shortened" or, with another schedule than the paper's, "laptop, one_cycle".
+    """
+    name = size_of(record) or record["kind"].split(":")[0]
+    schedule = record["recipe"].get("schedule")
+    return f"{name}, {schedule}" if schedule else name
+
+
+def recipe_text(record: Record) -> str:
+    """A training run's recipe in words, as "the recipe is …" goes on: its name, what differs."""
+    if record["kind"] == "paper":
+        return "the paper's"
+    return f"{recipe_name(record)} ({record['kind']})" if size_of(record) else record["kind"]
+
+
 def expected(file: str | Path) -> dict[str, Any] | None:
     """Which numbers the runs of a plan should come to, its entry `expect`; None without it.
 

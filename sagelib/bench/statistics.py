@@ -187,6 +187,16 @@ class Ranking:
         """Whether any two labels are told apart."""
         return any(self.family.signs.values())
 
+    @property
+    def sentence(self) -> str:
+        """What is told apart, in a sentence, for the text below a table."""
+        if not self.family.differences:
+            return "No two rows have seeds in common, so nothing is ranked."
+        if not self.decides:
+            return f"None of the {len(self.order)} rows are told apart, so they share one rank."
+        groups = "; ".join(", ".join(group) for group in self.groups)
+        return f"Groups within which nothing is told apart, the best first: {groups}."
+
 
 def rank(by_label: Mapping[str, Sequence[Record]], quantity: Quantity, where: str = "") -> Ranking:
     """The Ranking of labels by a quantity of their records, all of one recipe.
