@@ -2,7 +2,6 @@
 
 `make(kind, folder)` writes a set: "none"; "today", the book's own; "paper", three seeds of every
 run of Tables 1 to 7 at the paper's recipe whose means are the printed numbers; "against", the same
-with every row turned round, so that the best method is the worst; "fourth_seed" and "fifth_method",
 with every row turned round, so that the best method is the worst; "fourth_seed" and
 "fifth_method", today's with one run more; "planned", today's with three seeds of every run of the
 plans schedule.yml and controls.yml at size laptop.
@@ -192,7 +191,8 @@ def planned(name, size, folder):
         settled = parameters.settled(cell.notebook, given)
         recipe = Recipe(epochs=settled["epochs"], lr=settled["lr"], schedule=given["schedule"],
                         channels_last=given["channels_last"])
-        accuracy = round(70 + labels.index(str(_without_seed(cell))) + 0.1 * given["seed"], 2)
+        place = labels.index(str(_without_seed(cell)))
+        accuracy = round(70 + place + 0.1 * ((5 * place + given["seed"]) % 7), 2)
         entry = {"lr": recipe.lr, "train_loss": 0.1, "seconds": 5.0}
         curve = [{"epoch": e, **entry} for e in range(recipe.epochs)]
         curve[-1] |= {"test_accuracy": accuracy, "test_loss": 1.0}
