@@ -280,7 +280,7 @@ pilot.sort(key=lambda r: (r["recipe"]["epochs"], r["dataset"]["train"]))
 body, lines = [], {}
 for record in pilot:
     count, length = record["dataset"]["train"], record["recipe"]["epochs"]
-    asked = {k: v for k, v in record["parameters"].items() if k in plans.defaults("train")}
+    asked = {key: value for key, value in record["parameters"].items() if key in plans.defaults("train")}
     minutes = sweep.estimate.seconds(plans.RunSpec("train", {**asked, "test_every": 20}), core) / 60
     fits = record["final"]["train_accuracy"]
     meets = "yes" if length >= 100 and fits > 99 and minutes <= 12 else "no"
