@@ -71,7 +71,7 @@ measured = {place: summary.runs_by_row(all_records, *place, ROWS) for place in r
 recipes = [(place, kind, runs)
            for place, by_kind in measured.items() for kind, runs in by_kind.items()]
 most_runs = max(recipes, key=lambda recipe: sum(map(len, recipe[2].values())), default=("", "", {}))
-main_place, main_kind, main_runs = most_runs  # the recipe that the next figures show
+main_place, _, main_runs = most_runs  # the recipe that the next figures show
 
 if main_runs:
     display(show.table(["data, network", "recipe", "methods", "runs", "trained on"], [
@@ -116,7 +116,8 @@ if main_runs:
     show.curves({method: rs[0]["curve"] for method, rs in main_runs.items()}, size=(6, 3.3))
     known = [pair for rs in main_runs.values() for r in rs if (pair := swings(r["curve"]))]
     early, late = np.mean(known, axis=0) if known else (None, None)
-    text = f"{TITLES[main_place]}. Recipe: {main_kind}. " + (
+    recipe = plans.recipe_text(next(iter(main_runs.values()))[0])
+    text = f"{TITLES[main_place]}. The recipe is {recipe}. " + (
         f"Just before the learning rate first drops, the test accuracy changes by {early:.2f} "
         "points from one evaluation to the next, on average over the runs. In the last epochs it "
         f"changes by {late:.2f} points." if known else
@@ -160,15 +161,8 @@ show.table(["reported accuracy", "mean excess over the true accuracy, points"],
 # %% [markdown]
 # The final epoch and the median are right on average. The best epoch exceeds the truth by about 0.4
 # points. SAGE does not lead the best baseline by as much in any row of Table 1. Our records keep
-# the three apart, and our tables show the final accuracy, which involves no choice:
-
-# %% tags=["records", "nbval-ignore-output"]
-show.table(["method", "seed", "final, %", "median of the last 10, %", "best on the test set, %"], [
-    [method, r["seed"], r["final"]["accuracy"], r["median_last10"], r["best_on_test"]["accuracy"]]
-    for method, rs in main_runs.items() for r in rs],
-    f"{TITLES[main_place]}. Recipe: {main_kind}") if main_runs else show.Markdown("**Not run.**")
-
-# %% [markdown]
+# the three apart, and our tables show the final accuracy, which involves no choice.
+#
 # ## Two sources of error
 #
 # Repeat an experiment and the accuracy comes out differently, for two reasons.

@@ -73,20 +73,21 @@ class Run:
         return torch.autocast(self.device.type, kind) if kind else contextlib.nullcontext()
 
     def begin(self, epoch: int) -> None:
-        """Draw the epoch's order, after all work asked for so far."""
+        """Draw the epoch's order and its learning rates, after all work asked for so far."""
         if self.stream:
             self.stream.wait_stream(torch.cuda.default_stream(self.device))
-        self.epoch = epoch
         # in a network that trains, a layer in evaluation mode was frozen by the user
         if not self.net.training:
             self.net.train()
         self.batch_indices = self.batches.order().split(self.batches.size)
-        self.losses = torch.empty(len(self.batch_indices), device=self.device)
+        steps = len(self.batch_indices)
+        self.rates = [self.recipe.rate(epoch, step, steps) for step in range(steps)]
+        self.losses = torch.empty(steps, device=self.device)
         self.started = time.perf_counter()
 
     def advance(self, k: int) -> None:
         """The epoch's step k; its loss stays on the device."""
-        self._set_rate(self.recipe.rate(self.epoch, k, len(self.batch_indices)))
+        self._set_rate(self.rates[k])
         self.losses[k] = self.step(self.batch_indices[k])
 
     def end(self, epoch: int) -> Entry:
@@ -102,8 +103,8 @@ class Run:
             step = int(bad[0, 0])
             raise FloatingPointError(f"the loss is {losses[step].item()} in epoch {epoch}, step "
                                      f"{step}; try a lower lr. {self.settings()}")
-        return {"epoch": epoch, "lr": self.recipe.rate(epoch, 0, len(losses)),
-                "train_loss": losses.mean().item(), "seconds": seconds}
+        return {"epoch": epoch, "lr": self.rates[0], "train_loss": losses.mean().item(),
+                "seconds": seconds}
 
     def record_epoch(self, entry: Entry) -> None:
         """Add a finished epoch to the curve; keep its weights if it is the best by `select`."""
