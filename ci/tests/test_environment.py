@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import types
 import venv
 from pathlib import Path
 
@@ -135,6 +136,19 @@ def test_the_cache_is_where_the_system_keeps_them_or_else_in_the_checkout(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert environment.cache_folder() == TOP / ".venv-packages"
     assert "cannot be written to" in capsys.readouterr().out
+
+
+def test_too_little_space_says_what_can_be_removed(tmp_path, monkeypatch):
+    old = tmp_path / "0123456789abcdef"
+    old.mkdir()
+    (old / environment.READY).touch()
+    (tmp_path / "made.by.a.killed.one.part").mkdir()
+    monkeypatch.setattr(environment.shutil, "disk_usage", lambda folder: types.SimpleNamespace(
+        free=11e9))
+    with pytest.raises(RuntimeError, match="11 GB are free in .*needs 12; remove what no checkout "
+                                           rf"uses: {old}$"):
+        environment.install(tmp_path / "new", ["numpy"])
+    assert not (tmp_path / "new").exists()
 
 
 def test_an_installation_says_what_it_is_doing(tmp_path):

@@ -45,7 +45,7 @@ from IPython.display import display
 from sagelib import catalog, datasets, show, teaching
 from sagelib.bench import plans, records, summary
 from sagelib.bench.quantities import ACCURACY, BUDGET, perturbed
-from sagelib.bench.statistics import Family, difference
+from sagelib.bench.statistics import Family, difference, rank
 from sagelib.data.batches import Batches
 from sagelib.evaluate import calibration, corruptions, robustness
 from sagelib.evaluate.robustness import CONVENTIONS, PERTURBATIONS, AttackSpace, Convention
@@ -514,7 +514,8 @@ def against_vanilla(k, kind, runs):
     note = "" if kind == "paper" else " The recipe is not the paper's, so this neither supports nor contradicts the paper."
     return [show.table(["method − vanilla", "clean", "decided", f"perturbed: {DEFAULT}", "decided", *(c.name for c in CONVENTIONS[1:])],
                        rows, f"Accuracy, percentage points. {recipe_of(k, kind, runs)} {family.rule}"),
-            show.Markdown(f"{family.sentence} {trade}{note}")]
+            show.Markdown(f"{family.sentence} {trade}{note} All methods by their accuracy on perturbed images ({DEFAULT}): "
+                          f"{rank(runs, sides[DEFAULT], TABLES[k][1]).sentence}")]
 
 
 for table in tables:

@@ -43,7 +43,7 @@ from IPython.display import display
 from sagelib import catalog, methods, models, show
 from sagelib.bench import plans, records, summary, timing
 from sagelib.bench.quantities import ACCURACY
-from sagelib.bench.statistics import Family, difference
+from sagelib.bench.statistics import Family, difference, rank
 from sagelib.losses import one_hot
 
 table_1, table_6 = records.reported(1), records.reported(6)
@@ -509,14 +509,18 @@ for kind, ours in recipes.items():
     scores = {m: summary.spread(map(ACCURACY.value, runs)) for m, runs in ours.items()}
     show.scatter({m: (cost[m], score.mean) for m, score in scores.items()}, label, "accuracy, %",
                  f"CIFAR-10, PreActResNet18 of width {width}, recipe {plans.recipe_name(next(iter(ours.values()))[0])}", size=(6.2, 2.9))
-    display(show.table(["method", "accuracy, %", label], [[m, scores.get(m, "not run"), cost.get(m, "")] for m in METHODS],
+    ranking = rank(ours, ACCURACY)
+    ranks = ranking.ranks if ranking.decides else {}
+    display(show.table(["method", "accuracy, %", "rank", label],
+                       [[m, scores.get(m, "not run"), ranks.get(m, ""), cost.get(m, "")] for m in METHODS],
                        f"CIFAR-10, PreActResNet18 of width {width}. The recipe is {plans.recipe_text(next(iter(ours.values()))[0])}."))
 notes = ["Recipes with one method, which compare nothing:", "", *single] if single else []
 show.Markdown("\n".join(notes if recipes else ["Accuracy on CIFAR-10 with PreActResNet18: not run."]))
 
 # %% [markdown]
-# Accuracy is the mean ± standard deviation (number of seeds). [Chapter
-# 11](11_image_classification.ipynb) tests which differences in accuracy are decided. A recipe that
+# Accuracy is the mean ± standard deviation (number of seeds). Methods whose accuracies are not told
+# apart share a rank; there is no rank where nothing is decided ([chapter
+# 11](11_image_classification.ipynb) has the rule). A recipe that
 # is not the paper's neither supports nor contradicts the paper's accuracies, and numbers of two
 # recipes do not compare.
 #
