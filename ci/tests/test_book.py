@@ -250,7 +250,7 @@ BENCH = {  # and inside bench
     "parameters": {"paper_recipe"}, "timing": {"paper_recipe"},
     "records": {"paper_recipe", "paths", "provenance", "schema"},
     "quantities": {"records", "schema", "statistics"}, "summary": {"quantities", "statistics"},
-    "plans": {"parameters", "paths", "timing"},
+    "plans": {"parameters", "paths", "timing"}, "report": {"plans", "schema"},
     "scorecard": {"plans", "quantities", "records", "statistics", "summary", "timing"},
     "sweep": {"paper_recipe", "parameters", "paths", "plans", "records", "scorecard", "summary",
               "timing"},
