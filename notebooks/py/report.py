@@ -64,13 +64,14 @@ folder = results or records.RESULTS
 book = scorecard.book(folder)
 trained, few_shot = records.every(folder), records.every(folder, "few_shot")
 known = {MACHINES[m.name]: m for m in estimate.machines(folder) if m.name in MACHINES}
-RECIPE = {summary.kind_of(r): report.recipe_name(r) for r in [*trained, *few_shot]} | {"clock": "another machine"}
+RECIPE = {summary.kind_of(r): report.recipe_name(r) for r in [*trained, *few_shot]}
 listed = yaml.safe_load((records.REPORTED.parent / "claims.yml").read_text())
 claims = dict(enumerate(sorted(listed, key=lambda c: [*GROUPS.values()].index(GROUPS[c.get("table")])), 1))
 rules = {k: claim for k, claim in claims.items() if "found" not in claim}
 measured = {k: scorecard.as_measured(claim, book) for k, claim in rules.items()}
 verdict = {k: scorecard.word(measured[k], claim.get("share", 1)) for k, claim in rules.items()}
 printed = {k: scorecard.printed_word(claim, book.wide) for k, claim in claims.items()}
+numbers = {group: [k for k, c in claims.items() if GROUPS[c.get("table")] == group] for group in dict.fromkeys(GROUPS.values())}
 DECIDED = ("supported", "contradicted", "mixed", "undecided")
 
 
@@ -89,35 +90,37 @@ yes, no, both, open_, other, unrun = counted(rules)
 on = collections.Counter(printed[k] for k in rules)
 used = collections.Counter(report.recipe_name(r) for r in [*trained, *few_shot])
 runs = ", ".join(f"{n} of recipe *{name}*" for name, n in used.most_common())
+listed_groups = "; ".join(f"{group}: claim{'s' if len(ks) > 1 else ''} {' to '.join(map(str, dict.fromkeys((ks[0], ks[-1]))))}"
+                          for group, ks in numbers.items() if ks)
 show.Markdown(f"""
 **Scope.** We count {count(len(claims), "claim")} in the paper. {len(rules)} compare numbers of its tables; the other
-{len(claims) - len(rules)} are in words.
+{len(claims) - len(rules)} are in words. {listed_groups}.
 
 **Methodology.** We reimplemented SAGE and its baselines and checked them against the authors' code. So far there are
 {count(len(trained) + len(few_shot), "training record")}{": " + runs if runs else ""}.
 
 **Results.** {scorecard.progress_text(book)} Of the {len(rules)} claims about numbers, the paper's own means satisfy
-{on["in all comparisons"]} in all comparisons, {on["in some"]} in some and {on["in none"]} in none. By our records, {yes} are supported,
-{no} contradicted, {both} mixed and {open_} undecided. For {other} there are only records of another recipe or machine, which neither support
-nor contradict a claim. {unrun} have not been run.
+{on["in all comparisons"]} in all comparisons, {on["in some"]} in some and {on["in none"]} in none. Verdicts by our records: supported {yes},
+contradicted {no}, mixed {both}, undecided {open_}, only another recipe or machine {other}, not run {unrun}. Records of another recipe or
+machine neither support nor contradict a claim.
 """)
 
 # %% [markdown]
 # **What was easy.** The method: Algorithm 1 is short and nearly complete. **What was hard.** The
-# evaluation: several tables have neither published code nor a full description. [Details](#discussion)
-# follow. **Communication.** None with the authors.
+# evaluation: several tables have neither published code nor a full description. The
+# discussion has the details. **Communication.** None with the authors.
 #
 # ## Scope of reproducibility
 #
 # A claim about numbers is a rule: in certain rows of a table, some methods are better than others.
-# The rule is asked of the printed means and, with all runs made with the paper's recipe, of our
-# records over equal seeds. The comparisons of a claim are decided together (Holm's procedure).
+# To test it, all methods that it names are trained with the paper's recipe, and their differences
+# over equal seeds are decided together (Holm's procedure). The rule is asked of the printed means too.
 # Where a claim says "comparable" or "substantially", it has a margin; the
 # [scorecard](scorecard.ipynb) says where each comes from.
 
 # %% tags=["hide-input", "records", "nbval-ignore-output"]
 def names(labels):
-    return labels if isinstance(labels, str) else ", ".join(labels)
+    return "all others" if labels == "others" else ", ".join(labels)
 
 
 def rule_text(claim):
@@ -125,7 +128,8 @@ def rule_text(claim):
     if "found" in claim:
         return f"by other means, in {chapter(claim['chapter'])}"
     pairs = scorecard.pairs(claim, book.wide)
-    rows = "; ".join(dict.fromkeys(better.row for better, _ in pairs))
+    asked, every = (dict.fromkeys(c.row for c in cells) for cells in ([better for better, _ in pairs], [c for c in book.cells if c.table == claim["table"]]))
+    rows = "all rows" if len(every) > 1 and asked == every else "; ".join(asked)
     margin = f"{claim.get('margin', 0):+.0%} of the time" if claim["table"] == 6 else f"{claim.get('margin', 0):+g} points"
     more = [f"margin {margin}"] if "margin" in claim else []
     more += [f"in {claim['share']:.0%} of them"] if "share" in claim else []
@@ -133,11 +137,8 @@ def rule_text(claim):
     return f"Table {claim['table']} ({rows}): {names(claim['better'])} {verb} {names(claim['than'])}; {', '.join([count(len(pairs), 'comparison'), *more])}"
 
 
-numbers = {group: [k for k, c in claims.items() if GROUPS[c.get("table")] == group] for group in dict.fromkeys(GROUPS.values())}
-display(show.table(["group", "numbers", "of these in words"],
-                   [[g, f"{min(ks)} to {max(ks)}" if len(ks) > 1 else f"{ks[0]}", "all" if g == "In words" else "none"] for g, ks in numbers.items() if ks]),
-        folded("All claims, and how each is tested", show.table(
-            ["no.", "claim", "place", "test"], [[f"{k}", c["says"], c["place"], rule_text(c)] for k, c in claims.items()])))
+folded("All claims, and how each is tested", show.table(
+    ["no.", "claim", "place", "test"], [[f"{k}", c["says"], c["place"], rule_text(c)] for k, c in claims.items()]))
 
 # %% [markdown]
 # A positive margin allows the first method to be so much worse; a negative one asks it to be so
@@ -180,14 +181,16 @@ show.table(["what", "value"], [
 # **Recipes.** Only records of *paper*, the recipe above, can support or contradict a claim. The
 # other recipes are smaller: *medium* (fewer epochs, half precision), *short* (fewer epochs),
 # *laptop* (few images, a narrow network that fits them) and *underfit* (a narrow network, too few
-# epochs to fit its images). `book/plans/sizes.yml` defines them.
+# epochs to fit its images). `book/plans/sizes.yml` defines them. A run that none of them describes
+# is called *no size*; *few-shot* is the experiment of Table 2.
 #
 # **Computational requirements.** The hours of the paper's size are estimated from counted
 # operations at the speed of a timed machine.
 
 # %% tags=["hide-input", "records", "nbval-ignore-output"]
-every_run = {run.name: run for plan in dict.fromkeys(PLANS.values()) for run in plans.read(paths.PLANS / f"{plan}.yml", "paper")[1]}
-done = {run.name for run, _ in report.recorded([r for r in every_run.values() if "method" in r.parameters], [*trained, *few_shot])}
+every_run = {run.name: run for plan in dict.fromkeys(PLANS.values()) for run in plans.read(paths.PLANS / f"{plan}.yml", "paper")[1]
+             if "method" in run.parameters}
+done = {run.name for run, _ in report.recorded(every_run.values(), [*trained, *few_shot])}
 
 
 def takes(asked):
@@ -198,8 +201,8 @@ def takes(asked):
 spent = collections.defaultdict(list)
 for r in [*trained, *few_shot]:
     spent[r["hardware"]["gpu"] or r["hardware"]["cpu"], report.recipe_name(r)].append(r)
-rows = [[f"needed: all {count(len(every_run), 'run')} of the tables, recipe *paper*", *takes(every_run.values())],
-        [f"needed: the {len(every_run) - len(done)} without a record", *takes([r for r in every_run.values() if r.name not in done])]]
+rows = [[f"all {count(len(every_run), 'training run')} of the tables at the paper's size", *takes(every_run.values())],
+        [f"the {len(every_run) - len(done)} of them without a record", *takes([r for r in every_run.values() if r.name not in done])]]
 display(show.table(["estimated time, one run after another", *known], rows))
 total = duration(report.machine_hours([*trained, *few_shot]))
 display(show.table(["time spent, training runs in records", "recipe", "runs", "time"], [
@@ -222,9 +225,10 @@ def lean(k):
     got = measured[k]
     if not got["run"]:
         return ""
+    recipes = ", ".join(dict.fromkeys(RECIPE[kind] for kind in got["kinds"] if kind != "clock"))
     words = f"{got['leaning']} of {got['run']} lean this way" + (f", {got['of'] - got['run']} not run" if got["of"] > got["run"] else "")
     words += f"; decided: {got['for']} for, {got['against']} against" if got["kinds"] == ["paper"] else ""
-    return f"*{', '.join(dict.fromkeys(RECIPE[kind] for kind in got['kinds']))}*: {words}"
+    return f"*{recipes}*: {words}" if recipes else words
 
 
 def holds(claim):
@@ -239,20 +243,18 @@ display(show.table(["group", "claims", "hold as printed", *DECIDED, "another rec
                    [[f"{k}", c["says"], holds(c), verdict[k], lean(k)] for k, c in rules.items()]))
 
 # %% tags=["hide-input", "records", "nbval-ignore-output"]
-display(folded("Claims in words, and what the book shows about them", show.table(
+folded("Claims in words, and what the book shows about them", show.table(
     ["no.", "claim", "what the book shows", "chapter"],
-    [[f"{k}", c["says"], c["found"], chapter(c["chapter"])] for k, c in claims.items() if k not in rules])))
+    [[f"{k}", c["says"], c["found"], chapter(c["chapter"])] for k, c in claims.items() if k not in rules]))
 
 # %% [markdown]
 # ## Results beyond the paper
 #
-# **Saliency or schedule?** The paper trains with steps of the learning rate. Others report higher
-# numbers for CutMix with one cycle. The plan `schedule.yml` trains the same methods with both.
+# **Saliency or schedule?** The paper lowers the learning rate in steps. R-Mix's repository
+# (`minhlong94/Random-Mixup`) reports a higher number for CutMix with one cycle of the learning rate;
+# it is one checkpoint of other code. The plan `schedule.yml` trains the same methods with both.
 
 # %% tags=["hide-input", "records", "nbval-ignore-output"]
-PLACES = "size, data set and recipe"
-
-
 def cost_of(name):
     runs = plans.read(paths.PLANS / f"{name}.yml", "paper")[1]
     return f"Its {count(len(runs), 'run')} at the paper's size would take " + " or ".join(
@@ -304,21 +306,20 @@ else:
 
 # %% [markdown]
 # Accuracies are percent of the test images after the last epoch, mean ± standard deviation over
-# seeds, with the number of seeds in brackets. *Decided* holds for one recipe and data set; the rows
-# of each are decided together. The paper makes no such comparison, so none of its claims rests on
-# them.
+# seeds, with the number of seeds in brackets. In each table the rows of one recipe and data set are
+# decided together. The paper makes none of these comparisons, and no claim rests on them.
 #
 # ## Discussion
 #
-# **What was easy.** Algorithm 1 fits in one function, and its few open points are settled by the
-# code. Appendix B states the optimiser and SAGE's settings for most networks. The CIFAR data are
+# **What was easy.** Algorithm 1 fits in one short file, and the code settles the points that it
+# leaves open. Appendix B states the optimiser and SAGE's settings for most networks. The CIFAR data are
 # public, and the README of the code has the commands of the training runs.
 #
 # **What was hard.** The text describes $\eta$ as the share of the clean gradient, and only the
 # opposite fits Table 7. The paper does not name its loss, and another loss needs another learning
 # rate. There is no code for the two ablations, for the budgets of the attacks or for few-shot, and
-# the text leaves choices open in all three. It does not say which epoch is reported. The solvers of
-# Puzzle Mix and Co-Mixup took more work than SAGE itself.
+# the text leaves choices open in all three. It does not say which epoch is reported. Puzzle Mix and
+# Co-Mixup need combinatorial solvers, which are more code than SAGE itself.
 #
 # **What differs.** Some of our defaults follow the paper, some the code:
 
@@ -332,12 +333,12 @@ display(show.Markdown(f"We list {count(len(differ), 'disagreement')}: " + "; ".j
                    [[f"[{e['title']}](appendix_paper_and_code.ipynb)", e["paper"], e["code"], e["here"]] for e in map(differ.get, LARGEST)]))
 
 # %% [markdown]
-# **What was not run, and why.** The reason is the same everywhere: the hours. The table counts, for
-# each table and data set, the numbers with records of the recipe *paper* and enough seeds, and what
-# the missing runs would take. Several tables share runs, so the hours do not add up.
+# **What was not run, and why.** The table counts, for each of the paper's tables and data sets, the
+# numbers with records of the recipe *paper* and enough seeds, and what the missing runs would take.
+# Several tables share runs, so the times do not add up.
 
 # %% tags=["hide-input", "records", "nbval-ignore-output"]
-NOTES = {2: "The paper gives no recipe; ours cannot confirm its numbers. The images have to be brought by the user.",
+NOTES = {2: "The paper gives no recipe, so runs of ours cannot confirm its numbers.",
          6: "The paper's hours are of its machine. Ours are times of a step, as multiples of vanilla's.",
          4: "Needs the networks of Table 1.", 5: "Needs the networks of Table 1."}
 
@@ -357,7 +358,11 @@ for table, data in dict.fromkeys((c.table, c.dataset) for c in book.cells if c.t
 here = [c for c in book.cells if c.table == 6]
 clocked = sum((c.model, c.method) in book.clock for c in here)
 rows.append(["Table 6", f"0 of {len(here)}; {clocked} timed on another machine", "", *["" for _ in known], NOTES[6]])
-show.table(["table, data set", "numbers with recipe *paper*", "runs missing", *known, "note"], rows)
+left = len(every_run) - len(done)
+why = "The reason is their computing time. " if left else ""
+why += "For Table 2 it is also the data, which cannot be downloaded." if missing(2, "mini_imagenet") else ""
+display(show.Markdown(f"{left} of the {count(len(every_run), 'training run')} of the tables have no record. {why}"),
+        show.table(["table, data set", "numbers with recipe *paper*", "runs missing", *known, "note"], rows))
 
 # %% [markdown]
 # ## Communication with the authors

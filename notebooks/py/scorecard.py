@@ -19,7 +19,8 @@
 #
 # This page compares the 131 numbers in the paper's seven tables {cite:p}`ma2022sage`, and its
 # claims, with what this book has measured. It is computed from the tables as printed, from our
-# records and from a list of claims (`book/claims.yml`).
+# records and from a list of claims (`book/claims.yml`). The [reproduction report](report.ipynb) sums
+# it up.
 #
 # The verdict on a **number** is one of these:
 #
