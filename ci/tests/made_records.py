@@ -166,7 +166,7 @@ def timings(table):
         yield records.make_timing(
             what="step_time",
             rows=[both, *rows],
-            parameters=dict(model=model, width=WIDTH[model], batch=100, precision="fp32",
+            parameters=dict(model=model, width=WIDTH[model], batch=100, precision="fp32", threads=4,
                             sides=[[m, {}] for m in names]),
         )
 
