@@ -11,7 +11,7 @@ from experiments import notebook_shell
 from made_records import KINDS, make
 
 from sagelib import show
-from sagelib.bench import records, report, schema, scorecard
+from sagelib.bench import plans, records, report, schema, scorecard
 from sagelib.bench.paths import PLANS, TOP
 
 NOTEBOOKS = sorted((TOP / "notebooks").glob("*.ipynb"))
@@ -129,6 +129,14 @@ def test_the_report_has_what_was_run_beyond_the_paper(tmp_path, capsys):
     assert "| *underfit*, cifar10 | uniform maps |" in shown and "Not run" not in shown
     assert not {"supported", "contradicted", "mixed", "undecided"} & {*verdicts.values()}
     assert scorecard.progress(scorecard.book(folder)) == scorecard.progress(before)
+
+
+def test_every_run_of_a_table_is_recorded_in_a_made_set(tmp_path):
+    folder = make("paper", tmp_path / "paper")
+    for table in (1, 2, 3, 4, 7):
+        kind = "few_shot" if table == 2 else "record"
+        _, runs = plans.read(PLANS / f"table_{table}.yml", "paper")
+        assert len(report.recorded(runs, records.every(folder, kind))) == len(runs)
 
 
 def test_hours_of_seeds_trained_side_by_side_count_once():

@@ -27,7 +27,6 @@ results = ""  # folder of records; empty: the book's own
 
 # %% tags=["hide-input", "setup"]
 import collections
-import re
 
 import yaml
 from IPython.display import display
@@ -46,12 +45,6 @@ PLANS = {1: "table_1", 2: "table_2", 3: "table_3", 4: "table_4", 5: "table_4", 6
 def count(n, noun):
     """1 run, 2 runs"""
     return f"{n} {noun}{'' if n == 1 else 's'}"
-
-
-def chapter(name):
-    """A link to a chapter by its title."""
-    title = re.sub(r"^(\d\d|appendix)_", "", name).replace("_", " ").capitalize()
-    return f"[{title}]({name}.ipynb)"
 
 
 def folded(title, table):
@@ -126,7 +119,7 @@ def names(labels):
 def rule_text(claim):
     """What would be compared to test a claim."""
     if "found" in claim:
-        return f"by other means, in {chapter(claim['chapter'])}"
+        return f"by other means, in {report.chapter_link(claim['chapter'])}"
     pairs = scorecard.pairs(claim, book.wide)
     asked, every = (dict.fromkeys(c.row for c in cells) for cells in ([better for better, _ in pairs], [c for c in book.cells if c.table == claim["table"]]))
     rows = "all rows" if len(every) > 1 and asked == every else "; ".join(asked)
@@ -146,11 +139,11 @@ folded("All claims, and how each is tested", show.table(
 #
 # ## Methodology
 #
-# **Implementation.** All methods, networks and evaluations are our own code (`sagelib`). We read the
-# authors' repository, `SamsungLabs/SAGE` at commit `00ce751`, and used it to check values: our
-# functions reproduce masks, shifts, labels and losses that their code computed. Bugs of that code
-# are fixed, and where paper and code disagree we follow what explains the tables ([Paper and
-# code](appendix_paper_and_code.ipynb)).
+# **Implementation.** All methods and networks, and the evaluations of the paper's tables, are our
+# own code (`sagelib`). We read the authors' repository, `SamsungLabs/SAGE` at commit `00ce751`, and
+# used it to check values: our tests compare mixed images, labels, solutions and a training step with
+# what their code computed from the same draws. We fixed the bugs that we found. Where paper and
+# code disagree, [Paper and code](appendix_paper_and_code.ipynb) says which of them we follow.
 #
 # **Models, data and hyperparameters.** They are the paper's (section 4.1 and appendix B), completed
 # from the code where the paper is silent.
@@ -202,7 +195,7 @@ spent = collections.defaultdict(list)
 for r in [*trained, *few_shot]:
     spent[r["hardware"]["gpu"] or r["hardware"]["cpu"], report.recipe_name(r)].append(r)
 rows = [[f"all {count(len(every_run), 'training run')} of the tables at the paper's size", *takes(every_run.values())],
-        [f"the {len(every_run) - len(done)} of them without a record", *takes([r for r in every_run.values() if r.name not in done])]]
+        [f"without a record: {len(every_run) - len(done)} of them", *takes([r for r in every_run.values() if r.name not in done])]]
 display(show.table(["estimated time, one run after another", *known], rows))
 total = duration(report.machine_hours([*trained, *few_shot]))
 display(show.table(["time spent, training runs in records", "recipe", "runs", "time"], [
@@ -245,7 +238,7 @@ display(show.table(["group", "claims", "hold as printed", *DECIDED, "another rec
 # %% tags=["hide-input", "records", "nbval-ignore-output"]
 folded("Claims in words, and what the book shows about them", show.table(
     ["no.", "claim", "what the book shows", "chapter"],
-    [[f"{k}", c["says"], c["found"], chapter(c["chapter"])] for k, c in claims.items() if k not in rules]))
+    [[f"{k}", c["says"], c["found"], report.chapter_link(c["chapter"])] for k, c in claims.items() if k not in rules]))
 
 # %% [markdown]
 # ## Results beyond the paper

@@ -1,6 +1,7 @@
-"""What the reproduction report counts: records by recipe, by plan, and the hours they took."""
+"""For the pages on all results: records by recipe and by plan, their hours, links to chapters."""
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from . import plans
@@ -33,6 +34,12 @@ def machine_hours(records: Iterable[Record]) -> float:
     """Hours of training that records took; seeds trained side by side share them."""
     return sum(r["seconds"]["training"] / (r["seconds"].get("together") or 1)
                for r in records) / 3600
+
+
+def chapter_link(notebook: str) -> str:
+    """A Markdown link to a chapter from another, by its title: "03_mask" -> "[Mask](…)"."""
+    title = re.sub(r"^(\d\d|appendix)_", "", notebook).replace("_", " ").capitalize()
+    return f"[{title}]({notebook}.ipynb)"
 
 
 def recorded(runs: Iterable[RunSpec], records: Iterable[Record]) -> list[tuple[RunSpec, Record]]:
