@@ -18,8 +18,9 @@
 # # Reproduction report
 #
 # This page reports on the reproduction of SAGE {cite:p}`ma2022sage` in the form that the ML
-# Reproducibility Challenge asks for. Every number on it is computed from our records, the list of
-# claims (`book/claims.yml`), the list of disagreements (`book/disagreements.yml`) and the plans.
+# Reproducibility Challenge asks for. Every result and count on it is computed: from our records, the
+# paper's tables, the plans, and the lists of claims (`book/claims.yml`) and of disagreements
+# (`book/disagreements.yml`).
 # The [scorecard](scorecard.ipynb) has each number of the paper's tables and each run.
 
 # %% tags=["hide-input", "parameters"]
@@ -107,7 +108,8 @@ machine neither support nor contradict a claim.
 #
 # A claim about numbers is a rule: in certain rows of a table, some methods are better than others.
 # To test it, all methods that it names are trained with the paper's recipe, and their differences
-# over equal seeds are decided together (Holm's procedure). The rule is asked of the printed means too.
+# over equal seeds are decided together (Holm's procedure); for Table 6 their steps are timed. The
+# rule is asked of the printed means too.
 # Where a claim says "comparable" or "substantially", it has a margin; the
 # [scorecard](scorecard.ipynb) says where each comes from.
 
@@ -177,7 +179,7 @@ show.table(["what", "value"], [
 # epochs to fit its images). `book/plans/sizes.yml` defines them. A run that none of them describes
 # is called *no size*; *few-shot* is the experiment of Table 2.
 #
-# **Computational requirements.** The hours of the paper's size are estimated from counted
+# **Computational requirements.** The time that the paper's size needs is estimated from counted
 # operations at the speed of a timed machine.
 
 # %% tags=["hide-input", "records", "nbval-ignore-output"]
@@ -300,7 +302,7 @@ else:
 # %% [markdown]
 # Accuracies are percent of the test images after the last epoch, mean ± standard deviation over
 # seeds, with the number of seeds in brackets. In each table the rows of one recipe and data set are
-# decided together. The paper makes none of these comparisons, and no claim rests on them.
+# decided together. These tables give no verdict on a claim.
 #
 # ## Discussion
 #
