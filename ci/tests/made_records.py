@@ -113,7 +113,7 @@ def training(cell, seed, shift, perturbed):
         method=dict(name=cell.method, settings="paper", loss="bce", **cell.options),
         recipe=dict(Recipe(lr=lr).described(), batch=100, padding=2, flip=True),
         parameters=dict(settings="paper", options=cell.options, lr=lr, model=cell.model,
-                        method=cell.method, seed=seed),
+                        method=cell.method, seed=seed, width=0),
         correct=np.arange(10_000) < round(100 * accuracy),
     )
     if perturbed:
@@ -157,7 +157,7 @@ def few_shots(table):
                 )
                 curve = [dict(epoch=0, lr=0.2, train_loss=1.0, seconds=1.0, val_accuracy=70.0)]
                 yield records.make_few_shot(**asked, exam={}, curve=curve, episodes=episodes,
-                                            parameters=dict(settings="paper"))
+                                            parameters=dict(settings="paper", width=0))
 
 
 def timings(table):
@@ -170,7 +170,7 @@ def timings(table):
         yield records.make_timing(
             what="step_time",
             rows=[both, *rows],
-            parameters=dict(model=model, width=WIDTH[model], batch=100, precision="fp32",
+            parameters=dict(model=model, width=WIDTH[model], batch=100, precision="fp32", threads=4,
                             sides=[[m, {}] for m in names]),
         )
 

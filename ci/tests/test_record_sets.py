@@ -11,8 +11,8 @@ from experiments import notebook_shell
 from made_records import KINDS, make
 
 from sagelib import show
-from sagelib.bench import records, schema, scorecard
-from sagelib.bench.paths import TOP
+from sagelib.bench import plans, records, report, schema, scorecard
+from sagelib.bench.paths import PLANS, TOP
 
 NOTEBOOKS = sorted((TOP / "notebooks").glob("*.ipynb"))
 CHAPTERS = [p for p in NOTEBOOKS
@@ -87,6 +87,61 @@ def test_the_scorecard_bears_every_set(made):
         assert set(words.values()) == {"not distinguishable", "another machine", "another recipe"}
     if kind == "against":
         assert {"higher", "lower"} < set(words.values())
+
+
+def beyond(folder):
+    """Add runs that the paper has not to today's: one_cycle for two methods, and a control."""
+    for record in records.every(folder):
+        name, options = record["method"]["name"], record["parameters"]["options"]
+        if plans.recipe_name(record) == "underfit" and not options and name in ("cutmix", "sage"):
+            recipe = {**record["recipe"], "schedule": "one_cycle"}
+            asked = {**record["parameters"], "schedule": "one_cycle"}
+            records.write({**record, "recipe": recipe, "parameters": asked,
+                           "run": "1" * 8}, folder)
+            if name == "sage":
+                method = {**record["method"], "name": "sage_controls", "maps": "uniform"}
+                asked = {**record["parameters"], "method": "sage_controls",
+                         "options": {"maps": "uniform"}}
+                records.write({**record, "method": method, "parameters": asked,
+                               "run": "2" * 8}, folder)
+
+
+def test_the_report_has_what_was_run_beyond_the_paper(tmp_path, capsys):
+    """Its tables of schedules and controls, by recipe, and no verdict of it on a claim."""
+    before, folder = scorecard.book(), make("today", tmp_path / "results")
+    path = TOP / "notebooks/report.ipynb"
+    beyond(folder)
+    every = records.every(folder)
+    runs = report.of_plan(PLANS / "schedule.yml", every)["underfit", "cifar10"]
+    assert [r["seed"] for r in runs["sage, one_cycle"]] == [0, 1]
+    assert {plans.recipe_name(r) for r in runs["sage, one_cycle"]} == {"underfit, one_cycle"}
+    assert {plans.recipe_name(r) for r in runs["sage, steps"]} == {"underfit"}
+    runs = report.of_plan(PLANS / "controls.yml", every)["underfit", "cifar10"]
+    assert {*runs} == {"vanilla", "sage", "uniform maps"} and len(runs["uniform maps"]) == 2
+    with notebook_shell() as shell, contextlib.chdir(tmp_path):
+        for cell in tagged(path, "parameters", "setup", "records"):
+            shell.run_cell(cell.source).raise_error()
+            if "parameters" in cell.metadata.get("tags", []):
+                shell.push({"results": str(folder)})
+        verdicts = shell.user_ns["verdict"]
+    shown = capsys.readouterr().out
+    assert "| *underfit*, cifar10 | sage over cutmix, one_cycle |" in shown
+    assert "| *underfit*, cifar10 | uniform maps |" in shown and "Not run" not in shown
+    assert not {"supported", "contradicted", "mixed", "undecided"} & {*verdicts.values()}
+    assert scorecard.progress(scorecard.book(folder)) == scorecard.progress(before)
+
+
+def test_every_run_of_a_table_is_recorded_in_a_made_set(tmp_path):
+    folder = make("paper", tmp_path / "paper")
+    for table in (1, 2, 3, 4, 7):
+        kind = "few_shot" if table == 2 else "record"
+        _, runs = plans.read(PLANS / f"table_{table}.yml", "paper")
+        assert len(report.recorded(runs, records.every(folder, kind))) == len(runs)
+
+
+def test_hours_of_seeds_trained_side_by_side_count_once():
+    seconds = [dict(training=7200.0, epoch=1.0, together=2)] * 2 + [dict(training=3600.0, epoch=1)]
+    assert report.machine_hours({"seconds": s} for s in seconds) == 3
 
 
 def test_a_table_leaves_out_columns_without_a_value():

@@ -1,5 +1,4 @@
 """Summaries of records: the spread over seeds against numpy, and which records belong together."""
-import made_records
 import numpy as np
 import pytest
 
@@ -103,22 +102,6 @@ def full(method, seed, accuracy, kind="paper", dataset="cifar10", **options):
 
 ROWS = {"vanilla": ("vanilla", {}), "SAGE": ("sage", {}), "all shifts": ("sage", {"fraction": 1.0}),
         "Mixup": ("mixup", {})}
-
-
-def test_runs_of_two_schedules_are_found_with_the_name_of_their_recipe(tmp_path):
-    every = records.every(made_records.make("planned", tmp_path / "made"))
-    assert summary.by_schedule(every, "cifar100", "preactresnet18") == {}
-    (name, schedules), = summary.by_schedule(every, "cifar10", "preactresnet18").items()
-    assert name == "laptop" and set(schedules) == {"steps", "one_cycle"}
-    for schedule, by_method in schedules.items():
-        assert {"vanilla", "cutmix", "puzzlemix", "sage"} <= by_method.keys()
-        ours = {m: by_method[m] for m in ("vanilla", "cutmix", "puzzlemix", "sage")}
-        for rs in ours.values():
-            assert [r["seed"] for r in rs] == [0, 1, 2]
-            assert all(r["recipe"].get("schedule", "steps") == schedule for r in rs)
-            named = {"steps": "laptop", "one_cycle": "laptop, one_cycle"}[schedule]
-            assert {plans.recipe_name(r) for r in rs} == {named}
-            assert all(plans.recipe_text(r).startswith(f"{named} (shortened: ") for r in rs)
 
 
 def test_the_name_of_a_recipe_is_its_sizes_or_the_first_word_of_its_kind():

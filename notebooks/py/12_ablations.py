@@ -46,7 +46,7 @@ from IPython.display import display
 from scipy import stats
 
 from sagelib import catalog, datasets, methods, show, teaching
-from sagelib.bench import plans, records, scorecard, summary
+from sagelib.bench import plans, records, report, scorecard, summary
 from sagelib.bench.quantities import ACCURACY
 from sagelib.bench.statistics import rank
 from sagelib.losses import one_hot
@@ -614,28 +614,22 @@ for number, data in itertools.product(TABLES, DATA):
 # %% tags=["records", "nbval-ignore-output"]
 header = ["version", "measured, %", "minus SAGE", "error of the seeds", "error of the test set",
           "decided", "rank"]
-controls = plans.table_rows(plans.PLANS / "controls.yml")  # (label, data set) -> the run
-for data in DATA:
-    asked = {label: (run["method"], run.get("options", {}))
-             for (label, here), run in controls.items() if here == data}
-    measured = summary.runs_by_row(all_records, data, "preactresnet18", asked)
-    for runs in measured.values():
-        if runs.keys() <= {"vanilla", "sage"}:
-            continue
-        without = {label: rs for label, rs in runs.items() if label != "vanilla"}
-        family = summary.against(without, "sage", "controls", f"equal seeds, {DATA[data]}")
-        ranking = rank(runs, ACCURACY, DATA[data])
-        ranks = ranking.ranks if ranking.decides else {}
-        body = [[label, summary.spread(map(summary.final, rs)), str(family.differences.get(label, "")),
-                 *summary.evidence(family, label), ranks.get(label, "")]
-                for label, rs in runs.items()]
-        recipe = plans.recipe_text(next(iter(runs.values()))[0])
-        caption = f"{DATA[data]}. The recipe is {recipe}. Trained on {summary.machines(runs)}."
-        display(show.table(header, body, caption))
-        sentences = summary.in_words(family, runs, "sage", outside=("vanilla",))
-        display(show.Markdown(f"{sentences} {ranking.sentence}"))
-    if all(runs.keys() <= {"vanilla", "sage"} for runs in measured.values()):
-        display(show.Markdown(f"{DATA[data]}: no control has been run. **Not run.**"))
+planned = report.of_plan(plans.PLANS / "controls.yml", all_records)
+planned = {place: runs for place, runs in planned.items() if runs.keys() - {"vanilla", "sage"}}
+for (_, data), runs in planned.items():
+    without = {label: rs for label, rs in runs.items() if label != "vanilla"}
+    family = summary.against(without, "sage", "controls", f"equal seeds, {DATA[data]}")
+    ranking = rank(runs, ACCURACY, DATA[data])
+    ranks = ranking.ranks if ranking.decides else {}
+    body = [[label, summary.spread(map(summary.final, rs)), family.differences.get(label, ""),
+             *summary.evidence(family, label), ranks.get(label, "")] for label, rs in runs.items()]
+    recipe = plans.recipe_text(next(iter(runs.values()))[0])
+    display(show.table(header, body, f"{DATA[data]}. The recipe is {recipe}. Trained on "
+                                     f"{summary.machines(runs)}."))
+    sentences = summary.in_words(family, runs, "sage", outside=("vanilla",))
+    display(show.Markdown(f"{sentences} {ranking.sentence}"))
+if not planned:
+    display(show.Markdown("No control has been run: **not run**."))
 
 # %% [markdown]
 # ## Exercises

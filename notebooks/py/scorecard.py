@@ -19,7 +19,8 @@
 #
 # This page compares the 131 numbers in the paper's seven tables {cite:p}`ma2022sage`, and its
 # claims, with what this book has measured. It is computed from the tables as printed, from our
-# records and from a list of claims (`book/claims.yml`).
+# records and from a list of claims (`book/claims.yml`). The [reproduction report](report.ipynb) sums
+# it up.
 #
 # The verdict on a **number** is one of these:
 #
@@ -50,24 +51,17 @@ results = ""                    # folder of records; empty: the book's own
 
 # %% tags=["hide-input", "setup"]
 import collections
-import re
 import string
 
 import yaml
 from IPython.display import display
 
 from sagelib import show
-from sagelib.bench import quantities, records, scorecard, summary
+from sagelib.bench import quantities, records, report, scorecard, summary
 from sagelib.evaluate import robustness
 
 CHAPTERS = {1: "11_image_classification", 2: "10_few_shot", 3: "12_ablations", 4: "09_out_of_distribution",
             5: "09_out_of_distribution", 6: "13_cost", 7: "12_ablations"}
-
-
-def chapter(name):
-    """A link to a chapter by its title."""
-    title = re.sub(r"^(\d\d|appendix)_", "", name).replace("_", " ").capitalize()
-    return f"[{title}]({name}.ipynb)"
 
 
 # %% tags=["hide-input", "records", "nbval-ignore-output"]
@@ -80,13 +74,13 @@ assert len(book.cells) == 32 + 7 + 16 + 24 + 24 + 16 + 12 == len(verdicts)
 def claim_row(claim):
     """claim, verdict, as printed, as measured, place, chapter"""
     if "found" in claim:
-        return [claim["says"], "see the chapter", claim["found"], "", claim["place"], chapter(claim["chapter"])]
+        return [claim["says"], "see the chapter", claim["found"], "", claim["place"], report.chapter_link(claim["chapter"])]
     holds, of = scorecard.as_printed(claim, book.wide)
     count = scorecard.as_measured(claim, book)
     ran = f"{count['leaning']} of {count['run']} lean this way ({of - count['run']} not run)"
     ran += f"; decided: {count['for']} for, {count['against']} against" if count["kinds"] == ["paper"] else ""
     return [claim["says"], scorecard.word(count, claim.get("share", 1)), "holds" if holds == of else f"holds in {holds} of {of}",
-            ran if count["run"] else "", claim["place"], chapter(claim["chapter"])]
+            ran if count["run"] else "", claim["place"], report.chapter_link(claim["chapter"])]
 
 
 claim_rows = [claim_row(claim) for claim in claims]
@@ -105,7 +99,7 @@ def evidence(found_records, suffix=""):
 def cell_row(cell):
     """table, row, cell, reported, measured, verdict, runs, chapter; each recipe by its letter, the one judged first"""
     place = (cell.table, cell.row, cell.label)
-    start, end = [f"Table {cell.table}", cell.row, cell.label, f"{cell.reported:g}"], chapter(CHAPTERS[cell.table])
+    start, end = [f"Table {cell.table}", cell.row, cell.label, f"{cell.reported:g}"], report.chapter_link(CHAPTERS[cell.table])
     if cell.table == 6:
         time = book.clock.get((cell.model, cell.method))
         return [*start, f"{time[1]:.2f} × vanilla" if time else "", verdicts[place], "", end]

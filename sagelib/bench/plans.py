@@ -168,10 +168,12 @@ def size_of(record: Record) -> str | None:
 
 
 def recipe_name(record: Record) -> str:
-    """A short name of a training run's recipe: its size's, or the first word of its kind.
+    """A short name of a run's recipe: its size's, or the first word of its kind.
 
     Such as "laptop", "shortened" or, with another schedule than the paper's, "laptop, one_cycle".
     """
+    if record["kind"] == "few_shot":
+        return "few-shot"
     name = size_of(record) or record["kind"].split(":")[0]
     schedule = record["recipe"].get("schedule")
     return f"{name}, {schedule}" if schedule else name

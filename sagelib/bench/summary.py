@@ -12,7 +12,6 @@ import json
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from . import plans
 from .quantities import ACCURACY
 from .statistics import LEAST_SEEDS, Family, Quantity, Spread, difference
 
@@ -204,30 +203,6 @@ def as_tuned(records: Iterable[Record]) -> list[Record]:
 def tuned(record: Record) -> bool:
     """Whether the method was asked to run with the paper's settings, where the paper states any."""
     return record["parameters"].get("settings", record["method"]["settings"]) == "paper"
-
-
-def by_schedule(records: Iterable[Record], dataset: str, model: str
-                ) -> dict[str, dict[str, dict[str, list[Record]]]]:
-    """Runs that differ in the schedule alone: recipe's name -> schedule -> method -> by seed.
-
-    Methods have the paper's settings. Recipes that were run with one schedule only are left out.
-    """
-    here = [r for r in as_tuned(records)
-            if (r["dataset"]["name"], r["model"]["name"]) == (dataset, model)]
-    found = {}
-    for record in here:
-        name = plans.recipe_name(record).split(",")[0]
-        schedule = record["recipe"].get("schedule", "steps")
-        found.setdefault(name, {}).setdefault(schedule, []).append(record)
-    return {name: {schedule: _first_of_each_seed(rs) for schedule, rs in runs.items()}
-            for name, runs in found.items() if len(runs) > 1}
-
-
-def _first_of_each_seed(records):
-    """method's name -> its records by seed; of two with one seed, that which finished first."""
-    finished = sorted(records, key=lambda r: r.get("finished", ""), reverse=True)
-    kept = {(r["method"]["name"], r["seed"]): r for r in finished}
-    return by_method(kept.values())
 
 
 def by_kind(records: Iterable[Record]) -> dict[str, list[Record]]:
