@@ -1,6 +1,7 @@
 """Whether a difference is decided: the rule and the standard error against simulations and slow
 formulas, Holm by hand, and what must never decide anything."""
 
+import itertools
 import math
 
 import numpy as np
@@ -212,6 +213,16 @@ def test_ranks_and_groups_by_hand():
     assert found.groups == (("a", "b"), ("d",), ("c",))
 
 
+def test_two_labels_share_a_group_exactly_if_they_are_not_told_apart():
+    """Also where a label with much noise lies between two that are told apart, and it from none."""
+    found = rank({"a": runs(93, 0, 0.01, -0.01), "noisy": runs(92, -4, 4, 0),
+                  "c": runs(91, 0.02, 0, -0.02), "few": runs(90, 0.1)}, X)
+    shared = {pair for group in found.groups for pair in itertools.combinations(group, 2)}
+    able = [p for p in found.family.signs if "few" not in p]
+    assert {pair for pair in able if not found.family.signs[pair]} == shared
+    assert found.groups == (("a", "noisy"), ("noisy", "c")) and found.ranks["noisy"] == 1
+
+
 def test_groups_overlap_where_only_the_ends_are_told_apart():
     wide = Quantity(lambda r: r["x"], lambda r: 0.5)
     found = rank({"low": runs(90, 0, 0.01, -0.01), "middle": runs(91, 0.01, 0, -0.01),
@@ -230,4 +241,4 @@ def test_groups_overlap_where_only_the_ends_are_told_apart():
 def test_what_cannot_be_told_apart_shares_a_rank(by_label):
     found = rank(by_label, X, "CIFAR-10")
     assert set(found.ranks.values()) <= {1} and not found.decides
-    assert found.groups == ((found.order,) if by_label else ())
+    assert found.groups == () and "nothing is ranked" in found.sentence

@@ -172,9 +172,11 @@ class Ranking:
     """Labels by their means, the best first, and which of them are told apart.
 
     ranks: label -> 1 + the number of labels that are decided to be better. Labels that are not told
-    apart share a rank. groups: the longest stretches of `order` in which no two labels are told
-    apart, as the bars of a critical-difference diagram show them. family: all differences of two
-    labels, (one, other) -> Difference, decided together.
+    apart may share a rank. groups: the largest sets of labels in which no two are told apart, in
+    the order of the means; two labels are in a group together exactly if they are not told apart
+    (Piepho 2004: a compact letter display). Labels about which nothing can be decided, for want of
+    seeds, are in no group. family: all differences of two labels, (one, other) -> Difference,
+    decided together.
     """
 
     order: tuple[str, ...]
@@ -190,8 +192,8 @@ class Ranking:
     @property
     def sentence(self) -> str:
         """What is told apart, in a sentence, for the text below a table."""
-        if not self.family.differences:
-            return "No two rows have seeds in common, so nothing is ranked."
+        if not self.groups:
+            return "No two rows have enough seeds in common, so nothing is ranked."
         if not self.decides:
             return f"None of the {len(self.order)} rows are told apart, so they share one rank."
         groups = "; ".join(", ".join(group) for group in self.groups)
@@ -209,21 +211,24 @@ def rank(by_label: Mapping[str, Sequence[Record]], quantity: Quantity, where: st
     means = {label: float(np.mean([quantity.value(r) for r in found]))
              for label, found in by_label.items()}
     order = tuple(sorted(means, key=lambda label: -means[label]))
-    gaps = {pair: gap for pair in itertools.combinations(order, 2)
-            if (gap := difference(*(by_label[label] for label in pair), quantity))}
+    gaps = {(one, other): gap for one, other in itertools.combinations(order, 2)
+            if (gap := difference(by_label[one], by_label[other], quantity))}
     family = Family(f"all pairs of {len(order)} rows{', ' if where else ''}{where}", gaps)
-    signs = family.signs
     ranks = dict.fromkeys(order, 1)
-    for (one, other), sign in signs.items():
+    for (one, other), sign in family.signs.items():
         ranks[one if sign < 0 else other] += abs(sign)
+    return Ranking(order, ranks, _groups(order, family), family)
 
-    def together(stretch):
-        return not any(signs.get(pair) for pair in itertools.combinations(stretch, 2))
 
-    stretches = [order[i:j] for i in range(len(order)) for j in range(len(order), i, -1)
-                 if together(order[i:j])]
-    groups = [s for s in stretches if not any(set(s) < set(other) for other in stretches)]
-    return Ranking(order, ranks, tuple(groups), family)
+def _groups(order, family):
+    """The groups of a Ranking: one set of all labels, split at each pair that is told apart."""
+    able = {label for pair, gap in family.differences.items() if gap.can_decide for label in pair}
+    groups = {tuple(label for label in order if label in able)} if able else set()
+    for pair in (pair for pair, sign in family.signs.items() if sign):
+        parts = {tuple(label for label in group if label != out)
+                 for group in groups for out in (pair if {*pair} <= {*group} else (None,))}
+        groups = {one for one in parts if not any({*one} < {*other} for other in parts)}
+    return tuple(sorted(groups, key=lambda group: [order.index(label) for label in group]))
 
 
 def difference(ours: Iterable[Record], theirs: Iterable[Record],
