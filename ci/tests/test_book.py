@@ -252,6 +252,7 @@ BENCH = {  # and inside bench
     "quantities": {"records", "schema", "statistics"}, "summary": {"quantities", "statistics"},
     "plans": {"parameters", "paths", "timing"},
     "scorecard": {"plans", "quantities", "records", "statistics", "summary", "timing"},
+    "leaderboard": {"plans", "quantities", "records", "statistics", "summary", "timing"},
     "sweep": {"paper_recipe", "parameters", "paths", "plans", "records", "scorecard", "summary",
               "timing"},
 }
