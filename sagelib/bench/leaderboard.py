@@ -56,8 +56,9 @@ class Board:
     """The methods of one recipe, the highest mean first.
 
     name: for links and files. size: the book's size with this recipe, or None. recipe: in words.
-    groups: letter -> methods. Two methods that can be ranked share a letter exactly if they are not
-    told apart. timed: the record of step times, or None.
+    quantity: what the methods are compared by. groups: letter -> methods. Two methods that can be
+    ranked share a letter exactly if they are not told apart. timed: the record of step times, or
+    None.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Board:
     model: str
     size: str | None
     recipe: str
+    quantity: Quantity
     ranking: Ranking
     groups: Mapping[str, tuple[str, ...]]
     entries: tuple[Entry, ...]
@@ -123,7 +125,7 @@ def _board(by_label: ByLabel, quantity: Quantity, perturbed: Quantity,
                      costs[method]["median"] if method in costs else None, tuple(runs))
 
     name = "-".join([dataset, model, _recipe_name(first, size, kind)])
-    return Board(name, dataset, model, size, kind, ranking, groups,
+    return Board(name, dataset, model, size, kind, quantity, ranking, groups,
                  tuple(map(entry, ranking.order)), timed)
 
 
@@ -178,10 +180,11 @@ def _recipe_name(record, size, kind):
 
 def method_rows(boards: Iterable[Board]) -> list[dict[str, Any]]:
     """A plain row for each board and method, for export; None where there is no number."""
-    return [{**_place(board), "rank": e.rank,
-             "worst_place": e.places[1] if e.places else None, "groups": e.letters, "method": e.method,
+    return [{**_place(board), "method": e.method, "rank": e.rank,
+             "worst_place": e.places[1] if e.places else None, "groups": e.letters,
              "mean": e.value.mean, "std": e.value.std, "seeds": e.value.n,
-             "to_first": e.gap.mean if e.gap else None, "to_first_seeds": e.gap.n if e.gap else None,
+             "to_first": e.gap.mean if e.gap else None,
+             "to_first_seeds": e.gap.n if e.gap else None,
              "to_first_error_of_seeds": seed_error(e.gap),
              "to_first_error_of_test_set": e.gap.test_error if e.gap else None,
              "perturbed_mean": e.perturbed.mean if e.perturbed else None,
@@ -191,9 +194,8 @@ def method_rows(boards: Iterable[Board]) -> list[dict[str, Any]]:
 
 def run_rows(boards: Iterable[Board]) -> list[dict[str, Any]]:
     """A plain row for each run: board, method, seed, accuracy and path of its record."""
-    few_shot = quantities.few_shot().value
     return [{**_place(board), "method": e.method, "seed": r["seed"],
-             "accuracy": summary.final(r) if "final" in r else few_shot(r),
+             "accuracy": board.quantity.value(r),
              "record": records.path(r, "book/results").as_posix()}
             for board in boards for e in board.entries for r in e.records]
 
