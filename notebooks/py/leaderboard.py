@@ -101,7 +101,7 @@ def board_row(board, entry):
     step = ""
     if entry.cost:
         step = link(f"{entry.cost:.2f}", records.path(board.timed, "../book/results"))
-    curves = link("curves", f"#curves-{board.name}")
+    curves = f"all seeds: {link('curves', f'#curves-{board.name}')}"
     return [entry.rank or "", f"{entry.places[0]} to {entry.places[1]}" if entry.places else "",
             entry.letters if board.ranking.decides else "", entry.method, entry.value,
             to_the_first(entry.gap) if entry.gap else "", entry.perturbed or "", entry.train or "", step,
@@ -113,7 +113,7 @@ def verdict(board):
     pairs, signs = board.ranking.family, board.ranking.family.signs.values()
     apart, of = sum(map(abs, signs)), len(board.entries) * (len(board.entries) - 1) // 2
     if not board.can_decide:
-        said = ("**Nothing can be decided:** no two methods have three seeds in common that differ. "
+        said = ("**Nothing can be decided:** no two methods have three seeds in common, with differences that vary. "
                 "The table is in the order of the means, and there are no ranks.")
     elif not apart:
         said = (f"**No two methods are told apart** (of {of} pairs). All share the first rank, and the "
@@ -152,14 +152,14 @@ else:
 # *Accuracy* is the mean ± standard deviation over seeds, with their number in brackets. *To the
 # first* is the mean difference to the method with the highest mean, over the seeds that both have,
 # in points. The brackets hold its two standard errors, by seeds and by test set ("?" with a single
-# seed). *Perturbed* is the mean accuracy under the paper's three perturbations, *training* the
-# accuracy on the training images, without mixing. *Step* is the time of a training step over
-# vanilla's, from one record that timed all of them in turns. A column without a number is left out.
-# *Runs* leads to each run's record, to its executed notebooks, and to the learning curves of the
-# board.
+# seed). *Perturbed* is the mean accuracy under the paper's three perturbations, with budgets and
+# clamping as in the published code. *Training* is the accuracy on the training images, without
+# mixing. *Step* is the time of a training step over vanilla's, from one record that timed all of
+# them in turns. A column without a number is left out. *Runs* leads to each run's record, to its
+# executed notebooks, and to the learning curves of the board.
 #
-# The field above a table filters its rows, and a click on a column's name sorts them. *Link to this
-# view* is an address that opens the page with this filter and this order.
+# The field above a table filters its rows, and the names of the columns are buttons that sort them.
+# *Link to this view* is an address that opens the page with this filter and this order.
 
 # %% tags=["hide-input", "scorecard", "records", "nbval-ignore-output"] mystnb={"image": {"alt": "Two figures for each board. First its methods in the order of their means, a dot for each seed and a line at the mean, with bars at the right that join methods which are not told apart. Then the learning curves of all runs."}}
 for board in boards:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .schema import Record
     from .summary import ByLabel
 
+LETTERS = [*string.ascii_letters]  # of groups
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -109,7 +111,7 @@ def _board(by_label: ByLabel, quantity: Quantity, perturbed: Quantity,
     if first["kind"] != "few_shot":
         size = size or plans.size_of(first)
     ranking = rank(by_label, quantity, f"{dataset}, {model}")
-    groups = dict(zip(string.ascii_letters, groups_of(ranking), strict=False))
+    groups = {letter: group for letter, group in zip(LETTERS, groups_of(ranking), strict=False)}
     timed = _timing(timings, (model, first["model"]["width"]), by_label.keys())
     costs = timing.over_vanilla(timed)
 
