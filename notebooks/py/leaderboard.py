@@ -52,7 +52,7 @@ from IPython.display import display
 from sagelib import show
 from sagelib.bench import leaderboard, records, timing
 
-HEADER = ["rank", "places", "groups", "method", "accuracy, %", "to the first", "perturbed, %", "training, %", "step", "runs"]
+HEADER = ["rank", "method", "accuracy, %", "to the first", "places", "groups", "perturbed, %", "training, %", "step", "runs"]
 
 
 def link(text, address, **attributes):
@@ -102,9 +102,9 @@ def board_row(board, entry):
     if entry.cost:
         step = link(f"{entry.cost:.2f}", records.path(board.timed, "../book/results"))
     curves = f"all seeds: {link('curves', f'#curves-{board.name}')}"
-    return [entry.rank or "", f"{entry.places[0]} to {entry.places[1]}" if entry.places else "",
-            entry.letters if board.ranking.decides else "", entry.method, entry.value,
-            to_the_first(entry.gap) if entry.gap else "", entry.perturbed or "", entry.train or "", step,
+    return [entry.rank or "", entry.method, entry.value, to_the_first(entry.gap) if entry.gap else "",
+            f"{entry.places[0]} to {entry.places[1]}" if entry.places else "",
+            entry.letters if board.ranking.decides else "", entry.perturbed or "", entry.train or "", step,
             "<br>".join([*map(evidence, entry.records), curves])]
 
 
