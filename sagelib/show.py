@@ -105,6 +105,37 @@ def curves(runs: Mapping[str, Curve | list[Curve]], key: str = "test_accuracy",
     plt.show()
 
 
+def groups(values: Mapping[str, Sequence[float]], joined: Mapping[str, Sequence[str]], xlabel: str,
+           title: str | None = None) -> None:
+    """A critical-difference diagram: methods at their means, and bars that join groups of them.
+
+    values: name -> numbers, one per seed; a row each, in this order. joined: letter -> the names
+    that its bar joins; a dot on the bar marks each of them.
+    """
+    names, letters = list(values), list(joined)
+    _, (axis, side) = plt.subplots(
+        1, 2, sharey=True, layout="constrained", width_ratios=[10, 0.5 + 0.5 * len(joined)],
+        figsize=(5.6 + 0.25 * len(joined), 0.9 + 0.3 * len(names)))
+    for row, (name, found) in enumerate(values.items()):
+        colour = COLOURS.get(name, "#888888")
+        axis.axhline(row, color="#dddddd", lw=0.8, zorder=0)
+        axis.scatter(found, [row] * len(found), s=16, color=colour, alpha=0.45, lw=0)
+        axis.plot([float(np.mean(found))] * 2, [row - 0.32, row + 0.32], color=colour, lw=2.5)
+    for k, letter in enumerate(letters):
+        rows = [names.index(name) for name in joined[letter]]
+        side.plot([k, k], [min(rows), max(rows)], color="#333333", lw=2)
+        side.scatter([k] * len(rows), rows, color="#333333", s=22, zorder=3)
+    axis.set(yticks=range(len(names)), yticklabels=names, xlabel=xlabel, title=title,
+             ylim=(len(names) - 0.5, -0.5))
+    side.set(xticks=range(len(letters)), xticklabels=letters, xlim=(-0.7, len(letters) - 0.3))
+    side.xaxis.tick_top()
+    side.tick_params(length=0)
+    side.spines[:].set_visible(False)
+    side.set_visible(bool(letters))
+    axis.title.set_fontsize(10)
+    plt.show()
+
+
 def scatter(points: Mapping[str, tuple[float, float]], xlabel: str, ylabel: str,
             title: str | None = None, size: tuple[float, float] = (6.2, 3.5)) -> None:
     """A mark for each method: name -> (x, y). Dashed lines go through the mark of vanilla."""

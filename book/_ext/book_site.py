@@ -1,5 +1,6 @@
 """What the site needs beyond its theme: docstrings as they are written here, lighter pages, roles
 still in use."""
+import base64
 import inspect
 import re
 
@@ -88,7 +89,7 @@ def finish(app, exception):
         return
     pages = {page: page.read_text(encoding="utf-8") for page in app.outdir.rglob("*.html")}
     for page, old in pages.items():
-        new = lighter(old, searches=page.name == "search.html")
+        new = lighter(with_files(old, page.parent), searches=page.name == "search.html")
         if new != old:
             page.write_text(new, encoding="utf-8")
     static = app.outdir / "_static"
@@ -110,6 +111,17 @@ def finish(app, exception):
     icons = {*re.findall(r"[\ue000-\uf8ff]", shown), *coded}
     for font in (static / "vendor/fontawesome/webfonts").glob("*.ttf"):
         _only(font, icons)
+
+
+def with_files(page, folder):
+    """A page whose downloads, which a notebook carries in its links, are files in the folder beside
+    it: they have an address, and are what the page shows."""
+    def file(link):
+        (folder / link["name"]).write_bytes(base64.b64decode(link["data"]))
+        return f'href="{link["name"]}" download="{link["name"]}"'
+
+    return re.sub(r'href="data:[a-z/]+;base64,(?P<data>[A-Za-z0-9+/=]*)" '
+                  r'download="(?P<name>[a-z_]+\.[a-z]+)"', file, page)
 
 
 def lighter(page, searches):

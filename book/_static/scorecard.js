@@ -1,4 +1,5 @@
-/* The tables of the scorecard: sort by a column, filter the rows. Without scripts they are plain, whole tables. */
+/* The tables of the scorecard and the leaderboard: sort by a column, filter the rows, link to what is shown. Without scripts
+   they are plain, whole tables. A view of a table is in the address: #view=…&search=…&only.verdict=…&sort=…&order=descending */
 (function () {
   "use strict";
   const CHOICES = ["table", "verdict", "chapter"]; // columns with a list to choose from
@@ -28,25 +29,40 @@
     return direction * a.localeCompare(b, "en", { numeric: true });
   }
 
-  /* Each press on a head goes on: ascending, descending, and back to the order of the page. */
-  function sortable(table, rows) {
+  /* Each press on a head goes on: ascending, descending, and back to the order of the page. Returns sort(name, direction). */
+  function sortable(table, rows, changed) {
     const heads = Array.from(table.tHead.rows[0].cells);
+    const names = heads.map((head) => head.textContent.trim());
+    function sort(name, next) {
+      const k = names.indexOf(name);
+      heads.forEach((head, j) => head.setAttribute("aria-sort", j === k ? next : "none"));
+      const direction = { ascending: 1, descending: -1 }[next];
+      const order = k >= 0 && direction ? rows.slice().sort((a, b) => compare(words(a, k), words(b, k), direction)) : rows;
+      table.tBodies[0].append(...order);
+    }
     heads.forEach((head, k) => {
-      const button = make("button", { type: "button", class: "scorecard-sort" }, head.textContent.trim());
+      const button = make("button", { type: "button", class: "scorecard-sort" }, names[k]);
       head.replaceChildren(button);
-      head.setAttribute("aria-sort", "none");
       button.addEventListener("click", () => {
         const next = { none: "ascending", ascending: "descending", descending: "none" }[head.getAttribute("aria-sort")];
-        heads.forEach((other) => other.setAttribute("aria-sort", "none"));
-        head.setAttribute("aria-sort", next);
-        const direction = { none: 0, ascending: 1, descending: -1 }[next];
-        const order = direction ? rows.slice().sort((a, b) => compare(words(a, k), words(b, k), direction)) : rows;
-        table.tBodies[0].append(...order);
+        sort(names[k], next);
+        changed(next === "none" ? {} : { sort: names[k], order: next });
       });
     });
+    sort("", "none");
+    return sort;
   }
 
-  function filters(table, rows, title) {
+  /* The heading above a table. */
+  function heading(table) {
+    const before = (other) => other.compareDocumentPosition(table) & Node.DOCUMENT_POSITION_FOLLOWING;
+    return Array.from(table.closest("section").querySelectorAll("h1, h2, h3")).filter(before).pop();
+  }
+
+  function filters(table, rows, title, view) {
+    let order = {};
+    const sort = sortable(table, rows, (asked) => { order = asked; update(); });
+    const link = make("a", { class: "scorecard-link", href: "" }, "link to this view");
     const names = Array.from(table.tHead.rows[0].cells, (head) => head.textContent.trim());
     const search = make("input", { type: "search" });
     const count = make("p", { role: "status", class: "scorecard-count" });
@@ -55,7 +71,33 @@
       list.append(...[...new Set(rows.map((row) => words(row, k)))].map((value) => make("option", { value }, value)));
       return [name, k, list];
     });
+    function address() {
+      const asked = new URLSearchParams({ view });
+      if (search.value) asked.set("search", search.value);
+      for (const [name, , list] of lists) if (list.value) asked.set(`only.${name}`, list.value);
+      for (const key of Object.keys(order)) asked.set(key, order[key]);
+      return `#${asked}`;
+    }
+    /* What the address asks of this table: once when the page opens, and when the address changes. */
+    function read() {
+      const asked = new URLSearchParams(location.hash.slice(1));
+      if (asked.get("view") !== view) return;
+      search.value = asked.get("search") || "";
+      for (const [name, , list] of lists) {
+        list.value = asked.get(`only.${name}`) || "";
+        if (list.selectedIndex < 0) list.value = ""; // the table has no such entry today
+      }
+      const known = names.includes(asked.get("sort"));
+      order = known ? { sort: asked.get("sort"), order: asked.get("order") === "descending" ? "descending" : "ascending" } : {};
+      sort(order.sort, order.order);
+      show();
+      controls.scrollIntoView();
+    }
     function update() {
+      show();
+      history.replaceState(null, "", address()); // also the way back to this page leads to what was shown
+    }
+    function show() {
       const asked = search.value.toLowerCase().split(/\s+/);
       let shown = 0;
       for (const row of rows) {
@@ -65,23 +107,28 @@
         shown += !row.hidden;
       }
       count.textContent = `${shown} of ${rows.length} rows`;
+      link.setAttribute("href", address());
     }
     const controls = make("div", { class: "scorecard-controls", role: "group", "aria-label": `Filter: ${title}` },
-      make("label", {}, "search ", search), ...lists.map(([name, , list]) => make("label", {}, `${name} `, list)), count);
+      make("label", {}, "search ", search), ...lists.map(([name, , list]) => make("label", {}, `${name} `, list)), count, link);
     controls.addEventListener("input", update);
+    window.addEventListener("hashchange", read);
     table.before(controls);
-    update();
+    show();
+    return read;
   }
 
   document.addEventListener("DOMContentLoaded", () => {
-    for (const table of document.querySelectorAll(".tag_scorecard table")) {
+    const readers = Array.from(document.querySelectorAll(".tag_scorecard table"), (table) => {
       const rows = Array.from(table.tBodies[0].rows);
-      const title = table.closest("section").querySelector("h1, h2, h3").firstChild.textContent;
-      filters(table, rows, title);
-      sortable(table, rows);
+      const head = heading(table);
+      const title = head.firstChild.textContent;
+      const read = filters(table, rows, title, head.id || head.closest("section").id);
       const frame = make("div", { class: "scorecard-frame", role: "region", "aria-label": title, tabindex: 0 });
       table.replaceWith(frame); // it scrolls sideways where the window is narrow, also by the arrow keys
       frame.append(table);
-    }
+      return read;
+    });
+    readers.forEach((read) => read());
   });
 })();

@@ -152,6 +152,13 @@ def test_what_the_site_does_to_style_sheets_pages_and_docstrings():
                      "", ".. code-block:: python", "", "    code(1)", "    more", "", "End."]
 
 
+def test_downloads_that_a_notebook_carries_become_files(tmp_path):
+    page = '<p><a href="data:text/csv;base64,YSxiCg==" download="rows.csv">rows</a> <a href="x">'
+    found = site.with_files(page, tmp_path)
+    assert found == '<p><a href="rows.csv" download="rows.csv">rows</a> <a href="x">'
+    assert (tmp_path / "rows.csv").read_text() == "a,b\n" and len([*tmp_path.iterdir()]) == 1
+
+
 def test_parameters_in_a_docstring_are_a_list_on_the_site():
     lines = ["Blur of s.", "", "Sigma: as here. sigma: pixels, of", "two axes; norm, radius: as",
              "in it.", "", "    sigma: code", ""]
@@ -253,6 +260,7 @@ BENCH = {  # and inside bench
     "summary": {"quantities", "statistics"},
     "report": {"plans", "schema"},
     "scorecard": {"plans", "quantities", "records", "statistics", "summary", "timing"},
+    "leaderboard": {"plans", "quantities", "records", "statistics", "summary", "timing"},
     "sweep": {"paper_recipe", "parameters", "paths", "plans", "records", "scorecard", "summary",
               "timing"},
 }

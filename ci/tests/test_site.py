@@ -1,6 +1,7 @@
 """The built site in a real Chromium: every page opens without error, stays on this host, shows its
 math."""
 import contextlib
+import csv
 import functools
 import io
 import json
@@ -215,6 +216,66 @@ def test_the_scorecard_sorts_and_filters(browser, address):
         assert page.request.get(f"{address}/notebooks/{link.get_attribute('href')}").json()["cells"]
         assert not wrong  # before axe fetches style sheets by itself
         assert not violations(page)
+    finally:
+        page.close()
+
+
+def test_a_link_leads_to_a_filtered_and_sorted_table(browser, address):
+    """What the keyboard makes of a table is in its link, and the link makes it again."""
+    page, wrong = opened(browser, address, "notebooks/scorecard.html")
+    try:
+        controls = page.locator(".scorecard-controls").nth(1)
+        controls.get_by_label("search").fill("CIFAR100 eta")
+        controls.get_by_label("table").select_option("Table 7")
+        table = page.locator(".tag_scorecard table").nth(1)
+        button = table.get_by_role("columnheader", name="reported").get_by_role("button")
+        button.press("Enter")
+        button.press("Enter")
+        shown, link = column(table, 3), controls.get_by_role("link", name="link to this view")
+        href = link.get_attribute("href")
+        assert len(shown) == 3 and page.url.endswith(href) and href.startswith("#view=")
+    finally:
+        page.close()
+    page, more = opened(browser, address, f"notebooks/scorecard.html{href}")
+    try:
+        table = page.locator(".tag_scorecard table").nth(1)
+        head = table.get_by_role("columnheader", name="reported")
+        assert column(table, 3) == shown and head.get_attribute("aria-sort") == "descending"
+        whole = column(page.locator(".tag_scorecard table").nth(0), 0)
+        assert len(whole) > 50  # the other table is as it was
+        page.evaluate("location.hash = '#view=the-claims&search=nowhere&only.verdict=none"
+                      "&sort=none&order=descending'")
+        page.wait_for_function("document.querySelectorAll('.scorecard-count')[0].textContent"
+                               ".startsWith('0 of')")
+        assert column(table, 3) == shown and not wrong + more
+    finally:
+        page.close()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_leaderboard_sorts_and_its_downloads_are_files(width, browser, address):
+    page, wrong = opened(browser, address, "notebooks/leaderboard.html", width)
+    try:
+        files = page.locator("a[download^=leaderboard]")
+        names = files.evaluate_all("all => all.map(a => a.getAttribute('href'))")
+        tables = page.locator(".tag_scorecard table")
+        assert tables.count() == page.locator(".bd-article h3[id]").count()
+        if not names:  # no board yet
+            assert tables.count() == 0
+            return
+        assert names == ["leaderboard.csv", "leaderboard_runs.csv", "leaderboard.json"]
+        texts = [page.request.get(f"{address}/notebooks/{name}").text() for name in names]
+        rows = json.loads(texts[2])
+        assert [len(list(csv.DictReader(io.StringIO(text)))) for text in texts[:2]] == [
+            len(rows["methods"]), len(rows["runs"])]
+        assert len(rows["methods"]) == page.locator(".tag_scorecard tbody tr").count()
+        head = tables.first.get_by_role("columnheader", name="method")
+        methods = tables.first.locator("th").all_text_contents().index("method")
+        head.get_by_role("button").press("Enter")
+        found = column(tables.first, methods)
+        assert found == sorted(found) and head.get_attribute("aria-sort") == "ascending"
+        page.locator(".scorecard-controls").first.get_by_label("search").fill(found[0])
+        assert found[0] in column(tables.first, methods) and not wrong
     finally:
         page.close()
 

@@ -11,9 +11,11 @@ from scipy import stats
 
 from sagelib.bench import quantities
 from sagelib.bench.statistics import (
+    LEAST_SEEDS,
     Difference,
     Family,
     Quantity,
+    Ranking,
     binomial_error,
     difference,
     holm,
@@ -213,16 +215,6 @@ def test_ranks_and_groups_by_hand():
     assert found.groups == (("a", "b"), ("d",), ("c",))
 
 
-def test_two_labels_share_a_group_exactly_if_they_are_not_told_apart():
-    """Also where a label with much noise lies between two that are told apart, and it from none."""
-    found = rank({"a": runs(93, 0, 0.01, -0.01), "noisy": runs(92, -4, 4, 0),
-                  "c": runs(91, 0.02, 0, -0.02), "few": runs(90, 0.1)}, X)
-    shared = {pair for group in found.groups for pair in itertools.combinations(group, 2)}
-    able = [p for p in found.family.signs if "few" not in p]
-    assert {pair for pair in able if not found.family.signs[pair]} == shared
-    assert found.groups == (("a", "noisy"), ("noisy", "c")) and found.ranks["noisy"] == 1
-
-
 def test_groups_overlap_where_only_the_ends_are_told_apart():
     wide = Quantity(lambda r: r["x"], lambda r: 0.5)
     found = rank({"low": runs(90, 0, 0.01, -0.01), "middle": runs(91, 0.01, 0, -0.01),
@@ -242,3 +234,48 @@ def test_what_cannot_be_told_apart_shares_a_rank(by_label):
     found = rank(by_label, X, "CIFAR-10")
     assert set(found.ranks.values()) <= {1} and not found.decides
     assert found.groups == () and "nothing is ranked" in found.sentence
+
+
+def gap_of(decided, can=True):
+    """A difference of two labels, for the first where `decided` is 1, for the second where -1."""
+    return Difference(50.0 * decided, 0.1 if can else None, LEAST_SEEDS if can else 1)
+
+
+def made(order, apart=(), cannot=()):
+    """A Ranking of letters in which the first of each pair of `apart` is decided to be better;
+    nothing can be decided about those in `cannot`."""
+    gaps = {pair: gap_of("".join(pair) in apart, not {*pair} & {*cannot})
+            for pair in itertools.combinations(order, 2)}
+    ranks = {label: 1 + sum(pair[1] == label for pair in apart) for label in order}
+    return Ranking(tuple(order), ranks, Family("made", gaps))
+
+
+def slow_groups(order, apart, cannot=()):
+    """All sets in which no pair is told apart, but for those inside another one."""
+    able = [label for label in order if label not in cannot]
+    fine = [{*chosen} for size in range(1, len(able) + 1)
+            for chosen in itertools.combinations(able, size)
+            if not any({*pair} <= {*chosen} for pair in apart)]
+    return {"".join(sorted(s)) for s in fine if not any(s < other for other in fine)}
+
+
+@pytest.mark.parametrize("order, apart, cannot, groups", [
+    ("abc", [], "", ["abc"]), ("abc", ["ac"], "", ["ab", "bc"]),
+    ("abc", ["ab", "ac", "bc"], "", ["a", "b", "c"]), ("abc", [], "abc", []),
+    ("abc", ["ab"], "", ["ac", "bc"]),  # the last has much noise
+    ("abcd", ["ac"], "d", ["ab", "bc"]), ("abcd", ["ad", "bd", "ac"], "", ["ab", "bc", "cd"])])
+def test_groups_by_hand(order, apart, cannot, groups):
+    found = made(order, apart, cannot).groups
+    assert ["".join(group) for group in found] == groups
+
+
+def test_two_methods_share_a_group_exactly_if_they_are_not_told_apart():
+    random = np.random.default_rng(0)
+    for _ in range(60):
+        order = "abcdefg"[:random.integers(2, 8)]
+        pairs = ["".join(pair) for pair in itertools.combinations(order, 2)]
+        apart = [pair for pair in pairs if random.random() < 0.4]
+        found = ["".join(group) for group in made(order, apart).groups]
+        assert {*found} == slow_groups(order, apart) and len({*found}) == len(found)
+        for pair in pairs:
+            assert (pair in apart) != any({*pair} <= {*group} for group in found)

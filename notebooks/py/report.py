@@ -176,8 +176,8 @@ show.table(["what", "value"], [
 # **Recipes.** Only records of *paper*, the recipe above, can support or contradict a claim. The
 # other recipes are smaller: *medium* (fewer epochs, half precision), *short* (fewer epochs),
 # *laptop* (few images, a narrow network that fits them) and *underfit* (a narrow network, too few
-# epochs to fit its images). `book/plans/sizes.yml` defines them. A run that none of them describes
-# is called *no size*; *few-shot* is the experiment of Table 2.
+# epochs to fit its images). `book/plans/sizes.yml` defines them. A run of any other recipe is called
+# *shortened*, *longer* or *changed*; *few-shot* is the experiment of Table 2.
 #
 # **Computational requirements.** The time that the paper's size needs is estimated from counted
 # operations at the speed of a timed machine.

@@ -9,6 +9,7 @@ networks that fail on the same images, and so never decides too early.
 """
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -172,17 +173,31 @@ class Ranking:
     """Labels by their means, the best first, and which of them are told apart.
 
     ranks: label -> 1 + the number of labels that are decided to be better. Labels that are not told
-    apart may share a rank. groups: the largest sets of labels in which no two are told apart, in
-    the order of the means; two labels are in a group together exactly if they are not told apart
-    (Piepho 2004: a compact letter display). Labels about which nothing can be decided, for want of
-    seeds, are in no group. family: all differences of two labels, (one, other) -> Difference,
+    apart may share a rank. family: all differences of two labels, (one, other) -> Difference,
     decided together.
     """
 
     order: tuple[str, ...]
     ranks: Mapping[str, int]
-    groups: tuple[tuple[str, ...], ...]
     family: Family
+
+    @functools.cached_property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """The largest sets of labels in which no two are told apart, in the order of the means.
+
+        Two labels are in a set together exactly if they are not told apart. Labels about which
+        nothing can be decided, for want of seeds, are in no set. (Piepho 2004: a compact letter
+        display.)
+        """
+        able = {label for pair, gap in self.family.differences.items() if gap.can_decide
+                for label in pair}
+        groups = {tuple(label for label in self.order if label in able)} if able else set()
+        for pair in (pair for pair, sign in self.family.signs.items() if sign):
+            parts = {tuple(label for label in group if label != out) for group in groups
+                     for out in (pair if {*pair} <= {*group} else (None,))}
+            groups = {one for one in parts if not any({*one} < {*other} for other in parts)}
+        place = {label: k for k, label in enumerate(self.order)}
+        return tuple(sorted(groups, key=lambda group: [place[label] for label in group]))
 
     @property
     def decides(self) -> bool:
@@ -217,18 +232,7 @@ def rank(by_label: Mapping[str, Sequence[Record]], quantity: Quantity, where: st
     ranks = dict.fromkeys(order, 1)
     for (one, other), sign in family.signs.items():
         ranks[one if sign < 0 else other] += abs(sign)
-    return Ranking(order, ranks, _groups(order, family), family)
-
-
-def _groups(order, family):
-    """The groups of a Ranking: one set of all labels, split at each pair that is told apart."""
-    able = {label for pair, gap in family.differences.items() if gap.can_decide for label in pair}
-    groups = {tuple(label for label in order if label in able)} if able else set()
-    for pair in (pair for pair, sign in family.signs.items() if sign):
-        parts = {tuple(label for label in group if label != out)
-                 for group in groups for out in (pair if {*pair} <= {*group} else (None,))}
-        groups = {one for one in parts if not any({*one} < {*other} for other in parts)}
-    return tuple(sorted(groups, key=lambda group: [order.index(label) for label in group]))
+    return Ranking(order, ranks, family)
 
 
 def difference(ours: Iterable[Record], theirs: Iterable[Record],
