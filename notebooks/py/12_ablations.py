@@ -156,7 +156,7 @@ for k in gains.argsort(descending=True)[:2].tolist():
     numbers = [f"γ {float(m[k].mean()):.2f}\nv {float(v[name][k]):.2f}"
                for name, m in masks.items()]
     titles += [["image", "partner", *masks], ["", "", *numbers]]
-show.grid(rows, titles, kind="mask", size=1.2)
+show.grid(rows, titles, kind="mask", size=1.1)
 
 # %% [markdown]
 # **What to see.** Without rearrangement the two objects melt into one. Without guided mixing the
