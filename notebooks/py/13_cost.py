@@ -501,7 +501,7 @@ def step_costs(width, names):
 trained = records.every(folder)
 recipes = summary.runs_by_row(trained, "cifar10", "preactresnet18", {m: (m, {}) for m in METHODS})
 single = [f"- {next(iter(ours))}: {kind}" for kind, ours in recipes.items() if len(ours) == 1]
-for kind, ours in recipes.items():
+for ours in recipes.values():
     if len(ours) == 1:
         continue
     width = next(iter(ours.values()))[0]["model"]["width"]

@@ -33,7 +33,17 @@ import yaml
 from IPython.display import display
 
 from sagelib import catalog, datasets, methods, models, show
-from sagelib.bench import paper_recipe, paths, plans, quantities, records, report, scorecard, statistics, summary
+from sagelib.bench import (
+    paper_recipe,
+    paths,
+    plans,
+    quantities,
+    records,
+    report,
+    scorecard,
+    statistics,
+    summary,
+)
 from sagelib.bench.sweep import estimate
 from sagelib.bench.sweep.opening import duration
 
