@@ -104,6 +104,18 @@ def test_the_recorded_step_trains_as_the_plain_one(name, precision, data):
         assert torch.equal(a.get_state(), b.get_state())
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "one_cycle"])
+def test_a_recorded_step_sees_the_rate_of_each_step(schedule, data):
+    """A rate that the recording had kept would lead to other weights."""
+    runs = [make(data, "vanilla", graph=graph, schedule=schedule) for graph in (False, True)]
+    constant = make(data, "vanilla")
+    for run in (*runs, constant):
+        fit_together([run])
+    plain, graphed = map(weights, runs)
+    assert_close(graphed, plain, rtol=0.02, atol=0.02)
+    assert (graphed - plain).norm() < 0.2 * (weights(constant) - plain).norm()
+
+
 @pytest.mark.parametrize("name", sorted(OP_BY_OP))
 def test_what_cannot_be_recorded_says_so_and_trains(name, data):
     with pytest.warns(UserWarning, match="runs op by op, not as a CUDA graph"):

@@ -231,8 +231,9 @@ def in_process(monkeypatch):
     return attempt, ran
 
 
-CHOSEN = {"beyond": "vanilla", "table_1": "comixup", "table_2": "vanilla", "table_3": "sage",
-          "table_4": "mixup", "table_6": None, "table_7": "sage"}
+CHOSEN = {"beyond": "vanilla", "controls": "sage_controls", "schedule": "cutmix",
+          "table_1": "comixup", "table_2": "vanilla", "table_3": "sage", "table_4": "mixup",
+          "table_6": None, "table_7": "sage"}
 
 
 @pytest.mark.parametrize("file", BOOKS, ids=lambda file: file.stem)

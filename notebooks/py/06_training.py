@@ -269,7 +269,8 @@ assert all(values[0] > values[-1] for values in falls.values())
 # no method. The criterion has three parts: at least 100 epochs, with the paper's batch size,
 # learning rate and steps; more than 99 % accuracy on the training images at the end; at most 12
 # minutes on one core. All runs of the pilot are on CIFAR-10, with a network of width 16 and the same
-# number of images of each class.
+# number of images of each class. They are runs of the train notebook; its command for this recipe is
+# below, in the section "On real images".
 
 # %% tags=["records", "nbval-ignore-output"] mystnb={"image": {"alt": "Training loss of vanilla against the epoch, on a logarithmic axis, a line for each number of training images and epochs of the pilot. The longest runs on the fewest images end lowest, and each learning-rate step lowers the loss."}}
 all_records = records.every(results or records.RESULTS)
