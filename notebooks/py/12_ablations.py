@@ -135,13 +135,13 @@ show.source(sage.mix_at)
 # %% [markdown]
 # ## Figure 8
 #
-# The figure shows two pairs: those of the batch that gain most saliency by moving, because their
-# objects are in the same place. $\lambda$ is 0.4. Above each mask (blue: the image itself, red: its
+# The figure shows the pair of the batch that gains most saliency by moving, because the two objects
+# are in the same place. $\lambda$ is 0.4. Above each mask (blue: the image itself, red: its
 # partner) are two numbers. $\gamma$ is the share that the label gives to the image. $v$ of Equation
 # 4 is the total saliency that the mixed image keeps. The last column is the other reading, with the
 # rounded mask.
 
-# %% mystnb={"image": {"alt": "First pair: a dotted disc and its partner, a striped square at the same place. SAGE moves the square to the right, beside the disc; without rearrangement the two melt into one; without guided mixing the partner hides most of the disc; the rounded mask shows both with hard edges. Second pair: a striped disc and its partner, a striped triangle at the same place. SAGE moves the triangle below the disc; without rearrangement the two melt into one; without guided mixing the partner hides all but the top of the disc; the rounded mask shows both with hard edges. The share gamma and the saliency kept, v, are written above each of the masks."}}
+# %% mystnb={"image": {"alt": "A dotted disc and its partner, a striped square at the same place. SAGE moves the square to the right, beside the disc; without rearrangement the two melt into one; without guided mixing the partner hides most of the disc; the rounded mask shows both with hard edges. The share gamma and the saliency kept, v, are written above each of the masks."}}
 rounded = (mixes["SAGE"].mask > 0.5).float()
 masks = {name: mixed.mask for name, mixed in mixes.items()} | {"rounded": rounded}
 moves = {name: mixed.tau for name, mixed in mixes.items()} | {"rounded": mixes["SAGE"].tau}
@@ -149,14 +149,11 @@ images = {name: m * x + (1 - m) * shift(x, moves[name], partner) for name, m in 
 v = {name: (m * a + (1 - m) * shift(b, moves[name])).sum((1, 2, 3)) for name, m in masks.items()}
 assert (v["rounded"] >= v["SAGE"] - 1e-6).all()
 gains = v["SAGE"] - v["w/o OR"]
-rows, titles = [], []
-for k in gains.argsort(descending=True)[:2].tolist():
-    shown = test.pixels(torch.stack([x[k], x[partner[k]], *(images[name][k] for name in masks)]))
-    rows += [[*shown], [None, None, *(m[k] for m in masks.values())]]
-    numbers = [f"γ {float(m[k].mean()):.2f}\nv {float(v[name][k]):.2f}"
-               for name, m in masks.items()]
-    titles += [["image", "partner", *masks], ["", "", *numbers]]
-show.grid(rows, titles, kind="mask", size=1.1)
+k = int(gains.argmax())
+shown = test.pixels(torch.stack([x[k], x[partner[k]], *(images[name][k] for name in masks)]))
+numbers = [f"γ {float(m[k].mean()):.2f}\nv {float(v[name][k]):.2f}" for name, m in masks.items()]
+show.grid([[*shown], [None, None, *(m[k] for m in masks.values())]],
+          [["image", "partner", *masks], ["", "", *numbers]], kind="mask", size=1.2)
 
 # %% [markdown]
 # **What to see.** Without rearrangement the two objects melt into one. Without guided mixing the
@@ -166,7 +163,7 @@ show.grid(rows, titles, kind="mask", size=1.1)
 #
 # ## A whole batch
 #
-# Two pairs prove nothing. We mix whole batches as a training step would, with the same partners and
+# One pair proves nothing. We mix whole batches as a training step would, with the same partners and
 # random numbers for each version. For each pair we record $v$, the part of its own saliency that
 # each of the two images keeps, and the label.
 
