@@ -25,6 +25,8 @@ HARDWARE = {"device": "cuda", "gpu": "Tesla T4", "gpu_memory_gb": 15.0, "cpu": "
             "threads": 4}
 STAMP = {"hardware": HARDWARE, "versions": {"python": "3.12", "torch": "2.11", "sagelib": "0.1.0"},
          "commit": None, "finished": "2027-01-01T00:00:00+00:00"}
+STAMPED = mock.patch.object(records, "_stamp",
+                            lambda parameters, device: {**STAMP, "parameters": parameters})
 
 
 def make(kind, folder):
@@ -41,11 +43,7 @@ def make(kind, folder):
     if kind != "none":
         tables = {k: turned(records.reported(k)) if kind == "against" else records.reported(k)
                   for k in range(1, 8)}
-
-        def stamp(parameters, device):
-            return {**STAMP, "parameters": parameters}
-
-        with mock.patch.object(records, "_stamp", stamp):
+        with STAMPED:
             for record in (*trained(tables), *few_shots(tables[2]), *timings(tables[6])):
                 records.write(record, folder)
     return folder
@@ -196,10 +194,7 @@ def planned(name, size, folder):
         entry = {"lr": recipe.lr, "train_loss": 0.1, "seconds": 5.0}
         curve = [{"epoch": e, **entry} for e in range(recipe.epochs)]
         curve[-1] |= {"test_accuracy": accuracy, "test_loss": 1.0}
-        def stamp(asked, device):
-            return {**STAMP, "parameters": asked}
-
-        with mock.patch.object(records, "_stamp", stamp):
+        with STAMPED:
             records.write(records.make(
                 dataset=dict(name="cifar10", classes=10, train=given["train_images"], test=10_000,
                              height=32, width=32),

@@ -74,7 +74,8 @@ assert rates[0] == 0.2 and abs(rates[100] - 0.02) < 1e-9 and abs(rates[299] - 0.
 _, axis = plt.subplots(figsize=(5.6, 2.4), layout="constrained")
 for schedule, style in (("steps", "-"), ("cosine", "--"), ("one_cycle", ":")):
     other = Recipe(schedule=schedule)
-    axis.plot([other.rate(epoch) for epoch in range(300)], style, drawstyle="steps-post", label=schedule)
+    axis.plot([other.rate(epoch) for epoch in range(300)], style, drawstyle="steps-post",
+              label=schedule)
 axis.set(xlabel="epoch", ylabel="learning rate", yscale="log", ylim=(1e-5, 0.4))
 axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
@@ -262,26 +263,29 @@ assert all(values[0] > values[-1] for values in falls.values())
 #
 # Mixing is a *regulariser*. It makes training harder, so that the network memorises less. This
 # helps a network that would otherwise fit its training images almost perfectly. If training ends
-# long before that, the harder task only slows it down. So a recipe for comparing mixing methods must
-# let the network fit its images.
+# long before that, the harder task only slows it down. So a recipe for comparing mixing methods
+# must let the network fit its images.
 #
-# The book's recipe for a laptop was chosen by a pilot with vanilla alone, so that the choice favours
-# no method. The criterion has three parts: at least 100 epochs, with the paper's batch size,
-# learning rate and steps; more than 99 % accuracy on the training images at the end; at most 12
-# minutes on one core. All runs of the pilot are on CIFAR-10, with a network of width 16 and the same
-# number of images of each class. They are runs of the train notebook; its command for this recipe is
-# below, in the section "On real images".
+# The book's recipe for a laptop was chosen by a pilot with vanilla alone, so that the choice
+# favours no method. The criterion has three parts: at least 100 epochs, with the paper's batch
+# size, learning rate and steps; more than 99 % accuracy on the training images at the end; at most
+# 12 minutes on one core. All runs of the pilot are on CIFAR-10, with a network of width 16 and the
+# same number of images of each class. They are runs of the train notebook; its command for this
+# recipe is below, in the section "On real images".
 
 # %% tags=["records", "nbval-ignore-output"] mystnb={"image": {"alt": "Training loss of vanilla against the epoch, on a logarithmic axis, a line for each number of training images and epochs of the pilot. The longest runs on the fewest images end lowest, and each learning-rate step lowers the loss."}}
 all_records = records.every(results or records.RESULTS)
-laptop = [r for r in all_records if r["method"]["name"] == "vanilla" and plans.recipe_name(r) == "laptop"]
+laptop = [r for r in all_records
+          if r["method"]["name"] == "vanilla" and plans.recipe_name(r) == "laptop"]
 pilot = records.every(records.MEASURED / "pilot") + laptop[:1]
-core = next(m for m in sweep.estimate.machines() if m.name == sweep.opening.MACHINES[sweep.opening.CORE])
+one_core = sweep.opening.MACHINES[sweep.opening.CORE]
+core = next(m for m in sweep.estimate.machines() if m.name == one_core)
 pilot.sort(key=lambda r: (r["recipe"]["epochs"], r["dataset"]["train"]))
 body, lines = [], {}
 for record in pilot:
     count, length = record["dataset"]["train"], record["recipe"]["epochs"]
-    asked = {key: value for key, value in record["parameters"].items() if key in plans.defaults("train")}
+    asked = {key: value for key, value in record["parameters"].items()
+             if key in plans.defaults("train")}
     minutes = sweep.estimate.seconds(plans.RunSpec("train", {**asked, "test_every": 20}), core) / 60
     fits = record["final"]["train_accuracy"]
     meets = "yes" if length >= 100 and fits > 99 and minutes <= 12 else "no"
@@ -302,7 +306,8 @@ plt.show()
 # epochs are 3,000 steps, 2,000 images in 100 epochs are 2,000. What counts is how many images there
 # are to fit, and how often the network sees each of them. The recipe with 2,000 images and 100
 # epochs is called `laptop`, and the book's plans use it under this name. The recipe with 10,000
-# images and 30 epochs was the book's first choice. It stays as a counter-example, called `underfit`.
+# images and 30 epochs was the book's first choice. It stays as a counter-example, called
+# `underfit`.
 #
 # The next table shows what the recipe does to a comparison. It has the same methods, the same
 # network and the same test set, under both recipes: each method's difference to vanilla, over equal
@@ -318,11 +323,13 @@ for runs in summary.runs_by_row(all_records, "cifar10", "preactresnet18",
                             for m, rs in runs.items() if m != "vanilla"}
 shared = [m for m in names(methods) if any(m in gaps for gaps in compared.values())]
 display(show.table(["method", *(f"minus vanilla, {recipe}" for recipe in compared)],
-                   [[m, *(str(gaps.get(m) or "not run") for gaps in compared.values())] for m in shared],
+                   [[m, *(str(gaps.get(m) or "not run") for gaps in compared.values())]
+                    for m in shared],
                    "Test accuracy, percentage points: mean ± standard deviation (seeds)"))
 counts = [f"{sum(gap.mean > 0 for gap in gaps.values() if gap)} of {len(gaps)} under `{recipe}`"
           for recipe, gaps in compared.items()]
-show.Markdown(f"Methods whose mean is above vanilla's: {', '.join(counts)}. " if counts else "**Not run.**")
+show.Markdown(f"Methods whose mean is above vanilla's: {', '.join(counts)}." if counts
+              else "**Not run.**")
 
 # %% [markdown]
 # [Chapter 11](11_image_classification.ipynb) says which of these differences are decided.
@@ -340,8 +347,9 @@ show.Markdown(f"Methods whose mean is above vanilla's: {', '.join(counts)}. " if
 # On a laptop, take the recipe of the pilot. The record says that the recipe was shortened:
 #
 # ```
-# papermill notebooks/experiments/train.ipynb OUT.ipynb -p dataset cifar10 -p root DATA -p method sage \
-#     -p epochs 100 -p width 16 -p train_images 2000 -p channels_last True -p test_every 20
+# papermill notebooks/experiments/train.ipynb OUT.ipynb -p dataset cifar10 -p root DATA \
+#     -p method sage -p epochs 100 -p width 16 -p train_images 2000 -p channels_last True \
+#     -p test_every 20
 # ```
 #
 # ## Exercises

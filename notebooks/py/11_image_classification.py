@@ -525,8 +525,9 @@ show.table(["data, network", "SAGE minus", "lead, reported", "decided if s is be
 # third of the epochs in half precision. `laptop` is a narrow network on 2,000 images of CIFAR-10,
 # which it comes to fit, as the paper's network does with all 50,000. `underfit` has 10,000 images
 # and stops long before that; [chapter 6](06_training.ipynb) shows why this matters. `expect` names
-# the numbers that the runs should come to. The file opens with a comment, not shown here, that has these numbers, the commands and the
-# hours on several machines. The caption says what the estimate of hours rests on.
+# the numbers that the runs should come to. The file opens with a comment, not shown here, that has
+# these numbers, the commands and the hours on several machines. The caption says what the estimate
+# of hours rests on.
 
 # %% tags=["records", "nbval-ignore-output"]
 plan = plans.PLANS / "table_1.yml"
@@ -538,8 +539,8 @@ rates = {m: learning_rate("cifar10", m) for m in METHODS}  # the paper's appendi
 assert rates.pop("comixup") == 0.12 and set(rates.values()) == {0.2}
 lines = [line for line in plan.read_text().splitlines() if not line.startswith("#")]
 display(show.Markdown("\n".join(["```yaml", *lines, "```"])))
-basis = ("Hours on a Tesla T4, estimated from the operations that a run needs and the numbers that it "
-         "writes, both counted, at the pace of the vanilla runs of the paper's Table 6. "
+basis = ("Hours on a Tesla T4, estimated from the operations that a run needs and the numbers that "
+         "it writes, both counted, at the pace of the vanilla runs of the paper's Table 6. "
          + sweep.estimate.NOT_INCLUDED)
 show.table(["size", "runs", "seeds", "epochs", "hours, estimated"], [
     [size, len(cells), len({c.parameters["seed"] for c in cells}), cells[0].parameters["epochs"],
@@ -705,7 +706,8 @@ for (size, data), runs in planned.items():
         ["method", "steps, %", "one cycle, %", "one cycle minus steps", "error of the seeds",
          "error of the test set", "one cycle is", "SAGE minus this, steps",
          "SAGE minus this, one cycle"], body,
-        f"{NAMES[data]}, PreActResNet18. The recipe is {size}, but for the schedule. {family.rule}"))
+        f"{NAMES[data]}, PreActResNet18. The recipe is {size}, but for the schedule. "
+        f"{family.rule}"))
     display(show.Markdown(family.sentence))
 if not planned:
     display(show.Markdown("No recipe has been run with two schedules: **not run**."))

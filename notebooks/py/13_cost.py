@@ -504,16 +504,18 @@ single = [f"- {next(iter(ours))}: {kind}" for kind, ours in recipes.items() if l
 for ours in recipes.values():
     if len(ours) == 1:
         continue
-    width = next(iter(ours.values()))[0]["model"]["width"]
-    label, cost = step_costs(width, ours)
+    first = next(iter(ours.values()))[0]
+    where = f"CIFAR-10, PreActResNet18 of width {first['model']['width']}"
+    label, cost = step_costs(first["model"]["width"], ours)
     scores = {m: summary.spread(map(ACCURACY.value, runs)) for m, runs in ours.items()}
     show.scatter({m: (cost[m], score.mean) for m, score in scores.items()}, label, "accuracy, %",
-                 f"CIFAR-10, PreActResNet18 of width {width}, recipe {plans.recipe_name(next(iter(ours.values()))[0])}", size=(6.2, 2.9))
+                 f"{where}, recipe {plans.recipe_name(first)}", size=(6.2, 2.9))
     ranking = rank(ours, ACCURACY)
     ranks = ranking.ranks if ranking.decides else {}
     display(show.table(["method", "accuracy, %", "rank", label],
-                       [[m, scores.get(m, "not run"), ranks.get(m, ""), cost.get(m, "")] for m in METHODS],
-                       f"CIFAR-10, PreActResNet18 of width {width}. The recipe is {plans.recipe_text(next(iter(ours.values()))[0])}."))
+                       [[m, scores.get(m, "not run"), ranks.get(m, ""), cost.get(m, "")]
+                        for m in METHODS],
+                       f"{where}. The recipe is {plans.recipe_text(first)}."))
 notes = ["Recipes with one method, which compare nothing:", "", *single] if single else []
 show.Markdown("\n".join(notes if recipes else ["Accuracy on CIFAR-10 with PreActResNet18: not run."]))
 

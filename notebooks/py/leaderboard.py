@@ -42,7 +42,7 @@
 
 # %% tags=["hide-input", "parameters"]
 convention = "pixels, clamped"  # of the budgets of perturbed images: see "Out of distribution"
-results = ""                    # folder of records; empty: the book's own
+results = ""  # folder of records; empty: the book's own
 
 # %% tags=["hide-input", "setup"]
 import base64
@@ -52,7 +52,18 @@ from IPython.display import display
 from sagelib import show
 from sagelib.bench import leaderboard, records, timing
 
-HEADER = ["rank", "method", "accuracy, %", "to the first", "places", "groups", "perturbed, %", "training, %", "step", "runs"]
+HEADER = [
+    "rank",
+    "method",
+    "accuracy, %",
+    "to the first",
+    "places",
+    "groups",
+    "perturbed, %",
+    "training, %",
+    "step",
+    "runs",
+]
 
 
 def link(text, address, **attributes):
@@ -69,8 +80,12 @@ def download(name, kind, text):
 
 # %% tags=["hide-input", "records", "nbval-ignore-output"]
 folder = results or records.RESULTS
-boards = leaderboard.boards(records.every(folder), records.every(folder, "few_shot"),
-                            records.timings(folder, "step_time"), convention)
+boards = leaderboard.boards(
+    records.every(folder),
+    records.every(folder, "few_shot"),
+    records.timings(folder, "step_time"),
+    convention,
+)
 
 
 def title(board):
@@ -102,10 +117,18 @@ def board_row(board, entry):
     if entry.cost:
         step = link(f"{entry.cost:.2f}", records.path(board.timed, "../book/results"))
     curves = f"all seeds: {link('curves', f'#curves-{board.name}')}"
-    return [entry.rank or "", entry.method, entry.value, to_the_first(entry.gap) if entry.gap else "",
-            f"{entry.places[0]} to {entry.places[1]}" if entry.places else "",
-            entry.letters if board.ranking.decides else "", entry.perturbed or "", entry.train or "", step,
-            "<br>".join([*map(evidence, entry.records), curves])]
+    return [
+        entry.rank or "",
+        entry.method,
+        entry.value,
+        to_the_first(entry.gap) if entry.gap else "",
+        f"{entry.places[0]} to {entry.places[1]}" if entry.places else "",
+        entry.letters if board.ranking.decides else "",
+        entry.perturbed or "",
+        entry.train or "",
+        step,
+        "<br>".join([*map(evidence, entry.records), curves]),
+    ]
 
 
 def verdict(board):
@@ -113,18 +136,32 @@ def verdict(board):
     pairs, signs = board.ranking.family, board.ranking.family.signs.values()
     apart, of = sum(map(abs, signs)), len(board.entries) * (len(board.entries) - 1) // 2
     if not board.can_decide:
-        said = ("**Nothing can be decided:** no two methods have three seeds in common, with differences that vary. "
-                "The table is in the order of the means, and there are no ranks.")
+        said = (
+            "**Nothing can be decided:** no two methods have three seeds in common, "
+            "with differences that vary. "
+            "The table is in the order of the means, and there are no ranks."
+        )
     elif not apart:
-        said = (f"**No two methods are told apart** (of {of} pairs). All share the first rank, and the "
-                "table is in the order of the means.")
+        said = (
+            f"**No two methods are told apart** (of {of} pairs). All share the first rank, and the "
+            "table is in the order of the means."
+        )
     else:
         said = f"**{apart} of {of} pairs are told apart.** {pairs.rule}"
     left = [e.method for e in board.entries if board.ranking.decides and not e.places]
-    said += f" Without a rank, since nothing can be decided about them: {', '.join(left)}." if left else ""
+    said += (
+        f" Without a rank, since nothing can be decided about them: {', '.join(left)}."
+        if left
+        else ""
+    )
     papers = board.recipe == "paper"
-    said += f" Recipe: {'the paper’s' if papers else board.recipe.replace('few_shot', 'few-shot')}."
-    said += "" if papers else " It is not the paper’s, so nothing here supports or contradicts the paper."
+    recipe = "the paper’s" if papers else board.recipe.replace("few_shot", "few-shot")
+    said += f" Recipe: {recipe}."
+    said += (
+        ""
+        if papers
+        else " It is not the paper’s, so nothing here supports or contradicts the paper."
+    )
     timed = board.timed and f" Steps timed on: {timing.setup(board.timed)}."
     return said + (timed or "")
 
@@ -133,16 +170,30 @@ def verdict(board):
 # ## All boards
 
 # %% tags=["hide-input", "records", "nbval-ignore-output"]
-overview = [[link(title(b), f"#{b.name}"), len(b.entries), sum(len(e.records) for e in b.entries),
-             sum(map(abs, b.ranking.family.signs.values())) if b.can_decide else "cannot decide",
-             ", ".join(e.method for e in b.entries if e.rank == 1)] for b in boards]
-files = [download("leaderboard.csv", "text/csv", leaderboard.as_csv(leaderboard.method_rows(boards))),
-         download("leaderboard_runs.csv", "text/csv", leaderboard.as_csv(leaderboard.run_rows(boards))),
-         download("leaderboard.json", "application/json", leaderboard.as_json(boards))]
+overview = [
+    [
+        link(title(b), f"#{b.name}"),
+        len(b.entries),
+        sum(len(e.records) for e in b.entries),
+        sum(map(abs, b.ranking.family.signs.values())) if b.can_decide else "cannot decide",
+        ", ".join(e.method for e in b.entries if e.rank == 1),
+    ]
+    for b in boards
+]
+files = [
+    download("leaderboard.csv", "text/csv", leaderboard.as_csv(leaderboard.method_rows(boards))),
+    download("leaderboard_runs.csv", "text/csv", leaderboard.as_csv(leaderboard.run_rows(boards))),
+    download("leaderboard.json", "application/json", leaderboard.as_json(boards)),
+]
 if boards:
-    display(show.table(["board", "methods", "runs", "pairs told apart", "rank 1"], overview),
-            show.Markdown(f"Downloads: {files[0]} (a row for each board and method), {files[1]} (a row for each run), "
-                          f"{files[2]} (both)."))
+    display(
+        show.table(["board", "methods", "runs", "pairs told apart", "rank 1"], overview),
+        show.Markdown(
+            f"Downloads: {files[0]} (a row for each board and method), {files[1]} "
+            "(a row for each run), "
+            f"{files[2]} (both)."
+        ),
+    )
 else:
     display(show.Markdown("No recipe has been run with two methods yet: **not run**."))
 
@@ -163,11 +214,27 @@ else:
 
 # %% tags=["hide-input", "scorecard", "records", "nbval-ignore-output"] mystnb={"image": {"alt": "Two figures for each board. First its methods in the order of their means, a dot for each seed and a line at the mean, with bars at the right that join methods which are not told apart. Then the learning curves of all runs."}}
 for board in boards:
-    display(show.Markdown(f'<h3 id="{board.name}">{title(board)}</h3>\n\n{verdict(board)}'),
-            show.table(HEADER, [board_row(board, entry) for entry in board.entries]))
-    show.groups({e.method: [board.quantity.value(r) for r in e.records] for e in board.entries},
-                board.groups if board.ranking.decides else {}, "accuracy, %", title(board))
-    display(show.Markdown(f'<p id="curves-{board.name}">Learning curves of this board, a line for each run:</p>'))
-    show.curves({e.method: [r["curve"] for r in e.records] for e in board.entries},
-                *(["val_accuracy", "validation accuracy, %"] if board.recipe.startswith("few_shot") else []))
+    display(
+        show.Markdown(f'<h3 id="{board.name}">{title(board)}</h3>\n\n{verdict(board)}'),
+        show.table(HEADER, [board_row(board, entry) for entry in board.entries]),
+    )
+    show.groups(
+        {e.method: [board.quantity.value(r) for r in e.records] for e in board.entries},
+        board.groups if board.ranking.decides else {},
+        "accuracy, %",
+        title(board),
+    )
+    display(
+        show.Markdown(
+            f'<p id="curves-{board.name}">Learning curves of this board, a line for each run:</p>'
+        )
+    )
+    show.curves(
+        {e.method: [r["curve"] for r in e.records] for e in board.entries},
+        *(
+            ["val_accuracy", "validation accuracy, %"]
+            if board.recipe.startswith("few_shot")
+            else []
+        ),
+    )
 None if boards else show.Markdown("Not run.")
