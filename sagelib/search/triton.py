@@ -116,7 +116,7 @@ def table(a: Float[Tensor, "b h w"], b: Float[Tensor, "b h w"],
     # pyrefly: ignore[bad-argument-type]
     _all[(2 * h - 1, n)](a.contiguous(), b.contiguous(), out, h, w, **sizes,
                          BLOCK=min(BLOCK, sizes["COLUMNS"]),
-                         num_warps=4 if sizes["COLUMNS"] <= 64 else 8)
+                         num_warps=min(8, -(-sizes["COLUMNS"] // 32)))  # a column for a thread
     i, j = tau[:, 0] + h - 1, tau[:, 1] + w - 1
     inside = (i >= 0) & (i < 2 * h - 1) & (j >= 0) & (j < 2 * w - 1)
     v = out[:, i.clamp(0, 2 * h - 2), j.clamp(0, 2 * w - 2)]
