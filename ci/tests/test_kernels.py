@@ -52,7 +52,8 @@ def calls():
                lambda maps=maps: search_triton.table(maps, maps, some))
     for n in (2, 16):
         terms = torch.rand(1, 3, n, n), torch.rand(1, n - 1, n), torch.rand(1, n, n - 1)
-        yield f"cut {n}", min_cut_triton, "_kernel", lambda terms=terms: min_cut_triton.min_cut(*terms)
+        yield (f"cut {n}", min_cut_triton, "_kernel",
+               lambda terms=terms: min_cut_triton.min_cut(*terms))
     cost = torch.rand(1, 4, 4, 23).double()
     one = torch.tensor([True])
     yield "labelling", grid_labelling_triton, "_kernel", lambda: grid_labelling_triton.minimise(

@@ -311,6 +311,18 @@ def test_compile_trains_the_same(name, options, shapes, tiny):
             assert_close(other, plain, rtol=1e-4, atol=1e-5)
 
 
+def test_options_of_the_compiler_reach_it_and_the_record(monkeypatch, shapes, tiny):
+    asked, options = [], {"combo_kernels": True}
+    monkeypatch.setattr(torch, "compile", lambda net, **given: asked.append(given) or net)
+    for recipe in (Recipe(compile=True), Recipe(compile=True, compile_options=options)):
+        Run(tiny(), Batches(shapes[0], 16), load(methods, "vanilla"), recipe)
+    assert asked == [{"options": None}, {"options": options}]
+    assert Recipe(compile=True, compile_options=options).described()["compile_options"] == options
+    assert "compile_options" not in Recipe(compile=True).described()
+    with pytest.raises(ValueError, match="nothing is compiled: set compile, or leave them out"):
+        Recipe(compile_options=options)
+
+
 def test_a_compiled_batch_is_the_plain_one(shapes):
     """Bit by bit, of a crop that is mirrored, of one that is not, and of a smaller batch."""
     torch.compiler.reset()

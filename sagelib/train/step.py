@@ -49,7 +49,10 @@ class Run:
         gpu = self.device.type == "cuda"
         if recipe.channels_last:
             net.to(memory_format=torch.channels_last)
-        self.forward = cast("nn.Module", torch.compile(net)) if recipe.compile else net
+        self.forward = net
+        if recipe.compile:
+            options = dict(recipe.compile_options) or None
+            self.forward = cast("nn.Module", torch.compile(net, options=options))
         method.compiled = recipe.compile
         batches.compiled = recipe.compile and gpu  # on a CPU the crop is faster as it is
         # on a GPU the learning rate is a tensor there, so that a recorded step sees it change
