@@ -1,4 +1,4 @@
-"""Equation 4 on an NVIDIA GPU, in one kernel: some shifts, or all of them.
+"""Equation 4 on an NVIDIA GPU: some shifts in one kernel, all of them in two.
 
     v(tau)  =  sum of a  +  sum over the overlap of b - 2 / (1 / a + 1 / b),
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 PIXELS = 512  # of a map that a program looks at in one go
 MOST = 0.25   # part of all shifts from which the table is less work, by counting
+SHIFTS = 256  # that a program picks from the table
 BLOCK = 32    # columns of the first map that meet all columns of the second in one go
 
 
@@ -83,9 +84,23 @@ def _all(a, b, out, H, W, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.c
         there = (at >= 0) & (at < W)
         diagonals = tl.gather(added, tl.where(there, at, 0), 1)  # (BLOCK, 2 COLUMNS)
         v += tl.sum(tl.where(there, diagonals, 0.0), 0)
-    v += _sum(a, H, W, ROWS, COLUMNS)
-    wide = 2 * W - 1
-    tl.store(out + (image * (2 * H - 1) + i + H - 1) * wide + by, v, mask=by < wide)
+    total = _sum(a, H, W, ROWS, COLUMNS)
+    high, wide = 2 * H - 1, 2 * W - 1
+    out += image * (high * wide + 1)
+    tl.store(out + (i + H - 1) * wide + by, v + total, mask=by < wide)
+    tl.store(out + high * wide, total, mask=i == 0)  # of all shifts that leave no overlap
+
+
+@triton.jit
+def _pick(every, tau, out, shifts, H, W, SHIFTS: tl.constexpr):
+    """v at some shifts, from the table of one pair of maps that `_all` made."""
+    k, image = tl.program_id(0) * SHIFTS + tl.arange(0, SHIFTS), tl.program_id(1)
+    high, wide = 2 * H - 1, 2 * W - 1
+    i = tl.load(tau + 2 * k, mask=k < shifts, other=0).to(tl.int32) + H - 1
+    j = tl.load(tau + 2 * k + 1, mask=k < shifts, other=0).to(tl.int32) + W - 1
+    inside = (i >= 0) & (i < high) & (j >= 0) & (j < wide)
+    place = image * (high * wide + 1) + tl.where(inside, i * wide + j, high * wide)
+    tl.store(out + image * shifts + k, tl.load(every + place), mask=k < shifts)
 
 
 def search(a: Float[Tensor, "b h w"], b: Float[Tensor, "b h w"],
@@ -111,16 +126,16 @@ def table(a: Float[Tensor, "b h w"], b: Float[Tensor, "b h w"],
           tau: Int[Tensor, "n 2"]) -> Float[Tensor, "b n"]:
     """v (B, N) picked from the table of all shifts."""
     n, h, w = a.shape
-    out = a.new_empty(n, 2 * h - 1, 2 * w - 1)
+    every, out = a.new_empty(n, (2 * h - 1) * (2 * w - 1) + 1), a.new_empty(n, len(tau))
     sizes = _sizes(w)
     # pyrefly: ignore[bad-argument-type]
-    _all[(2 * h - 1, n)](a.contiguous(), b.contiguous(), out, h, w, **sizes,
+    _all[(2 * h - 1, n)](a.contiguous(), b.contiguous(), every, h, w, **sizes,
                          BLOCK=min(BLOCK, sizes["COLUMNS"]),
                          num_warps=min(8, -(-sizes["COLUMNS"] // 32)))  # a column for a thread
-    i, j = tau[:, 0] + h - 1, tau[:, 1] + w - 1
-    inside = (i >= 0) & (i < 2 * h - 1) & (j >= 0) & (j < 2 * w - 1)
-    v = out[:, i.clamp(0, 2 * h - 2), j.clamp(0, 2 * w - 2)]
-    return v.where(inside, a.sum((1, 2))[:, None])
+    # pyrefly: ignore[bad-argument-type]
+    _pick[(triton.cdiv(len(tau), SHIFTS), n)](every, tau.contiguous(), out, len(tau), h, w,
+                                              SHIFTS=SHIFTS)
+    return out
 
 
 def _sizes(w):
