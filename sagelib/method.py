@@ -68,9 +68,13 @@ def per_channel(default: float, low: float) -> Any:
     return dataclasses.field(default=default, metadata={"above": low})
 
 
-def choice(default: str, *names: str) -> Any:
-    """A field that holds one of these names."""
-    return dataclasses.field(default=default, metadata={"names": (default, *names)})
+def choice(default: str, *names: str, later: bool = False) -> Any:
+    """A field that holds one of these names.
+
+    later: records were made before it was there, so that `options` leaves out its default.
+    """
+    return dataclasses.field(default=default,
+                             metadata={"names": (default, *names), "later": later})
 
 
 @dataclass(kw_only=True)
@@ -137,7 +141,8 @@ class Method:
 
     def options(self) -> dict[str, Any]:
         """The options, name -> value, as records keep them: the criterion's name under `loss`."""
-        found = {name: getattr(self, name) for name in option_names(self)}
+        found = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init
+                 and not (f.metadata.get("later") and getattr(self, f.name) == f.default)}
         found = {k: list(v) if isinstance(v, tuple) else v for k, v in found.items()}
         criterion = found.pop("criterion")
         return {"loss": criterion if isinstance(criterion, str) else _name(criterion), **found}

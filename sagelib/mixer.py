@@ -347,19 +347,20 @@ def SaliencyMix(num_classes: int, *, alpha: float = 1.0, published: bool = False
 def PuzzleMix(num_classes: int, *, alpha: float = 1.0, beta: float = 1.2, gamma: float = 0.5,
               eta: float = 0.2, t_eps: float = 0.8, transport: bool = True, per_image: bool = False,
               mean: float | Sequence[float] = 0.0, std: float | Sequence[float] = 1.0,
-              loss: Criterion = "cross_entropy", label_smoothing: float = 0.0, prob: float = 1.0,
-              saliency: SaliencyFn | None = None,
+              solver: Literal["exact", "swap"] = "exact", loss: Criterion = "cross_entropy",
+              label_smoothing: float = 0.0, prob: float = 1.0, saliency: SaliencyFn | None = None,
               seed: int | None = None) -> Mixer[puzzlemix.PuzzleMix]:
     """Puzzle Mix, as a Mixer: blocks of two images by a minimum cut, moved by a transport plan.
 
     Needs scipy and numba. The other options are in `methods/puzzlemix.py`, the other parameters as
     in SAGE.
 
-    mean, std: of the normalised images, to get back to pixels.
+    mean, std: of the normalised images, to get back to pixels. solver: of the labels, "exact" or
+    the authors' approximate "swap".
     """
     method = puzzlemix.PuzzleMix(criterion=loss, alpha=alpha, beta=beta, gamma=gamma, eta=eta,
                                  t_eps=t_eps, transport=transport, per_image=per_image, mean=mean,
-                                 std=std)
+                                 std=std, solver=solver)
     return Mixer(method, num_classes, label_smoothing=label_smoothing, prob=prob, saliency=saliency,
                  seed=seed)
 
@@ -367,18 +368,20 @@ def PuzzleMix(num_classes: int, *, alpha: float = 1.0, beta: float = 1.2, gamma:
 def CoMixup(num_classes: int, *, partition: int = 20, beta: float = 0.32, gamma: float = 1.0,
             eta: float = 0.05, omega: float = 0.001, threshold: float = 0.83, alpha: float = 2.0,
             sweeps: int = 4, clean: float = 1.0, bn: Literal["train", "batch"] = "train",
-            loss: Criterion = "cross_entropy", label_smoothing: float = 0.0, prob: float = 1.0,
+            solver: Literal["exact", "swap"] = "exact", loss: Criterion = "cross_entropy",
+            label_smoothing: float = 0.0, prob: float = 1.0,
             saliency: SaliencyFn | None = None, seed: int | None = None) -> Mixer[comixup.CoMixup]:
     """Co-Mixup, as a Mixer: up to `partition` images mixed jointly, by cells.
 
     Needs scipy and numba. The other options are in `methods/comixup.py`, the other parameters as in
     SAGE.
 
-    clean: weight of the clean loss in `loss`; a call has none. bn: "train" or "batch".
+    clean: weight of the clean loss in `loss`; a call has none. bn: "train" or "batch". solver: of
+    the labellings, "exact" or the authors' approximate "swap".
     """
     method = comixup.CoMixup(criterion=loss, partition=partition, beta=beta, gamma=gamma, eta=eta,
                              omega=omega, threshold=threshold, alpha=alpha, sweeps=sweeps,
-                             clean=clean, bn=bn)
+                             clean=clean, bn=bn, solver=solver)
     return Mixer(method, num_classes, label_smoothing=label_smoothing, prob=prob, saliency=saliency,
                  seed=seed)
 

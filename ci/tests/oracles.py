@@ -407,3 +407,13 @@ def half_width(level, seeds, n, images):
     """Half an interval: Student's of n seeds and the normal of the test set, added as squares."""
     return math.hypot(stats.t.ppf(1 - level / 2, n - 1) * seeds,
                       stats.norm.ppf(1 - level / 2) * images)
+
+
+def grid_energy(labels, cost, apart, down, right):
+    """Cost of labels (h, w) on a grid: each site's, and each two neighbours' times their weight."""
+    h, w = labels.shape
+    total = sum(cost[i, j, labels[i, j]] for i in range(h) for j in range(w))
+    total += sum(down[i, j] * apart[labels[i, j], labels[i + 1, j]]
+                 for i in range(h - 1) for j in range(w))
+    return total + sum(right[i, j] * apart[labels[i, j], labels[i, j + 1]]
+                       for i in range(h) for j in range(w - 1))

@@ -1,5 +1,6 @@
 """The baselines by value: against loops, against exhaustive search, and against what the authors'
 code computed."""
+import itertools
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import torch
 from steps import train_step
 from torch.testing import assert_close
 
-from sagelib import catalog, methods, models
+from sagelib import CoMixup, PuzzleMix, catalog, methods, models
 from sagelib.losses import LOSSES, one_hot
 from sagelib.methods import (
     comixup,
@@ -25,7 +26,7 @@ from sagelib.methods import (
     saliencymix,
 )
 from sagelib.saliency import normalise
-from sagelib.solvers import assignment, grid_labelling, min_cut
+from sagelib.solvers import assignment, grid_labelling, min_cut, swap_moves
 from sagelib.solvers.transport import move, transport_plan
 
 
@@ -202,6 +203,7 @@ def test_puzzle_labels_are_as_good_as_the_authors_or_better(n, vectors):
     gain = min_cut.energy(theirs, *terms) - min_cut.energy(ours, *terms)
     assert gain.min() >= -1e-7
     assert all(torch.equal(a, b) for a, b, g in zip(ours, theirs, gain, strict=True) if g < 1e-7)
+    assert torch.equal(puzzlemix.labels_by_swaps(*terms), theirs)
 
 
 @pytest.mark.parametrize("which", [1, 2])
@@ -295,14 +297,63 @@ def test_the_gpu_solvers_are_exact():
     assert done.stdout == "equal\n", done.stderr
 
 
-def test_comixup_steps_are_the_authors_or_better(vectors, monkeypatch):
+def test_swap_moves_are_those_of_gco(vectors):
+    """Also where several cuts cost the same."""
+    v = vectors("swap_moves")
+    sizes = set()
+    for k in range(21):
+        *terms, labels = (v[f"{k}_{name}"][None].long()
+                          for name in ("cost", "apart", "down", "right", "labels"))
+        assert torch.equal(swap_moves.swap_moves(*terms), labels)
+        sizes.add(tuple(terms[0].shape[1:]))
+    assert len(sizes) > 5 and (16, 16, 3) in sizes
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_swap_of_two_labels_is_better_than_swap_moves(seed):
+    """All assignments of each pair of labels to the sites that have one of them, tried."""
+    g = torch.Generator().manual_seed(seed)
+    cost, apart = torch.randint(0, 50, (1, 2, 3, 4), generator=g), 10 * (1 - torch.eye(4).long())
+    down, right = (torch.randint(0, 5, (1, *size), generator=g) for size in ((1, 3), (2, 2)))
+    terms = cost[0], apart, down[0], right[0]
+    labels = swap_moves.swap_moves(cost, apart[None], down, right)[0]
+    value, better = oracles.grid_energy(labels, *terms), []
+    for a, b in itertools.combinations(range(4), 2):
+        sites = ((labels == a) | (labels == b)).nonzero().tolist()
+        for choice in itertools.product((a, b), repeat=len(sites)):
+            other = labels.clone()
+            for (i, j), label in zip(sites, choice, strict=True):
+                other[i, j] = label
+            better.append(oracles.grid_energy(other, *terms) < value)
+    assert len(better) > 20 and not any(better)
+
+
+def test_baselines_with_the_authors_solver(images):
+    """Options of both methods and their drop-ins; a record of the default does not name it."""
+    x, y = images[0], one_hot(images[1], 10)
+    s = draw(6, 1, 14, 18) + 0.1
+    for kind, drop_in in ((puzzlemix.PuzzleMix, PuzzleMix), (comixup.CoMixup, CoMixup)):
+        exact, swap = (kind(solver=solver).seed(0) for solver in ("exact", "swap"))
+        assert "solver" not in exact.options() and swap.options()["solver"] == "swap"
+        mixed = swap.mix_with_saliency(x, y, s)
+        assert_close(mixed.y.sum(1), torch.ones(6))
+        assert exact.mix_with_saliency(x, y, s).x.shape == mixed.x.shape
+        assert drop_in(10, solver="swap").method.solver == "swap"
+        with pytest.raises(ValueError, match="solver is 'expansion'; it must be one of 'exact', "):
+            kind(solver="expansion")
+
+
+@pytest.mark.parametrize("solver, wanted", [("exact", 36), ("swap", 46)])
+def test_comixup_steps_are_the_authors_or_better(solver, wanted, vectors, monkeypatch):
     """From each state their run passed through, the next labelling: the same as theirs, or of lower
-    energy."""
+    energy. In ten of 46 their swap moves stopped at a local optimum."""
     v = {k: t.double() if t.is_floating_point() else t.long()
          for k, t in vectors("comixup").items()}
-    seen, solve = [], assignment.minimise
-    monkeypatch.setattr(assignment, "minimise", lambda *terms: seen.append(terms) or solve(*terms))
-    same = 0
+    seen, same = [], 0
+    for name in ("minimise", "labels_by_swaps"):
+        solve = getattr(assignment, name)
+        monkeypatch.setattr(assignment, name, lambda *terms, solve=solve:
+                            seen.append(terms) or solve(*terms))
     for p in range(3):
         n = len(v[f"{p}_dirichlet"])
         cost = (
@@ -316,8 +367,8 @@ def test_comixup_steps_are_the_authors_or_better(vectors, monkeypatch):
                           repel[i]) / 16
                 seen.clear()
                 ours = assignment.relabel((cost + linear[:, None, None])[None], z[i][None], 0.02,
-                                          sweep > 0, torch.tensor([True]))[0]
-                (every, apart, weight, _), = seen
+                                          sweep > 0, torch.tensor([True]), solver)[0]
+                (every, apart, weight, *_), = seen
                 shares = torch.cat([one, (apart[0, n:, :n] == 0.25).double() / 2])
                 decoded, found = ((a[:, :, None] - shares).abs().sum(3).argmin(2)
                                   for a in (theirs[i], ours))
@@ -330,7 +381,7 @@ def test_comixup_steps_are_the_authors_or_better(vectors, monkeypatch):
             if sweep == 2:
                 repel = assignment.distinctness_penalty(z[None])[0]
         assert torch.equal(repel, v[f"{p}_add_cost"])
-    assert same == 36  # of 46; in the other ten their swap moves stopped at a local optimum
+    assert same == wanted
 
 
 def test_comixup_shows_what_it_says_and_keeps_partitions_apart():

@@ -20,8 +20,9 @@ from sagelib.saliency import normalise, smooth
 from sagelib.train import Recipe, fit
 
 OPTIONS = {
-    "comixup": ({"partition": 4},), "guidedmixup": ({"source": "gradient"},),
-    "keepaugment": ({"keep": "paste"},), "puzzlemix": ({"per_image": True}, {"transport": False}),
+    "comixup": ({"partition": 4}, {"solver": "swap"}), "guidedmixup": ({"source": "gradient"},),
+    "keepaugment": ({"keep": "paste"},),
+    "puzzlemix": ({"per_image": True}, {"transport": False}, {"solver": "swap"}),
     "sage": ({"per_image": True}, {"fraction": 1.0}, {"bn": "batch"}),
     "sage_controls": ({"searched": False}, {"maps": "other"}),
     "saliencymix": ({"prob": 1.0}, {"prob": 1.0, "per_image": True},

@@ -5,7 +5,8 @@ paper's comparison.
 A partition of up to 20 images is mixed at once: each output takes an input for each of 4 x 4 cells,
 so that much saliency shows, neighbours agree, and outputs differ. We follow the authors' code, with
 these differences:
-- each labelling is solved exactly; theirs by swap moves, which stop at local optima;
+- each labelling is solved exactly; theirs by swap moves, which stop at local optima
+  (`solver="swap"`);
 - a partition of one image, which stops their code, comes back as it is;
 - images of any size. The cells of a side that 4 does not divide are rounded up, the last is cut.
 
@@ -38,12 +39,13 @@ def mix(x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"],
         s: Float[Tensor, "b 1 h w"] | Float[Tensor, "b h w"], prior: Float[Tensor, "*p n"],
         start: Int[Tensor, "*p n i j"], distance: Float[Tensor, "*p n n"], *, beta: float = 0.32,
         gamma: float = 1.0, eta: float = 0.05, omega: float = 0.001, threshold: float = 0.83,
-        sweeps: int = 4) -> Mixed:
+        sweeps: int = 4, solver: str = "exact") -> Mixed:
     """Mix one partition: n images in, n out, each made of the inputs' cells.
 
     s: saliency; prior (n,): a Dirichlet draw; start (n, 4, 4): the first input of each output's
     cells; distance (n, n): of the salient regions. beta: smoothness, gamma: diversity, eta: weight
-    of the prior, omega: of the distances, threshold: share of an output above which inputs repel.
+    of the prior, omega: of the distances, threshold: share of an output above which inputs repel;
+    solver: of the labellings, "exact" or the authors' "swap".
     With prior (P, n), start (P, n, 4, 4) and distance (P, n, n), x holds P partitions one after the
     other. Returns Mixed with x and y; labels are the shares of the area.
     """
@@ -57,10 +59,11 @@ def mix(x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"],
                          f"start {(b, CELLS, CELLS)}, distance {(b, b)}; not {found}")
     with without_autocast(x.device):  # half precision is too coarse for images and labels
         return _mix(x, y, s.float(), prior.float().reshape(p, n), start.reshape(p, n, CELLS, CELLS),
-                    distance.float().reshape(p, n, n), beta, gamma, eta, omega, threshold, sweeps)
+                    distance.float().reshape(p, n, n), beta, gamma, eta, omega, threshold, sweeps,
+                    solver)
 
 
-def _mix(x, y, s, prior, start, distance, beta, gamma, eta, omega, threshold, sweeps):
+def _mix(x, y, s, prior, start, distance, beta, gamma, eta, omega, threshold, sweeps, solver):
     (b, _, h, w), (p, n) = x.shape, prior.shape
     tall, wide = -(-h // CELLS), -(-w // CELLS)
     cut = (0, wide * CELLS - w, 0, tall * CELLS - h)
@@ -69,7 +72,7 @@ def _mix(x, y, s, prior, start, distance, beta, gamma, eta, omega, threshold, sw
     cost = -shown - eta / CELLS**2 * (prior + 1e-8).log()[:, :, None, None]  # (P, n, 4, 4)
     near = distance / distance.sum((1, 2), keepdim=True).clamp(min=1e-12)
     alike = (1 - omega) * torch.eye(n, device=x.device) + omega * n * near  # (P, n, n)
-    z = assign(cost, alike, start, beta, gamma, threshold, sweeps)          # (P, n, 4, 4, n)
+    z = assign(cost, alike, start, beta, gamma, threshold, sweeps, solver)  # (P, n, 4, 4, n)
     cells = F.pad(x, cut).reshape(p, n, -1, CELLS, tall, CELLS, wide)
     images = torch.einsum("poijk,pkciajb->pociajb", z.to(x.dtype), cells)
     images = images.reshape(b, -1, CELLS * tall, CELLS * wide)
@@ -95,8 +98,8 @@ class CoMixup(SaliencyGuided):
     """Partitions of up to `partition` consecutive images; the clean pass trains as well.
 
     clean: weight of the clean loss, a regulariser: 2 * cross-entropy / classes (the size of "bce"),
-    or of plain cross-entropy. bn: BatchNorm in the clean pass, as in SAGE. The other fields are
-    those of `mix`.
+    or of plain cross-entropy. bn: BatchNorm in the clean pass, as in SAGE. solver: "exact", or
+    "swap", the authors' approximate one, on the host. The other fields are those of `mix`.
     """
 
     NEEDS, LABEL = "gradient, sweeps of labellings", "area"
@@ -111,6 +114,7 @@ class CoMixup(SaliencyGuided):
     sweeps: int = whole(4, 1, 100)
     clean: float = number(1.0, 0, 100)
     bn: str = choice("train", "batch")
+    solver: str = choice("exact", "swap", later=True)
 
     def loss(self, net: nn.Module, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"],
              scaler: torch.amp.GradScaler | None = None) -> Float[Tensor, ""]:
@@ -144,7 +148,8 @@ class CoMixup(SaliencyGuided):
         start = self.draw_integers(n, x.device, p, n, CELLS, CELLS)
         blocks = far.reshape(p, n, p, n).diagonal(dim1=0, dim2=2).movedim(-1, 0)  # (P, n, n)
         return mix(x, y, s, prior, start, blocks, beta=self.beta, gamma=self.gamma, eta=self.eta,
-                   omega=self.omega, threshold=self.threshold, sweeps=self.sweeps)
+                   omega=self.omega, threshold=self.threshold, sweeps=self.sweeps,
+                   solver=self.solver)
 
 
 build = CoMixup

@@ -6,7 +6,8 @@ Two steps: which image shows in each block of a grid (labels 0, 1/2, 1 against s
 prior), and then where the patches of each image go so that its salient ones are shown (a transport
 plan). Where this differs from the authors' code:
 - the labels are the exact optimum, by one minimum cut for the batch; theirs (swap moves of gco,
-  integer costs) misses it on up to a third of the images and overflows on very peaked maps;
+  integer costs) misses it on up to a third of the images and overflows on very peaked maps.
+  `solver="swap"` makes their moves on their integers, without the overflow;
 - patches move by gather and scatter instead of by products with a dense plan; the plans are the
   same;
 - images of any size: those that the grid does not divide are extended at the bottom and the right,
@@ -22,10 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..method import Mixed, SaliencyGuided, blend, check_pairs, number, per_channel, scalar
+from ..method import Mixed, SaliencyGuided, blend, check_pairs, choice, number, per_channel, scalar
 from ..pixels import PerChannel, to_pixels
 from ..saliency import normalise
 from ..solvers.min_cut import min_cut
+from ..solvers.swap_moves import swap_moves
 from ..solvers.transport import move, transport_plan
 
 if TYPE_CHECKING:
@@ -38,13 +40,14 @@ def mix(x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"],
         s: Float[Tensor, "b 1 h w"] | Float[Tensor, "b h w"], pair: Int[Tensor, " b"],
         lam: float | Float[Tensor, ""] | Float[Tensor, " b"], blocks: int, transport: bool = True,
         mean: PerChannel = 0.0, std: PerChannel = 1.0, *, beta: float = 1.2, gamma: float = 0.5,
-        eta: float = 0.2, t_eps: float = 0.8, t_size: int = 4, neigh_size: int = 4) -> Mixed:
+        eta: float = 0.2, t_eps: float = 0.8, t_size: int = 4, neigh_size: int = 4,
+        solver: str = "exact") -> Mixed:
     """Label each of blocks x blocks blocks, move each image's patches, and mix: section 3.
 
     s: saliency; lam in [0, 1]; mean, std: of the normalised images, to get back to [0, 1]. beta:
     smoothness of the labels, gamma: of the image; eta: weight of the prior; t_eps: price of
-    distance; t_size, neigh_size: pixels of a patch and of a cell that is compared, at most. The
-    label's share is the mean of the mask.
+    distance; t_size, neigh_size: pixels of a patch and of a cell that is compared, at most; solver:
+    of the labels, "exact" or the authors' "swap". The label's share is the mean of the mask.
     """
     s = s[:, None] if s.ndim == 3 else s
     check_pairs(x, y, pair, s)
@@ -56,7 +59,8 @@ def mix(x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"],
     large, s = F.pad(x, cut, mode="replicate"), F.pad(s.float(), cut)
     terms = energy_terms(to_pixels(large, mean, std), s, pair, lam, blocks, beta, gamma, eta,
                          neigh_size)
-    shown = 1 - min_cut(*terms).to(x.dtype) / 2  # (B, n, n): 1 the image itself, 0 its partner
+    labels = min_cut(*terms) if solver == "exact" else labels_by_swaps(*terms)
+    shown = 1 - labels.to(x.dtype) / 2  # (B, n, n): 1 the image itself, 0 its partner
     m = shown[:, None].repeat_interleave(tall, 2).repeat_interleave(wide, 3)
     one, two = large, large[pair]
     if transport:
@@ -98,6 +102,16 @@ def energy_terms(
     return unary + prior[..., None, None], down, right
 
 
+def labels_by_swaps(unary: Float[Tensor, "b 3 n n"], down: Float[Tensor, "b n-1 n"],
+                    right: Float[Tensor, "b n n-1"]) -> Int[Tensor, "b n n"]:
+    """The authors' labels (B, n, n) of `energy_terms`: swap moves on costs cut to whole numbers."""
+    scale = 1000 * unary.shape[2] ** 2
+    cost, down, right = ((scale * z).long() for z in (unary.movedim(1, 3), down, right))
+    label = torch.arange(3, device=unary.device)
+    apart = 25 * (label[:, None] - label).square()
+    return swap_moves(100 * cost, apart.expand(len(cost), 3, 3), down, right)
+
+
 def _seams(one, two, blocks, axis, neigh_size):
     """How unlike the pixels on both sides of the seams are: 11, 12, 21, 22.
 
@@ -135,8 +149,9 @@ class PuzzleMix(SaliencyGuided):
 
     The grid has 2, 4, 8 or 16 blocks a side. The saliency comes from an extra pass in evaluation
     mode, with cross-entropy, and leaves no gradient. mean, std: of the normalised images.
-    per_image: a lambda for each image; the grid is the batch's in any case. The other fields are
-    those of `mix`; on images above 64 pixels patches grow with the image.
+    per_image: a lambda for each image; the grid is the batch's in any case. solver: "exact", or
+    "swap", the authors' approximate one, on the host. The other fields are those of `mix`; on
+    images above 64 pixels patches grow with the image.
     """
 
     NEEDS, LABEL = "gradient, minimum cut, transport", "area"
@@ -150,6 +165,7 @@ class PuzzleMix(SaliencyGuided):
     per_image: bool = False
     mean: float | Sequence[float] = per_channel(0.0, -100)
     std: float | Sequence[float] = per_channel(1.0, 0)
+    solver: str = choice("exact", "swap", later=True)
 
     def mix_with_saliency(self, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"],
                           s: Float[Tensor, "b 1 h w"]) -> Mixed:
@@ -158,7 +174,8 @@ class PuzzleMix(SaliencyGuided):
         lam = self.draw_beta(self.alpha, x.device, *self._many(x))
         t_size = 4 * -(-max(x.shape[2:]) // 64)
         mixed = mix(x, y, s, pair, lam, blocks, self.transport, self.mean, self.std, beta=self.beta,
-                    gamma=self.gamma, eta=self.eta, t_eps=self.t_eps, t_size=t_size)
+                    gamma=self.gamma, eta=self.eta, t_eps=self.t_eps, t_size=t_size,
+                    solver=self.solver)
         return replace(mixed, saliency=s)
 
 

@@ -1,8 +1,9 @@
 """Co-Mixup's search for the input that each output shows in each cell: sweeps over the outputs.
 
 The steps and their order are those of the authors' code; the difference is that each labelling is
-solved exactly (`grid_labelling.py`). Tensor operations throughout: on an NVIDIA GPU nothing here
-waits for a value.
+solved exactly (`grid_labelling.py`), unless their approximate solver is asked for
+(`swap_moves.py`). Tensor operations throughout: on an NVIDIA GPU nothing here waits for a value
+where labellings are solved exactly.
 """
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .grid_labelling import minimise
+from .swap_moves import swap_moves
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -23,14 +25,14 @@ BONUS = 5e-4  # what a cell shared by two inputs is cheaper than their mean
 
 def assign(
     cost: Float[Tensor, "p n h w"], alike: Float[Tensor, "p n n"], start: Int[Tensor, "p n h w"],
-    beta: float, gamma: float, threshold: float, sweeps: int,
+    beta: float, gamma: float, threshold: float, sweeps: int, solver: str = "exact",
 ) -> Float[Tensor, "p n h w n"]:
     """Shares of each input in each output's cells, (P, n, 4, 4, n), each output labelled exactly.
 
     P partitions at once. cost: of showing an input in a cell; alike: how much two inputs count as
     the same; start: the first input of each output's cells. A partition that a sweep did not change
-    by a millionth is left as it is. Float64, on the CPU unless the device is an NVIDIA GPU, the one
-    kind that solves the labellings itself.
+    by a millionth is left as it is. solver: "exact", or the authors' "swap". Float64, on the CPU
+    unless the device is an NVIDIA GPU, the one kind that solves the labellings itself.
     """
     home = cost.device
     if home.type not in ("cpu", "cuda", "meta"):
@@ -47,7 +49,8 @@ def assign(
             counts = z.sum((2, 3))  # (P, n, n): cells of each output that show each input
             elsewhere = penalty(alike, counts.sum(1) - counts[:, i], threshold * cells)
             linear = gamma * (2 * elsewhere + repel[:, i])
-            z[:, i] = relabel(cost + linear[:, :, None, None], z[:, i], beta, sweep > 0, moving)
+            z[:, i] = relabel(cost + linear[:, :, None, None], z[:, i], beta, sweep > 0, moving,
+                              solver)
         if sweep == sweeps - 2:
             repel = torch.where(moving[:, None, None], distinctness_penalty(z), repel)
         value = objective(z, cost, beta, gamma)
@@ -77,7 +80,7 @@ def penalty(alike: Float[Tensor, "p n n"], others: Float[Tensor, "p n"],
 
 
 def relabel(cost: Float[Tensor, "p n h w"], z: Float[Tensor, "p h w n"], beta: float, shared: bool,
-            moving: Bool[Tensor, " p"]) -> Float[Tensor, "p h w n"]:
+            moving: Bool[Tensor, " p"], solver: str = "exact") -> Float[Tensor, "p h w n"]:
     """The best cells (P, 4, 4, n) of one output of each partition.
 
     z: the cells before, which stay where `moving` is False. If `shared`, two inputs may share a
@@ -96,9 +99,22 @@ def relabel(cost: Float[Tensor, "p n h w"], z: Float[Tensor, "p h w n"], beta: f
         apart = 1 - torch.eye(n + 3, dtype=cost.dtype, device=cost.device).repeat(p, 1, 1)
         apart[:, n:, :n] = torch.where(couples > 0, 0.25, 1)
         apart[:, :n, n:] = apart[:, n:, :n].mT
-    labels = minimise(every, apart, beta, moving).flatten(1)
+    if solver == "exact":
+        labels = minimise(every, apart, beta, moving).flatten(1)
+    else:
+        labels = labels_by_swaps(every, apart, beta).flatten(1)
     new = shares.gather(1, labels[:, :, None].expand(-1, -1, n)).view_as(z)  # (P, 4, 4, n)
     return torch.where(moving[:, None, None, None], new, z)
+
+
+def labels_by_swaps(cost: Float[Tensor, "p h w l"], apart: Float[Tensor, "p l l"],
+                    weight: float) -> Int[Tensor, "p h w"]:
+    """The authors' labels (P, h, w): swap moves on costs that their library cuts to whole numbers.
+    """
+    p, h, w, _ = cost.shape
+    edge = torch.full((), int(1000 * weight), dtype=torch.int64, device=cost.device)
+    return swap_moves((1e5 * cost).long(), (100 * apart).long(), edge.expand(p, h - 1, w),
+                      edge.expand(p, h, w - 1))
 
 
 def _couples(counts):
