@@ -62,8 +62,7 @@ HEADER = ["machine", "seconds to {:g} %", "accuracy at the end, %", "p", "recipe
 #    of the times (one-sided). The order is that in which entries were finished.
 #
 # The first evaluation that reaches the target is chosen on the test set. That makes a time a little
-# too short, for all entries alike. It is the rule of such records elsewhere, and no claim about
-# accuracy rests on it.
+# too short, for all entries alike. No claim about accuracy rests on it.
 
 # %% tags=["hide-input", "records", "nbval-ignore-output"]
 found = records.every(results or records.RESULTS)
