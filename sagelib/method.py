@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import torch
 from torch import Tensor, nn
 
+from .compiled import Function, compiled
 from .losses import LOSSES, cross_entropy, logits_of
 from .modes import batchnorm_mode, evaluation_mode
 from .saliency import saliency
@@ -85,6 +86,7 @@ class Method:
     # in words, for tables: what it takes, and what its label means
     NEEDS, LABEL = "nothing", "the image's own"
     last = cast("Mixed | None", None)  # of the latest step
+    compiled = False                   # whether torch.compile makes the kernels of its arithmetic
     _made = False                      # whether all options have been set
 
     criterion: Criterion = dataclasses.field(
@@ -160,12 +162,17 @@ class Method:
         """The criterion of a network's output and soft labels y (B, K), a scalar, in float32."""
         check_labels(y)
         criterion = self.criterion
-        function = LOSSES[criterion] if isinstance(criterion, str) else criterion
+        known = isinstance(criterion, str)
+        function = self.arithmetic(LOSSES[criterion]) if known else criterion
         found = function(logits_of(out, y.shape[1]), y)
         if found.ndim:
             raise ValueError(f"the loss function gave {tuple(found.shape)}; it must give a "
                              "scalar, as with reduction='mean'")
         return found
+
+    def arithmetic(self, function: Function) -> Function:
+        """A pure function of tensors, or its compiled form where `compiled` is set."""
+        return compiled(function) if self.compiled else function
 
     def attach(self, net: nn.Module, stages: Sequence[str | nn.Module] | None = None) -> None:
         """Prepare for this network, before its first step: for most methods nothing to do."""

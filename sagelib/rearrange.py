@@ -33,6 +33,11 @@ def offsets(h: int, w: int, device: torch.device | str | None = None) -> Int[Ten
     return torch.cartesian_prod(rows, columns)
 
 
+def offset_at(k: Int[Tensor, "*n"], h: int, w: int) -> Int[Tensor, "*n 2"]:
+    """Shifts (..., 2) at places k (...) of the list of `offsets`, which is not made."""
+    return torch.stack([k // (2 * w - 1) - (h - 1), k % (2 * w - 1) - (w - 1)], -1)
+
+
 def shift(z: Float[Tensor, "b c h w"], tau: Int[Tensor, "... 2"],
           of: Int[Tensor, " b"] | None = None) -> Float[Tensor, "b c h w"]:
     """Move z (B, C, H, W) by tau = (rows down, columns right), filling with zeros. Equation 3.

@@ -6,14 +6,15 @@ when `.backward()` comes through.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from .saliency import at_least_float32
-from .unwrap import unwrapped
+from .unwrap import is_compiled, unwrapped
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -54,7 +55,7 @@ def input_gradient(net: nn.Module, x: Float[Tensor, "b c h w"],
     RuntimeError where the network passes no gradient to the images.
     """
     scale = _scale(x)
-    with torch.enable_grad():
+    with torch.enable_grad(), frozen_if_compiled(net):
         images, loss = _loss_at(net, x, loss_of)
         return _unscaled(gradient(scale * loss, [images])[0], scale)
 
@@ -63,6 +64,26 @@ def _loss_at(net, x, loss_of):
     """The images to take a gradient with respect to, and loss_of(net(images))."""
     images = x.detach().requires_grad_()
     return images, loss_of(unwrapped(net)(images.clone()))  # a network may write on what it gets
+
+
+@contextlib.contextmanager
+def frozen_if_compiled(net: nn.Module) -> Iterator[None]:
+    """A context in which the weights of a compiled network take no gradient.
+
+    A compiled graph computes the gradients of all its inputs that take one, asked for or not.
+    torch.compile makes a second graph for the frozen network, once. Eager networks stay as they
+    are: autograd leaves out by itself what is not asked for.
+    """
+    lazy = nn.parameter.UninitializedParameter  # has nothing to freeze before its first pass
+    weights = [p for p in net.parameters() if p.requires_grad and not isinstance(p, lazy)
+               ] if is_compiled(net) else []
+    try:
+        for p in weights:
+            p.requires_grad_(False)
+        yield
+    finally:
+        for p in weights:
+            p.requires_grad_(True)
 
 
 def gradient(loss: Float[Tensor, ""], inputs: Sequence[Tensor],

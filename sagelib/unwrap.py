@@ -30,6 +30,12 @@ def eager(model: nn.Module) -> nn.Module:
     return cast("nn.Module", getattr(model, "_orig_mod", model))
 
 
+def is_compiled(model: nn.Module) -> bool:
+    """Whether torch.compile was applied to the model, to what it wraps, or to a module inside."""
+    return any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) is not None
+               for m in model.modules())
+
+
 def check_network(model: nn.Module, prob: float) -> None:
     """One clear error for what cannot be looked through."""
     if not isinstance(model, nn.Module):

@@ -22,8 +22,9 @@ class Recorded(Exception):
 @pytest.fixture
 def launched(monkeypatch):
     """The kernel, its arguments' types and its constants, of a call that would launch one."""
-    def catch(module, call):
-        kernel = module._kernel
+    def catch(module, name, call):
+        *before, name = name.split()  # kernels that the call launches first
+        kernel = getattr(module, name)
 
         class Launch:
             def __getitem__(self, grid):
@@ -31,7 +32,13 @@ def launched(monkeypatch):
                     raise Recorded(args, constants, num_warps)
                 return launch
 
-        monkeypatch.setattr(module, "_kernel", Launch())
+        class Nothing:
+            def __getitem__(self, grid):
+                return lambda *args, **constants: None
+
+        for other in before:
+            monkeypatch.setattr(module, other, Nothing())
+        monkeypatch.setattr(module, name, Launch())
         with pytest.raises(Recorded) as caught:
             call()
         args, constants, warps = caught.value.args
@@ -43,25 +50,33 @@ def launched(monkeypatch):
 def calls():
     from sagelib.search import triton as search_triton
     from sagelib.solvers import grid_labelling_triton, min_cut_triton
-    maps, many, eye = torch.rand(2, 32, 32), torch.zeros(39, 2,
-                                                  dtype=torch.long), torch.eye(23).double()[None]
-    yield "search", search_triton, lambda: search_triton.search(maps, maps, many)
+    some, eye = torch.zeros(39, 2, dtype=torch.long), torch.eye(23).double()[None]
+    for size in (32, 84, 224):
+        maps = torch.rand(2, size, size)
+        yield (f"some shifts of {size}", search_triton, "_some",
+               lambda maps=maps: search_triton.some(maps, maps, some))
+        for name, kernels in (("all", "_all"), ("picked", "_all _pick")):
+            yield (f"{name} shifts of {size}", search_triton, kernels,
+                   lambda maps=maps: search_triton.table(maps, maps, some))
     for n in (2, 16):
         terms = torch.rand(1, 3, n, n), torch.rand(1, n - 1, n), torch.rand(1, n, n - 1)
-        yield f"cut {n}", min_cut_triton, lambda terms=terms: min_cut_triton.min_cut(*terms)
+        yield (f"cut {n}", min_cut_triton, "_kernel",
+               lambda terms=terms: min_cut_triton.min_cut(*terms))
     cost = torch.rand(1, 4, 4, 23).double()
     one = torch.tensor([True])
-    yield "labelling", grid_labelling_triton, lambda: grid_labelling_triton.minimise(
+    yield "labelling", grid_labelling_triton, "_kernel", lambda: grid_labelling_triton.minimise(
         cost, eye, 0.02, one)
 
 
 @pytest.mark.parametrize("chip", [80, 90])
-@pytest.mark.parametrize("name", ["search", "cut 2", "cut 16", "labelling"])
+@pytest.mark.parametrize("name", [
+    *(f"{part} shifts of {size}" for part in ("some", "all", "picked") for size in (32, 84, 224)),
+    "cut 2", "cut 16", "labelling"])
 def test_kernels_compile(name, chip, launched):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
-    module, call = next((m, c) for n, m, c in calls() if n == name)
-    kernel, types, constants, warps = launched(module, call)
+    module, attribute, call = next(found[1:] for found in calls() if found[0] == name)
+    kernel, types, constants, warps = launched(module, attribute, call)
     source = ASTSource(kernel, types | dict.fromkeys(constants, "constexpr"), constexprs=constants)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -2,8 +2,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from functorch.compile import make_boxed_func
 from mixers import kinds, own_maps
 from steps import gradients
+from torch._dynamo.backends.common import aot_autograd
 from torch.testing import assert_close
 
 from sagelib import SAGE, CutMix, ManifoldMixup, Mixup, SaliencyMix
@@ -60,3 +62,38 @@ def test_maps_of_ones_own_make_no_graph_break(kind, images):
         torch.manual_seed(0)
         found.append(step(*images))
     assert_close(*found)
+
+
+@pytest.mark.parametrize("reuse, expected", [(0.3, {True}), (0, {True, False})])
+@pytest.mark.parametrize("form", ["torch.compile", "net.compile", "a part of it"])
+def test_a_compiled_pass_computes_weight_gradients_only_where_they_are_used(
+        reuse, expected, form, tiny, images):
+    """Of each backward graph: whether it computes gradients of convolutions' weights."""
+    torch.compiler.reset()
+    computed = set()
+
+    def backward(graph, inputs):
+        masks = [node.args[-1] for node in graph.graph.nodes
+                 if node.target is torch.ops.aten.convolution_backward.default]
+        assert masks
+        computed.add(any(weights for _, weights, _ in masks))
+        return make_boxed_func(graph.forward)
+
+    backend = aot_autograd(fw_compiler=lambda graph, inputs: make_boxed_func(graph.forward),
+                           bw_compiler=backward)
+    net = bound = tiny().train()
+    net[1].bias.requires_grad_(False)  # frozen by the user
+    if form == "torch.compile":
+        bound = torch.compile(net, backend=backend)
+    else:
+        (net if form == "net.compile" else net[0]).compile(backend=backend)
+    mix = SAGE(10, seed=0, reuse=reuse).bind(bound)
+    for _ in range(3):
+        net.zero_grad()
+        mix.loss(*images).backward()
+        assert [name for name, p in net.named_parameters() if p.grad is None] == ["1.bias"]
+    assert computed == expected
+    assert [name for name, p in net.named_parameters() if not p.requires_grad] == ["1.bias"]
+    computed.clear()
+    mix(*images)  # a bare call asks for no gradient of the weights
+    assert computed <= {False}

@@ -97,3 +97,57 @@ def test_a_whole_step_and_a_mix_run_on_fake_tensors(name, tiny):
     with FakeTensorMode():
         step(name, tiny(), "cpu", watches=())
         assert method_of(name).mix(torch.randn(x), torch.ones(5, 10) / 10, tiny()).x.shape == x
+
+
+def test_the_order_is_drawn_and_the_steps_run_on_the_runs_own_stream(tiny):
+    """Whoever calls `begin` and `advance`: drawn elsewhere, an order may be read before it is
+    there."""
+    inside, seen = [], []
+
+    class Watched(Run):
+        @contextlib.contextmanager
+        def place(self):
+            inside.append(self)
+            yield
+            inside.pop()
+
+    class Order(Batches):
+        def order(self):
+            seen.append(("order", len(inside)))
+            return super().order()
+
+        def take(self, index):
+            seen.append(("take", len(inside), torch.backends.cudnn.benchmark))
+            return super().take(index)
+
+    images = torch.zeros(16, 3, 8, 8, dtype=torch.uint8)
+    data = Dataset(images, torch.arange(16) % 10, list("abcdefghij"), (.5,) * 3, (.2,) * 3)
+    run = Watched(tiny(), Order(data, 8, generator=torch.Generator()), load(methods, "vanilla"),
+                  Recipe(epochs=1))
+    run.begin(0)
+    run.advance(0)
+    torch.backends.cudnn.deterministic = True
+    try:
+        run.advance(1)
+    finally:
+        torch.backends.cudnn.deterministic = False
+    assert seen == [("order", 1), ("take", 1, True), ("take", 1, False)]
+    assert not inside and torch.backends.cudnn.benchmark is False
+
+
+def test_a_run_waits_for_what_was_asked_on_the_callers_stream(monkeypatch, tiny):
+    waited = []
+
+    class Stream:
+        def wait_stream(self, other):
+            waited.append(other)
+
+    images = torch.zeros(8, 3, 8, 8, dtype=torch.uint8)
+    data = Dataset(images, torch.arange(8) % 10, list("abcdefghij"), (.5,) * 3, (.2,) * 3)
+    run = Run(tiny(), Batches(data, 8), load(methods, "vanilla"), Recipe(epochs=1))
+    run.stream = Stream()
+    monkeypatch.setattr(run, "place", contextlib.nullcontext)
+    monkeypatch.setattr(torch.cuda, "default_stream", lambda device: "default")
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "the caller's")
+    run.begin(0)
+    assert waited == ["default", "the caller's"]

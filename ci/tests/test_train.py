@@ -289,10 +289,48 @@ def test_options_train_to_nearly_the_same(options, shapes, tiny):
     assert other[0][-1]["train_loss"] == pytest.approx(plain[0][-1]["train_loss"], rel=0.05)
 
 
-def test_compile_trains_the_same(shapes, tiny):
-    plain, other = (run(shapes, tiny, "vanilla", epochs=1),
-                    run(shapes, tiny, "vanilla", epochs=1, compile=True))
-    assert other[0][-1]["train_loss"] == pytest.approx(plain[0][-1]["train_loss"], rel=1e-3)
+@pytest.mark.parametrize("name, options", [("vanilla", {}), ("sage", {}), ("sage", {"reuse": 0}),
+                                           ("sage", {"per_image": True, "fraction": 1.0})])
+def test_compile_trains_the_same(name, options, shapes, tiny):
+    torch.compiler.reset()
+    curves, states, mixed = [], [], []
+    for compiled in (False, True):
+        net, method = tiny(), load(methods, name, **options).seed(0)
+        batches = Batches(shapes[0], 20, generator=seeded())
+        curves.append(fit(net, batches, method, Recipe(epochs=1, lr=0.1, compile=compiled)))
+        states.append([generator.get_state() for generator in (method.generator,
+                                                               batches.generator)])
+        mixed.append(method.last)
+        assert method.compiled is compiled and batches.compiled is False
+    assert curves[1][-1]["train_loss"] == pytest.approx(curves[0][-1]["train_loss"], rel=1e-4)
+    assert all(torch.equal(*pair) for pair in zip(*states, strict=True))  # the same draws
+    for part in ("x", "y", "pair", "tau", "share"):
+        plain, other = (getattr(each, part) for each in mixed)
+        assert (plain is None) is (other is None)
+        if plain is not None:
+            assert_close(other, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_options_of_the_compiler_reach_it_and_the_record(monkeypatch, shapes, tiny):
+    asked, options = [], {"combo_kernels": True}
+    monkeypatch.setattr(torch, "compile", lambda net, **given: asked.append(given) or net)
+    for recipe in (Recipe(compile=True), Recipe(compile=True, compile_options=options)):
+        Run(tiny(), Batches(shapes[0], 16), load(methods, "vanilla"), recipe)
+    assert asked == [{"options": None}, {"options": options}]
+    assert Recipe(compile=True, compile_options=options).described()["compile_options"] == options
+    assert "compile_options" not in Recipe(compile=True).described()
+    with pytest.raises(ValueError, match="nothing is compiled: set compile, or leave them out"):
+        Recipe(compile_options=options)
+
+
+def test_a_compiled_batch_is_the_plain_one(shapes):
+    """Bit by bit, of a crop that is mirrored, of one that is not, and of a smaller batch."""
+    torch.compiler.reset()
+    for flip in (True, False):
+        plain, other = (Batches(shapes[0], 16, flip=flip, generator=seeded()) for _ in range(2))
+        other.compiled = True
+        for (x, y), (images, labels) in zip(plain, other, strict=True):
+            assert torch.equal(images, x) and torch.equal(labels, y)
 
 
 class Blind(Batches):

@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..compiled import compiled
 from ..losses import one_hot
-from .dataset import Dataset
+from .dataset import Dataset, standardised
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Bool, Float, Int, UInt8
 
     Batch = tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b k"]]
 
@@ -27,6 +28,8 @@ class Batches:
     With `generator`, an epoch is a new random order, cropped (`padding` pixels) and flipped;
     without, the plain images in order, for evaluation. The last batch may be smaller.
     """
+
+    compiled = False  # whether torch.compile makes one kernel of crop, flip and normalisation
 
     def __init__(self, dataset: Dataset, size: int = 100, padding: int = 2, flip: bool = True,
                  generator: torch.Generator | None = None) -> None:
@@ -56,22 +59,33 @@ class Batches:
 
     def take(self, index: Int[Tensor, " b"]) -> Batch:
         """The batch of these images: (B, 3, H, W) and labels (B, K). No wait for the device."""
-        images = self.dataset.images[index] if self.generator is None else self._augmented(index)
         labels = one_hot(self.dataset.labels[index], len(self.dataset.classes))
-        return self.dataset.normalised(images), labels
-
-    def _augmented(self, index):
+        if self.generator is None:
+            return self.dataset.normalised(self.dataset.images[index]), labels
         corners, n = 2 * self.padding + 1, len(index)
         top = self._draw(torch.randint, corners, (n,))
         left = self._draw(torch.randint, corners, (n,))
-        images = self._windows[index, :, top, left]  # (B, 3, H, W)
-        if self.flip:
-            turned = self._draw(torch.rand, (n,)) < 0.5
-            images = torch.where(turned[:, None, None, None], images.flip(3), images)
-        return images
+        turned = self._draw(torch.rand, (n,)) < 0.5 if self.flip else None
+        constants = self.dataset.constants(self._windows.device)
+        augment = compiled(augmented) if self.compiled else augmented
+        return augment(self._windows, index, top, left, turned, *constants), labels
 
     def _draw(self, kind, *args):
         """Random numbers on the images' device; the generator may be on another."""
         # pyrefly: ignore[missing-attribute]  called with a generator only
         numbers = kind(*args, generator=self.generator, device=self.generator.device)
         return numbers.to(self.dataset.images.device)
+
+
+def augmented(windows: UInt8[Tensor, "n 3 tops lefts h w"], index: Int[Tensor, " b"],
+              top: Int[Tensor, " b"], left: Int[Tensor, " b"], turned: Bool[Tensor, " b"] | None,
+              mean: Float[Tensor, "3 1 1"],
+              std: Float[Tensor, "3 1 1"]) -> Float[Tensor, "b 3 h w"]:
+    """Images (B, 3, H, W), normalised: of each, the window at `top` and `left`, mirrored if told.
+
+    windows: all windows of the bytes of all images, a view.
+    """
+    images = windows[index, :, top, left]  # (B, 3, H, W)
+    if turned is not None:
+        images = torch.where(turned[:, None, None, None], images.flip(3), images)
+    return standardised(images, mean, std)

@@ -41,14 +41,12 @@ class Dataset:
                    ) -> Float[Tensor, "b 3 h w"]:
         """Images (B, 3, H, W) as floats, mean 0 and standard deviation 1 over the training set."""
         images = self.images if images is None else images
-        mean, std = self._here
-        if images.device != self.images.device:
-            mean, std = self._constants(images.device)
-        return images.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)
+        mean, std = self.constants(images.device)
+        return standardised(images, mean, std)
 
     def pixels(self, x: Float[Tensor, "*b 3 h w"]) -> Float[Tensor, "*b 3 h w"]:
         """Normalised images (..., 3, H, W) back to [0, 1], for showing them."""
-        mean, std = self._constants(x.device)
+        mean, std = self.constants(x.device)
         return (x * std + mean).clamp(0, 1)
 
     def subset(self, n: int, seed: int = 0) -> Dataset:
@@ -71,8 +69,19 @@ class Dataset:
         masks = None if self.masks is None else self.masks[keep]
         return replace(self, images=self.images[keep], labels=self.labels[keep], masks=masks)
 
+    def constants(self, device: torch.device | str) -> tuple[Float[Tensor, "3 1 1"],
+                                                             Float[Tensor, "3 1 1"]]:
+        """Mean and standard deviation of each channel, (3, 1, 1), on this device."""
+        return self._here if device == self.images.device else self._constants(device)
+
     def _constants(self, device):
         return per_channel_tensor(self.mean, device), per_channel_tensor(self.std, device)
+
+
+def standardised(images: UInt8[Tensor, "b 3 h w"], mean: Float[Tensor, "3 1 1"],
+                 std: Float[Tensor, "3 1 1"]) -> Float[Tensor, "b 3 h w"]:
+    """Images (B, 3, H, W) of bytes as floats, less the mean, over the standard deviation."""
+    return images.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)
 
 
 def channel_mean_std(images: UInt8[Tensor, "n 3 h w"]) -> tuple[Sequence[float], Sequence[float]]:

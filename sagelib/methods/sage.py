@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..mask import mask
 from ..method import Mixed, SaliencyGuided, as_column, blend, check_pairs, choice, number
-from ..rearrange import best_offset, offsets, shift
+from ..rearrange import best_offset, offset_at, offsets, shift
 from ..saliency import normalise, saliency, smooth
 
 if TYPE_CHECKING:
@@ -52,6 +52,15 @@ def mix(x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], s: Float[Tensor, "
     a, b = weighted(x, y, s, pair, lam)            # line 2, of smoothed s    (B, 1, H, W) each
     best = best_offset(a, b, tau)                  # line 3: Equation 4       (B, 2)
     return mix_at(x, y, a, b, pair, best, guided)  # lines 4 to 7
+
+
+def smooth_and_mix(
+    x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], s: Float[Tensor, "b 1 h w"],
+    pair: Int[Tensor, " b"], lam: float | Float[Tensor, ""] | Float[Tensor, " b"],
+    tau: Int[Tensor, "... n 2"], guided: bool = True, sigma: float = 1.0,
+) -> Mixed:
+    """`mix` of saliency that is not smoothed yet, by a Gaussian of `sigma` pixels."""
+    return mix(x, y, smooth(s, sigma), pair, lam, tau, guided)
 
 
 def weighted(
@@ -119,7 +128,7 @@ class Sage(SaliencyGuided):
         return self.loss_of(out, y)
 
     def saliency_from_grad(self, grad: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w"]:
-        return saliency(grad, self.norm)
+        return self.arithmetic(saliency)(grad, self.norm)
 
     def options(self) -> dict[str, Any]:
         # records have named the two controls since they exist: a run keeps its id
@@ -136,19 +145,20 @@ class Sage(SaliencyGuided):
         """
         if not self.rearranged:
             return torch.zeros(1, 2, dtype=torch.long, device=device)
-        every = offsets(h, w, device)
         if self.fraction == 1:
-            return every
-        n = max(1, int(self.fraction * len(every)))
+            return offsets(h, w, device)
+        every = (2 * h - 1) * (2 * w - 1)
+        n = max(1, int(self.fraction * every))
         if images is None:
-            return every[self.draw_permutation(len(every), device)[:n]]
-        keys = self.draw_uniform(0, 1, device, images, len(every))
-        return every[keys.topk(n).indices]
+            return offset_at(self.draw_permutation(every, device)[:n], h, w)
+        keys = self.draw_uniform(0, 1, device, images, every)
+        return offset_at(keys.topk(n).indices, h, w)
 
     def mix_with_saliency(self, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"],
                           s: Float[Tensor, "b 1 h w"]) -> Mixed:
         pair, lam, tau = self.draws(x)
-        return replace(mix(x, y, smooth(s, self.sigma), pair, lam, tau, self.guided), saliency=s)
+        run = self.arithmetic(smooth_and_mix)
+        return replace(run(x, y, s, pair, lam, tau, self.guided, self.sigma), saliency=s)
 
     def draws(
         self, x: Float[Tensor, "b c h w"],

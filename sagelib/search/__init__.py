@@ -5,7 +5,7 @@ Every form looks only at the overlap, where both images are in the frame:
 - slices: one slice of each map for each shift, the whole batch at once. CPU, some of the shifts;
 - table: every row against every row, then sums along diagonals: each pair of pixels is met once.
   CPU, most of them;
-- triton: one kernel (triton.py). NVIDIA GPUs, float32;
+- triton: kernels for some shifts and for all (triton.py). NVIDIA GPUs, float32;
 - gather: shifts as indices, nothing but tensor operations. Every other device, and shifts of its
   own for each image.
 

@@ -7,7 +7,8 @@ PyTorch's own: `CosineAnnealingLR` and `OneCycleLR`.
 from __future__ import annotations
 
 import functools
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -26,7 +27,8 @@ class Recipe:
     cosine; "one_cycle" lets it rise from lr/25 to `lr` in the first 30 % of the steps, and then
     fall to lr/250,000. The momentum is constant: PyTorch's `OneCycleLR` would also vary that.
     precision: "fp32", or autocast in "bf16" or "fp16" (with a gradient scaler); weights stay
-    float32.
+    float32. compile: by torch.compile, the network and the arithmetic around it; compile_options
+    are its `options`, those of inductor by name, such as {"combo_kernels": True}.
     """
 
     epochs: int = 300
@@ -40,6 +42,7 @@ class Recipe:
     precision: str = "fp32"
     channels_last: bool = False
     compile: bool = False
+    compile_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.epochs, int) or self.epochs < 1:
@@ -52,6 +55,9 @@ class Recipe:
         if self.precision not in PRECISIONS:
             raise ValueError(
                 f"unknown precision {self.precision!r}; known: {', '.join(PRECISIONS)}")
+        if self.compile_options and not self.compile:
+            raise ValueError(f"compile_options are {dict(self.compile_options)}, and nothing is "
+                             "compiled: set compile, or leave them out")
 
     def rate(self, epoch: int, step: int = 0, steps: int = 1) -> float:
         """Learning rate of a step of an epoch that has `steps` of them; all are counted from 0."""
@@ -62,10 +68,13 @@ class Recipe:
     def described(self) -> dict[str, Any]:
         """The fields as a record keeps them, without those that the schedule has no use for.
 
-        "steps" is not written: it is the schedule of every record that names none.
+        "steps" is not written: it is the schedule of every record that names none. Neither are
+        compile_options where there are none.
         """
         found = {**asdict(self), "milestones": list(self.milestones)}
-        unused = ("schedule",) if self.schedule == "steps" else ("milestones", "decay")
+        unused = {"schedule"} if self.schedule == "steps" else {"milestones", "decay"}
+        if not self.compile_options:
+            unused.add("compile_options")
         return {name: value for name, value in found.items() if name not in unused}
 
 

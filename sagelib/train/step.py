@@ -49,7 +49,12 @@ class Run:
         gpu = self.device.type == "cuda"
         if recipe.channels_last:
             net.to(memory_format=torch.channels_last)
-        self.forward = cast("nn.Module", torch.compile(net)) if recipe.compile else net
+        self.forward = net
+        if recipe.compile:
+            options = dict(recipe.compile_options) or None
+            self.forward = cast("nn.Module", torch.compile(net, options=options))
+        method.compiled = recipe.compile
+        batches.compiled = recipe.compile and gpu  # on a CPU the crop is faster as it is
         # on a GPU the learning rate is a tensor there, so that a recorded step sees it change
         self.rate: float | None = None  # that has been set
         self.lr = torch.full((), float(recipe.lr), device=self.device) if gpu else recipe.lr
@@ -64,7 +69,10 @@ class Run:
                                       method.cpu_rng)
 
     def place(self) -> contextlib.AbstractContextManager[Any]:
-        """A context on the run's own stream, for what it does between `begin` and `end`."""
+        """A context on the run's own stream, for what reads its network between two epochs.
+
+        `begin`, `advance` and `end` enter it themselves.
+        """
         return torch.cuda.stream(self.stream) if self.stream else contextlib.nullcontext()
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
@@ -75,20 +83,23 @@ class Run:
     def begin(self, epoch: int) -> None:
         """Draw the epoch's order and its learning rates, after all work asked for so far."""
         if self.stream:
-            self.stream.wait_stream(torch.cuda.default_stream(self.device))
+            for earlier in (torch.cuda.default_stream, torch.cuda.current_stream):
+                self.stream.wait_stream(earlier(self.device))
         # in a network that trains, a layer in evaluation mode was frozen by the user
         if not self.net.training:
             self.net.train()
-        self.batch_indices = self.batches.order().split(self.batches.size)
-        steps = len(self.batch_indices)
+        with self.place():  # drawn on the stream that reads it
+            self.batch_indices = self.batches.order().split(self.batches.size)
+            steps = len(self.batch_indices)
+            self.losses = torch.empty(steps, device=self.device)
         self.rates = [self.recipe.rate(epoch, step, steps) for step in range(steps)]
-        self.losses = torch.empty(steps, device=self.device)
         self.started = time.perf_counter()
 
     def advance(self, k: int) -> None:
         """The epoch's step k; its loss stays on the device."""
-        self._set_rate(self.rates[k])
-        self.losses[k] = self.step(self.batch_indices[k])
+        with self.place(), _fastest_convolutions():
+            self._set_rate(self.rates[k])
+            self.losses[k] = self.step(self.batch_indices[k])
 
     def end(self, epoch: int) -> Entry:
         """Mean training loss and seconds of the epoch.
@@ -159,3 +170,18 @@ class Run:
         """The generators of the method and of the batches, where they have their own."""
         own = {"method": self.method.generator, "batches": self.batches.generator}
         return {name: generator for name, generator in own.items() if generator is not None}
+
+
+@contextlib.contextmanager
+def _fastest_convolutions():
+    """A context in which cuDNN tries its algorithms once for each shape and keeps the fastest.
+
+    Unless the user asked for deterministic ones.
+    """
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark
+    cudnn.benchmark = before or not cudnn.deterministic
+    try:
+        yield
+    finally:
+        cudnn.benchmark = before

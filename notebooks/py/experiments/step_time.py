@@ -82,13 +82,8 @@ def run_of(name, options):
     known = {k: getattr(train, k) for k in ("mean", "std") if k in catalog.defaults(methods, name)}
     method = catalog.load(methods, name, **known, **options).seed(seed, device)
     run = Run(net, Batches(train, batch, generator=torch.Generator(device).manual_seed(seed)), method, recipe)
-    with run.place():  # on a GPU the run's own stream: the order is drawn where it is read
-        run.begin(0)
-
-    def step():
-        with run.place():
-            run.advance(0)
-    return run, step
+    run.begin(0)
+    return run, lambda: run.advance(0)
 
 
 labels = [name + "".join(f", {k} {v:g}" for k, v in options.items()) for name, options in sides]
