@@ -195,13 +195,11 @@ def packed(runs: Sequence[Run], steps: int = 100, warm: int = 10) -> float:
     if not full or min(full) < 1:
         raise ValueError("packed needs at least one run, and a full batch of images for each")
     for run in runs:
-        with run.place():
-            run.begin(0)
+        run.begin(0)
 
     def advance(k):
         for run, many in zip(runs, full, strict=True):
-            with run.place():
-                run.advance(k % many)
+            run.advance(k % many)
 
     for k in range(warm):
         advance(k)
