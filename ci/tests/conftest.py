@@ -1,4 +1,5 @@
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,12 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "book/_ext"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import typed
-
-typed.install()
-from sagelib import datasets  # noqa: E402
-from sagelib.catalog import load  # noqa: E402
-from sagelib.data import cifar  # noqa: E402
+if find_spec("beartype") and find_spec("jaxtyping"):  # a bare GPU machine has neither
+    import typed
+    typed.install()
+from sagelib import datasets
+from sagelib.catalog import load
+from sagelib.data import cifar
 
 
 @pytest.fixture(scope="session")

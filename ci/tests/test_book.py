@@ -260,6 +260,7 @@ BENCH = {  # and inside bench
     "quantities": {"records", "schema", "statistics"}, "plans": {"parameters", "paths", "timing"},
     "summary": {"quantities", "statistics"},
     "report": {"plans", "schema"},
+    "speed": {"records", "schema", "statistics", "summary"},
     "scorecard": {"plans", "quantities", "records", "statistics", "summary", "timing"},
     "leaderboard": {"plans", "quantities", "records", "statistics", "summary", "timing"},
     "sweep": {"paper_recipe", "parameters", "paths", "plans", "records", "scorecard", "summary",

@@ -101,7 +101,7 @@ def test_the_slurm_example_runs_where_slurms_commands_answer(plan, tmp_path):
 
 
 def test_shell_scripts_are_clean():
-    scripts = [TOP / "ci/book", TOP / "ci/test", TOP / "ci/environment.sh", PLANS / "sweep.sbatch",
-               TOP / ".ci/run"]
+    scripts = [TOP / "ci/book", TOP / "ci/test", TOP / "ci/gpu", TOP / "ci/environment.sh",
+               PLANS / "sweep.sbatch", TOP / ".ci/run"]
     ended = subprocess.run([BIN / "shellcheck", *scripts], capture_output=True, text=True, cwd=TOP)
     assert ended.returncode == 0, ended.stdout

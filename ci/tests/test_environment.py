@@ -161,5 +161,5 @@ def test_an_installation_says_what_it_is_doing(tmp_path):
 
 
 def test_the_scripts_of_the_environment_are_executable():
-    for name in ("ci/book", "ci/test", ".ci/run"):
+    for name in ("ci/book", "ci/test", "ci/gpu", ".ci/run"):
         assert os.access(TOP / name, os.X_OK)

@@ -6,7 +6,10 @@ import sys
 import pytest
 import torch
 
+from sagelib import catalog, datasets, methods
 from sagelib.bench import records, timing
+from sagelib.data.batches import Batches
+from sagelib.train import Recipe, Run
 
 
 def test_sides_take_turns_and_ratios_are_taken_within_a_round(monkeypatch):
@@ -52,6 +55,53 @@ def test_launches_count_operations_but_no_views():
     z = torch.rand(3, 4, requires_grad=True)
     assert timing.launches(lambda: torch.add(z, 1).t()[1:, :2].sum()) == 2
     assert timing.launches(lambda: z.detach()[0]) == 0
+
+
+def test_a_profile_sums_kernels_and_counts_overlapping_ones_once():
+    """Two calls: a from 0 to 3, b from 2 to 4 on another stream, a gap, a from 5 to 6; in ms."""
+    events = [("a", 5e-3, 6e-3), ("b", 2e-3, 4e-3), ("a", 0.0, 3e-3)]
+    found = timing.profile_of(events, calls=2, wall=4e-3)
+    assert [k.name for k in found.kernels] == ["a", "b"]
+    assert (found.launches, found.kernels[0].launches, found.kernels[1].launches) == (1.5, 1, 0.5)
+    assert found.kernel_seconds == pytest.approx(3e-3)
+    assert found.busy_seconds == pytest.approx(2.5e-3)
+    assert found.idle_seconds == pytest.approx(1.5e-3)
+    first, = found.rows(top=1)
+    assert first["name"] == "a" and first["milliseconds"] == pytest.approx(2)
+    assert first["percent"] == pytest.approx(100 * 2 / 3)
+    assert timing.profile_of(events, calls=2, wall=1e-3).idle_seconds == 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_profile_needs_a_gpu():
+    with pytest.raises(RuntimeError, match="needs an NVIDIA GPU"):
+        timing.kernel_profile(lambda: None)
+
+
+def test_packed_runs_take_turns_on_full_batches_and_count_all_images(monkeypatch, tiny):
+    now, order = [0.0], []
+    monkeypatch.setattr(timing, "_now", lambda: now[0])
+    data = catalog.load(datasets, "shapes", train=25, test=10)[0]
+
+    def run_of(seed):
+        batches = Batches(data, 10, generator=torch.Generator().manual_seed(seed))
+        run = Run(tiny(), batches, catalog.load(methods, "vanilla").seed(seed), Recipe(epochs=1))
+        advance = run.advance
+
+        def noted(k):
+            order.append((seed, k))
+            now[0] += 0.5
+            advance(k)
+
+        run.advance = noted
+        return run
+
+    runs = [run_of(0), run_of(1)]
+    assert timing.packed(runs, steps=3, warm=1) == 2 * 10 * 3 / 3.0
+    assert order == [(0, 0), (1, 0), (0, 0), (1, 0), (0, 1), (1, 1), (0, 0), (1, 0)]
+    assert runs[0].losses[:2].isfinite().all()
+    with pytest.raises(ValueError, match="at least one run"):
+        timing.packed([])
 
 
 def test_operations_are_those_of_the_layers_forwards_and_backwards():

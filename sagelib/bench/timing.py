@@ -1,7 +1,8 @@
 """Fair timing: every side in one run, in turn, medians with their spread.
 
 Numbers from two runs are never compared: machines are shared and warm up. `interleaved` gives each
-side one turn per round, so that a ratio is taken within a round.
+side one turn per round, so that a ratio is taken within a round. `kernel_profile` says which
+kernels a step spends its time in, `packed` how fast several runs train side by side.
 """
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ import ctypes
 import math
 import statistics
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +24,51 @@ from torch.utils.flop_counter import FlopCounterMode
 from .paper_recipe import WIDTH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+    from ..train import Run
     from .schema import Record
 
     Side = Callable[[], object]
+    Event = tuple[str, float, float]  # of a profile: a kernel's name, its start and end in seconds
+
+
+@dataclass(frozen=True)
+class KernelTime:
+    """A kernel, copy or fill on a GPU: how often a call launches it, and its seconds in a call."""
+
+    name: str
+    launches: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class KernelProfile:
+    """Where the time of a call goes on a GPU; all numbers are means over the calls.
+
+    kernels: the most expensive first. kernel_seconds: their sum. busy_seconds: how long at least
+    one of them ran; kernels on several streams overlap. wall_seconds: of a call by the clock,
+    measured without the profiler, which slows it down.
+    """
+
+    kernels: tuple[KernelTime, ...]
+    launches: float
+    kernel_seconds: float
+    busy_seconds: float
+    wall_seconds: float
+
+    @property
+    def idle_seconds(self) -> float:
+        """How long the GPU waits in a call, at least 0."""
+        return max(0.0, self.wall_seconds - self.busy_seconds)
+
+    def rows(self, top: int = 20) -> list[dict[str, Any]]:
+        """A plain row for each of the `top` most expensive kernels.
+
+        name, launches, milliseconds, and percent of all kernels' time.
+        """
+        return [{"name": k.name, "launches": k.launches, "milliseconds": 1000 * k.seconds,
+                 "percent": 100 * k.seconds / self.kernel_seconds} for k in self.kernels[:top]]
 
 
 def interleaved(sides: Mapping[str, Side], rounds: int = 9, warm: int = 1,
@@ -101,6 +143,70 @@ def launches(side: Side, device: torch.device | str = "cpu") -> int:
     with _Count() as count:
         side()
     return count.operations
+
+
+def kernel_profile(side: Side, calls: int = 20) -> KernelProfile:
+    """The KernelProfile of a function on an NVIDIA GPU, over so many calls after a first one.
+
+    RuntimeError without a GPU, or where the profiler saw none of its kernels.
+    """
+    if not torch.cuda.is_available():
+        raise RuntimeError("a profile of kernels needs an NVIDIA GPU; here is none")
+    side()
+    wall = _turn(side, calls)
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        for _ in range(calls):
+            side()
+        torch.cuda.synchronize()
+    on_gpu = [e for e in seen.events() or () if e.device_type == torch.autograd.DeviceType.CUDA
+              and not getattr(e, "is_user_annotation", False)]
+    if not on_gpu:
+        raise RuntimeError("the profiler saw no kernel: it may lack the right to (a container "
+                           "without CAP_SYS_ADMIN), or another profiler has the GPU")
+    return profile_of([(e.name, e.time_range.start / 1e6, e.time_range.end / 1e6) for e in on_gpu],
+                      calls, wall)
+
+
+def profile_of(events: Iterable[Event], calls: int, wall: float) -> KernelProfile:
+    """The KernelProfile of kernels (name, start, end in seconds) that `calls` calls launched.
+
+    wall: seconds of a call by the clock.
+    """
+    spans: dict[str, list[float]] = {}
+    busy, until = 0.0, -math.inf  # until when the GPU is known to have worked
+    for name, start, end in sorted(events, key=lambda event: event[1]):
+        spans.setdefault(name, []).append(end - start)
+        busy += max(0.0, end - max(start, until))
+        until = max(until, end)
+    kernels = [KernelTime(name, len(found) / calls, sum(found) / calls)
+               for name, found in spans.items()]
+    kernels.sort(key=lambda kernel: -kernel.seconds)
+    return KernelProfile(tuple(kernels), sum(k.launches for k in kernels),
+                         sum(k.seconds for k in kernels), busy / calls, wall)
+
+
+def packed(runs: Sequence[Run], steps: int = 100, warm: int = 10) -> float:
+    """Images a second that several runs, such as seeds, train on together, a step of each in turn.
+
+    Each run makes `warm` steps and then `steps` that are timed, all on full batches. On a GPU each
+    run has its own stream. ValueError where there is no run, or a data set has no full batch.
+    """
+    full = [len(run.batches.dataset) // run.batches.size for run in runs]
+    if not full or min(full) < 1:
+        raise ValueError("packed needs at least one run, and a full batch of images for each")
+    for run in runs:
+        run.begin(0)
+
+    def advance(k):
+        for run, many in zip(runs, full, strict=True):
+            run.advance(k % many)
+
+    for k in range(warm):
+        advance(k)
+    start = _now()
+    for k in range(steps):
+        advance(k)
+    return sum(run.batches.size for run in runs) * steps / (_now() - start)
 
 
 def operations(side: Side) -> tuple[int, int]:

@@ -169,7 +169,7 @@ plt.show()
 # of the shifts.
 
 # %%
-run, _ = made[next(label for label in steps if label.startswith("sage"))]
+run, _ = made[next((label for label in steps if label.startswith("sage")), "vanilla")]
 net, method = run.net, catalog.load(methods, "sage").seed(seed, device)
 x, y = run.batches.take(run.batch_indices[0])
 if channels_last:
