@@ -1,7 +1,10 @@
 """Images, maps, curves and tables for the chapters. The only module that imports matplotlib."""
 from __future__ import annotations
 
+import functools
 import inspect
+import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -103,6 +106,25 @@ def curves(runs: Mapping[str, Curve | list[Curve]], key: str = "test_accuracy",
     if not draw:
         return fig
     plt.show()
+
+
+def at_most_every(seconds: float, function: Callable[..., object],
+                  clock: Callable[[], float] = time.monotonic) -> Callable[..., None]:
+    """`function`, except that a call within `seconds` after the end of the last is left out.
+
+    For figures that are redrawn while something runs: each costs about a tenth of a second. Draw
+    once more when it has ended. `clock` gives the time in seconds.
+    """
+    ended = -math.inf
+
+    @functools.wraps(function)
+    def called(*args: object) -> None:
+        nonlocal ended
+        if clock() - ended >= seconds:
+            function(*args)
+            ended = clock()
+
+    return called
 
 
 def groups(values: Mapping[str, Sequence[float]], joined: Mapping[str, Sequence[str]], xlabel: str,

@@ -77,6 +77,23 @@ class FarDevice(TorchDispatchMode):
         return return_and_correct_aliasing(function, args, kwargs, out) if far else out
 
 
+class Reads(TorchDispatchMode):
+    """A context, inside that of the device, that counts what the host reads from it: numbers,
+    tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = self.tensors = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if isinstance(args[0] if args else None, FarTensor):
+            self.numbers += function is torch.ops.aten._local_scalar_dense.default
+            device = torch.device(kwargs.get("device") or FAR)
+            self.tensors += function is torch.ops.aten._to_copy.default and device.type == "cpu"
+        return function(*args, **kwargs)
+
+
 @contextlib.contextmanager
 def far_device():
     """A context in which the device FAR is there."""

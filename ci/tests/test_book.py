@@ -245,7 +245,7 @@ ALLOWED = {  # who may import whom inside sagelib; a name is the file's or the f
     "methods": {"losses", "mask", "method", "modes", "pixels", "rearrange", "saliency", "solvers",
                 "stored_grad", "unwrap"},
     "mixer": {"losses", "method", "methods", "unwrap"}, "__init__": {"method", "mixer"},
-    "data": {"compiled", "losses", "pixels"}, "datasets": {"data", "machine"},
+    "data": {"compiled", "files", "losses", "pixels"}, "datasets": {"data", "machine"},
     "evaluate": {"data", "modes", "pixels", "saliency", "stored_grad"},
     "train": {"evaluate", "files"},
     "teaching": {"catalog", "data", "losses", "methods", "models", "saliency", "train"},

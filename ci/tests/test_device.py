@@ -1,11 +1,12 @@
 """On a device without float64 that is no NVIDIA GPU, as a Mac's is: the same values as on the
 CPU."""
+import contextlib
 import math
 import random
 
 import pytest
 import torch
-from devices import FAR, far_device
+from devices import FAR, Reads, far_device
 from mixers import every
 from steps import train_step
 from torch.testing import assert_close
@@ -17,7 +18,7 @@ from sagelib.losses import one_hot
 from sagelib.methods import keepaugment, saliencymix
 from sagelib.rearrange import best_offset, offsets, total_saliency
 from sagelib.saliency import normalise, smooth
-from sagelib.train import Recipe, fit
+from sagelib.train import Recipe, Run, fit, fit_together
 
 OPTIONS = {
     "comixup": ({"partition": 4}, {"solver": "swap"}), "guidedmixup": ({"source": "gradient"},),
@@ -113,6 +114,65 @@ def test_training_and_every_evaluation_are_those_of_the_cpu(shapes, tiny):
                 *(fewshot.evaluate(features, data.labels, few, kind) for kind in fewshot.DISTANCES)
             ])
     assert found[0] == found[1]
+
+
+def test_an_evaluation_reads_two_numbers_however_many_batches_it_has(shapes, tiny):
+    for size, count in ((3, 10), (30, 1)):
+        with far_device():
+            net, batches = tiny().to(FAR), Batches(shapes[1].to(FAR), size)
+            assert len(batches) == count
+            with Reads() as reads:
+                evaluate.scores(net, batches)
+            assert (reads.numbers, reads.tensors) == (2, 0)
+            with Reads() as reads:
+                evaluate.correct(net, batches)
+            assert (reads.numbers, reads.tensors) == (0, 1)
+
+
+@pytest.mark.parametrize("size", [10, 40])
+def test_between_epochs_nothing_is_read_but_losses_scores_and_the_checkpoint(
+        size, shapes, tiny, tmp_path):
+    """The losses of an epoch at once, two numbers of the test; weights only into the checkpoint."""
+    with far_device():
+        train, test = (part.to(FAR) for part in shapes)
+        for file in (None, tmp_path / "c.pt"):
+            run = Run(tiny().to(FAR), Batches(train, size, generator=torch.Generator()),
+                      catalog.load(methods, "sage").seed(0), Recipe(epochs=2), file,
+                      select="test_accuracy")
+            with Reads() as reads:
+                fit_together([run], Batches(test, 7))
+            state = [*run.net.state_dict().values(), *run.best.values(),
+                     *(v["momentum_buffer"] for v in run.optimizer.state_dict()["state"].values())]
+            assert {v.device for v in state} == {FAR}
+            each = 1 + (len(state) if file else 0)
+            assert (reads.numbers, reads.tensors) == (2 * 2, 2 * each)
+
+
+@pytest.mark.parametrize("first, second", [("cpu", FAR), (FAR, "cpu"), (FAR, FAR)])
+def test_a_run_goes_on_on_another_device(first, second, shapes, tiny, tmp_path):
+    """The checkpoint holds plain tensors of the CPU."""
+    def trained(device, file, stop_after=9):
+        def on_epoch(curves):
+            if len(curves[0]) == stop_after:
+                raise InterruptedError
+
+        with far_device(), contextlib.suppress(InterruptedError):
+            data = shapes[0].to(device)
+            run = Run(tiny().to(device), Batches(data, 16, generator=torch.Generator()),
+                      catalog.load(methods, "sage_merged").seed(0), Recipe(epochs=2),
+                      tmp_path / file, select="train_loss")
+            fit_together([run], on_epoch=on_epoch)
+        return torch.load(tmp_path / file, weights_only=True)
+
+    whole, half = trained("cpu", "whole.pt"), trained(first, "c.pt", stop_after=1)
+    assert len(half["curve"]) == 1 and half["method"]["waiting"][0].is_cpu
+    for state in (half, trained(second, "c.pt")):
+        for part in ("net", "best"):
+            assert all(type(v) is torch.Tensor and v.is_cpu for v in state[part].values())
+    assert len(state["curve"]) == 2
+    for part in ("net", "best"):
+        for name, value in whole[part].items():
+            assert_close(state[part][name], value)
 
 
 @pytest.mark.parametrize("name", corruptions.NAMES)

@@ -21,7 +21,7 @@ from sagelib.datasets import shapes as shapes_data
 from sagelib.rearrange import best_offset, offsets
 from sagelib.saliency import normalise, smooth
 from sagelib.solvers import grid_labelling, min_cut
-from sagelib.train import Recipe, Run, fit_together
+from sagelib.train import Recipe, Run, checkpoint, fit_together
 from sagelib.train.cuda_graph import WARM, CudaGraphStep
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
@@ -212,6 +212,48 @@ def test_a_run_goes_on_from_its_checkpoint(data, tmp_path):
         assert a["train_loss"] == pytest.approx(b["train_loss"], rel=0.05)
     assert all(torch.equal(a.get_state(), b.get_state()) for a, b in
                zip(whole.generators().values(), rest.generators().values(), strict=True))
+
+
+def test_a_checkpoint_is_copied_to_pinned_memory_with_one_wait(data):
+    """Nothing else waits for the device; what changes on the device afterwards is not in it."""
+    run = make(data, "sage", epochs=2)
+    fit_together([run], Batches(data[1], 100))
+    before = {k: v.cpu() for k, v in run.net.state_dict().items()}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            state = checkpoint._copied(run)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert sum("called a synchronizing" in str(w.message) for w in caught) <= 1
+    for parameter in run.net.parameters():
+        parameter.data.zero_()
+    torch.cuda.synchronize()
+    momentum = [v["momentum_buffer"] for v in state["optimizer"].values()]
+    assert all(v.is_pinned() for v in (*state["net"].values(), *momentum))
+    assert all(torch.equal(state["net"][k], v) for k, v in before.items())
+
+
+def test_the_best_epoch_stays_on_the_device(data, tmp_path):
+    def started():
+        run = make(data, "vanilla", epochs=4, checkpoint=tmp_path / "c.pt")
+        run.select = "test_accuracy"
+        return run
+
+    run, log = started(), []
+
+    def test(net):
+        log.append({k: v.cpu() for k, v in net.state_dict().items()})
+        return {"test_accuracy": [1.0, 3.0, 2.0, 3.0][len(log) - 1]}
+
+    fit_together([run], test)
+    assert run.best
+    assert all(v.is_cuda and torch.equal(v.cpu(), log[1][k]) for k, v in run.best.items())
+    resumed = started()
+    checkpoint.restore(resumed)
+    assert resumed.best
+    assert all(v.is_cuda and torch.equal(v.cpu(), log[1][k]) for k, v in resumed.best.items())
 
 
 def test_runs_on_streams_come_out_as_if_alone(data):

@@ -411,6 +411,20 @@ def test_a_network_is_compiled_once_for_all_seeds(shapes, tiny):
     assert first > 0 and one(1) == first
 
 
+def test_an_evaluation_is_compiled_in_the_first_epoch_only(shapes, tiny):
+    """Also where its last batch is smaller, and the batches of the training are of another size."""
+    from torch._dynamo.utils import counters
+
+    torch._dynamo.reset()
+    counters.clear()
+    graphs = []
+    fit(tiny(), Batches(shapes[0], 20, generator=seeded()), load(methods, "sage").seed(0),
+        Recipe(epochs=3, compile=True), Batches(shapes[1], 16),
+        on_epoch=lambda _: graphs.append(counters["stats"]["unique_graphs"]))
+    assert len(Batches(shapes[1], 16)) == 2 and len(shapes[1]) % 16
+    assert graphs[0] > 2 and graphs == graphs[:1] * 3
+
+
 def test_a_function_as_criterion_and_draws_of_python_go_on_from_a_checkpoint(
         shapes, tiny, tmp_path):
     """A loss that cannot be pickled, and a method whose grid Python's own generator draws."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from .array_cache import cached
 from .dataset import Dataset
 from .image_folder import class_names, read
 
@@ -19,8 +20,10 @@ def load_cifar(root: str | Path, name: str, classes: int, mean: Sequence[float],
                std: Sequence[float]) -> tuple[Dataset, Dataset]:
     """Training and test set, from ROOT/NAME/train/CLASS/*.png or ROOT/train/CLASS/*.png.
 
-    Without such folders torchvision reads the data set at ROOT, or downloads it there. `mean` and
-    `std` are those of each channel in [0, 255].
+    The decoded images are kept beside `train`, in the hidden file `.sagelib-NAME.pt`, if it can be
+    written, and are read from it for as long as the folders do not change. Without such folders
+    torchvision reads the data set at ROOT, or downloads it there. `mean` and `std` are those of
+    each channel in [0, 255].
     """
     if root is None:
         raise ValueError(f"{name} needs root: the folder it is in, or is to be downloaded to")
@@ -41,11 +44,14 @@ def load_cifar(root: str | Path, name: str, classes: int, mean: Sequence[float],
 
 def _from_tree(tree, name, classes):
     """The class names, and (images, labels) of the training and of the test set."""
-    names = class_names(tree / "train")
+    folders = [tree / "train", tree / "test"]
+    names = class_names(folders[0])
     if len(names) != classes:
-        raise ValueError(f"{tree / 'train'} has {len(names)} classes, {name} has {classes}; is it "
+        raise ValueError(f"{folders[0]} has {len(names)} classes, {name} has {classes}; is it "
                          "another data set?")
-    return names, read(tree / "train", names, (32, 32)), read(tree / "test", names, (32, 32))
+    train, test = cached(tree / f".sagelib-{name}.pt", folders,
+                         lambda: [read(folder, names, (32, 32)) for folder in folders])
+    return names, train, test
 
 
 def _from_torchvision(root, name):

@@ -19,8 +19,12 @@ LEFTOVERS = {  # of macOS, Windows and network drives, in lower case
 
 def visible(folder: Path) -> list[Path]:
     """The files and folders in a folder, as sorted paths, without hidden ones and leftovers."""
-    return sorted(path for path in folder.iterdir()
-                  if not path.name.startswith(".") and path.name.lower() not in LEFTOVERS)
+    return sorted(path for path in folder.iterdir() if is_visible(path.name))
+
+
+def is_visible(name: str) -> bool:
+    """False for the name of a hidden file or folder, and for what systems leave behind."""
+    return not name.startswith(".") and name.lower() not in LEFTOVERS
 
 
 def image_files(folder: Path) -> tuple[list[Path], list[Path]]:

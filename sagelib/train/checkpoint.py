@@ -1,11 +1,18 @@
-"""Checkpoints: a run that was stopped continues to the same weights and curve."""
+"""Checkpoints: a run that was stopped continues to the same weights and curve.
+
+The state is copied between two epochs; a thread writes the copy while the next epoch trains.
+"""
 from __future__ import annotations
 
+import copy
 import random
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .. import files
 from .step import Run
@@ -14,12 +21,61 @@ KEYS = {"settings", "curve", "net", "best", "optimizer", "scaler", "generators",
         "torch", "cuda"}  # and "python", which older checkpoints do not have
 
 
-def save(run: Run) -> None:
-    """Write the checkpoint of a `Run`, if it has a path for one, whole or not at all."""
-    if run.checkpoint is None:
-        return
+class Writer:
+    """A context in which `save` returns at once; at its end all that was saved is on the disk.
+
+    Each file is at any time the whole checkpoint of one of the run's epochs. On a slow disk an
+    epoch is left out if the next ends before the writing of it has begun. OSError, such as that of
+    a full disk, comes at the next `save` or at the end; if another error ends the context, as a
+    note of that.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        # the copies are kept here too: the memory of a GPU's is then not freed by the thread
+        self._writes: list[tuple[Run, Future[None], dict[str, Any]]] = []
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def save(self, run: Run) -> None:
+        """Write the checkpoint of a `Run`, if it has a path for one, whole or not at all."""
+        if run.checkpoint is None:
+            return
+        self._raise_errors()
+        state = _copied(run)
+        older = [write for other, write, _ in self._writes if other is run]
+        self._writes.append((run, self._thread.submit(_write, run.checkpoint, state), state))
+        for write in older:
+            write.cancel()  # which it only does before it begins
+
+    def _raise_errors(self):
+        """Forget the writes that ended; the error of one that failed."""
+        ended = [write for _, write, _ in self._writes if write.done()]
+        self._writes = [found for found in self._writes if found[1] not in ended]
+        for write in ended:
+            if not write.cancelled():
+                write.result()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self._thread.shutdown()
+        try:
+            self._raise_errors()
+        except Exception as failure:
+            if error is None:
+                raise
+            error.add_note(f"A checkpoint was not written: {failure}")
+
+
+def _write(path, state):
+    files.replace(path, lambda file: torch.save(state, file))
+
+
+def _state(run):
+    """What decides the rest of the run; its tensors are those of the run."""
     cpu_rng, on_gpu = run.method.cpu_rng, run.device.type == "cuda"
-    state = {
+    return {
         "settings": run.settings(),
         "curve": run.curve,
         "net": run.net.state_dict(),
@@ -33,7 +89,28 @@ def save(run: Run) -> None:
         "python": random.getstate(),
         "cuda": torch.cuda.get_rng_state(run.device) if on_gpu else None,
     }
-    files.replace(run.checkpoint, lambda file: torch.save(state, file))
+
+
+def _copied(run):
+    """A copy of a run's state on the host. From a GPU, into pinned memory, with a single wait."""
+    with run.place():
+        found = _on_host(_state(run), run.stream is not None)
+        if run.stream is not None:
+            run.stream.synchronize()
+    return found
+
+
+def _on_host(value, pinned):
+    """A copy of nested dicts, lists and tuples, with their tensors on the host."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", non_blocking=pinned, copy=True)
+    if isinstance(value, dict):
+        found = copy.copy(value)  # an OrderedDict with its attributes, as a network's state has
+        found.update((name, _on_host(inner, pinned)) for name, inner in value.items())
+        return found
+    if isinstance(value, (list, tuple)):
+        return type(value)(_on_host(inner, pinned) for inner in value)
+    return value
 
 
 def restore(run: Run) -> None:
@@ -62,7 +139,9 @@ def restore(run: Run) -> None:
         random.setstate(state["python"])
     if state["cuda"] is not None and run.device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda"], run.device)
-    run.curve, run.best = state["curve"], state["best"]
+    run.curve = state["curve"]
+    if state["best"] is not None:
+        run.best = {name: value.to(run.device) for name, value in state["best"].items()}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from ..evaluate import scores
-from .checkpoint import restore, save
+from .checkpoint import Writer, restore
 from .recipe import Recipe
 from .step import Curve, Run
 
@@ -32,10 +32,11 @@ def fit(
 
     `test` is evaluated after every epoch, or every `test_every` epochs and after the last one:
     batches, or a function of the network that returns a dict for the curve. With `checkpoint`, a
-    path, everything is saved there after each epoch. A run that was killed continues from there, to
-    the same weights and curve on the same machine and thread count. `on_epoch(curve)` is called
-    after each epoch. A loss that is not finite raises FloatingPointError; the checkpoint then still
-    has the last good epoch.
+    path, everything is saved there after each epoch, by a thread while the next epoch trains. A run
+    that was killed continues from there, to the same weights and curve on the same machine and
+    thread count. When `fit` returns or raises, the last finished epoch is on the disk; when
+    `on_epoch(curve)` is called after each epoch, that epoch need not be yet. A loss that is not
+    finite raises FloatingPointError; the checkpoint then still has the last good epoch.
 
     On a GPU no step waits for the host. With `graph` the whole step, from the crop of the images to
     the update of the weights, is recorded as one CUDA graph; where that fails, a warning says why.
@@ -61,7 +62,7 @@ def fit_together(
         raise ValueError(f"test_every is {test_every!r}; it must be a number of epochs, at least 1")
     for run in runs:
         restore(run)
-    with _bar(runs, progress) as bar:
+    with Writer() as writer, _bar(runs, progress) as bar:
         for epoch in range(max((run.recipe.epochs for run in runs), default=0)):
             due = [run for run in runs if len(run.curve) == epoch < run.recipe.epochs]
             if not due:
@@ -79,7 +80,7 @@ def fit_together(
             for run, entry in zip(due, entries, strict=True):
                 due_test = (epoch + 1) % test_every == 0 or epoch + 1 == run.recipe.epochs
                 run.record_epoch(entry | _tested(run, test if due_test else None))
-                save(run)
+                writer.save(run)
                 bar.set_postfix(_shown(run.curve[-1]))
             if on_epoch is not None:
                 on_epoch([run.curve for run in runs])

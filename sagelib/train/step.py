@@ -26,7 +26,8 @@ class Run:
 
     `checkpoint`: a path, where the run is saved after each epoch and continued from if the file is
     there. `graph`: on a GPU the step is recorded as a CUDA graph where that can be. `select`: a key
-    of the curve; the weights of the first epoch with its highest value are kept in `best`.
+    of the curve; the weights of the first epoch with its highest value are kept in `best`, on the
+    device.
     """
 
     def __init__(self, net: nn.Module, batches: Batches, method: Method, recipe: Recipe,
@@ -124,7 +125,10 @@ class Run:
                              f"{', '.join(entry)}; the test is to return it")
         self.curve.append(entry)
         if self.select and max(self.curve, key=lambda e: e[self.select]) is entry:
-            self.best = {k: v.detach().cpu().clone() for k, v in self.net.state_dict().items()}
+            with self.place():
+                self.best = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
+            if self.stream:
+                self.stream.synchronize()
 
     def _set_rate(self, rate):
         if rate == self.rate:

@@ -146,7 +146,7 @@ if target.exists():
 
 # %% mystnb={"image": {"alt": "Three of an episode's classes, a row each: support pictures left of a gap, query pictures right of it."}}
 drawn = {k: tried.draw(test.labels) for k, tried in tries.items()}
-tries[max(shots)].draw(val.labels)
+chosen_by = tries[max(shots)].draw(val.labels).to(device)
 first = drawn[max(shots)][0, :3].to(device)
 rows = [[*test.images[row[:min(2, max(shots))]], None, *test.images[row[max(shots):max(shots) + 2]]] for row in first]
 show.grid(rows, labels=[test.classes[test.labels[row[0]]].replace(" ", "\n") for row in first], size=0.9)
@@ -154,8 +154,8 @@ show.grid(rows, labels=[test.classes[test.labels[row[0]]].replace(" ", "\n") for
 # %% [markdown]
 # ## Training
 #
-# After every epoch the network is tried on episodes of the validation classes. The weights of the
-# best epoch are kept.
+# After every epoch the network is tried on episodes of the validation classes, always the same. The
+# weights of the best epoch are kept. The curve is redrawn every ten seconds at most, and at the end.
 
 # %% mystnb={"image": {"alt": "Learning curve: accuracy on episodes of the validation classes in percent after each epoch."}}
 # NBVAL_IGNORE_OUTPUT
@@ -165,8 +165,8 @@ live = display(display_id=True)
 
 
 def validate(net):
-    found = fewshot.features(net, val)
-    return {"val_accuracy": fewshot.evaluate(found, val.labels, tries[max(shots)], distances[0])["accuracy"]}
+    found = fewshot.features(net, val, 100 if device == "cpu" else 500)
+    return {"val_accuracy": fewshot.mean_interval(fewshot.accuracies(found, chosen_by, max(shots), distances[0]))[0]}
 
 
 def redraw(curves):
@@ -178,7 +178,10 @@ def redraw(curves):
 checkpoint = Path(checkpoints) / f"few_shot-{dataset}-{model}-{method}-seed{seed}-{run}.pt"
 batches = Batches(train, batch, padding, flip, torch.Generator(device).manual_seed(seed))
 trained = Run(net, batches, mixer, recipe, checkpoint, graph, select="val_accuracy")
-curve, = fit_together([trained], validate, redraw, progress)
+try:
+    curve, = fit_together([trained], validate, show.at_most_every(10, redraw), progress)
+finally:  # also where an error ended it
+    redraw([trained.curve])
 _ = net.load_state_dict(trained.best)
 
 # %% [markdown]

@@ -158,7 +158,7 @@ show.grid([train.pixels(x), train.pixels(mixed.x)], size=1.1)
 # %% [markdown]
 # ## Training
 #
-# Each epoch ends with a checkpoint, and the curve is redrawn.
+# Each epoch ends with a checkpoint. The curve is redrawn every ten seconds at most, and at the end.
 
 # %% mystnb={"image": {"alt": "Learning curve: test accuracy in percent after each epoch."}}
 # NBVAL_IGNORE_OUTPUT
@@ -181,7 +181,10 @@ def training(seed):
 
 
 started, held_out = [training(seed) for seed in seeds], batches(test, 500 if device == "cpu" else 2000)
-curves = fit_together(started, held_out, redraw, progress, test_every)
+try:
+    curves = fit_together(started, held_out, show.at_most_every(10, redraw), progress, test_every)
+finally:  # also where an error ended it
+    redraw([run.curve for run in started])
 
 # %% [markdown]
 # ## The record
