@@ -78,6 +78,8 @@ KINDS = {  # of every parameter of the experiments
                     _whole(1)),
     "padding": _whole(-1),
     "options": Kind("a mapping of options", "-y 'options: {{fraction: 0.1}}'", _is_options, True),
+    "compile_options": Kind("a mapping of options of torch.compile",
+                            "-y 'compile_options: {{combo_kernels: true}}'", _is_options, True),
     "more_seeds": _list(_whole(0), "more_seeds: [1, 2]", least=0),
     "shots": _list(_whole(1), "shots: [1, 5]"),
     "distances": _list(TEXT, "distances: [cosine, euclidean]"),

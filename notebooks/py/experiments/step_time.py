@@ -41,6 +41,7 @@ threads = 1              # of the CPU
 precision = "fp32"       # or "bf16", "fp16"
 channels_last = False
 compile_network = False
+compile_options = {}     # of inductor, as in -y 'compile_options: {combo_kernels: true}'
 device = ""              # "cpu", "cuda", …; empty: a GPU if there is one
 seed = 0
 results = "runs"         # the record goes to results/timings/
@@ -60,12 +61,14 @@ from sagelib.train import Recipe, Run, fit_together
 
 given = parameters.checked(model=model, width=width, batch=batch, sides=sides, rounds=rounds, threads=threads,
                            precision=precision, channels_last=channels_last, compile_network=compile_network,
+                           compile_options=compile_options,
                            device=device, seed=seed, results=results)
 given = parameters.settled("step_time", given)
 sides, width, device = given["sides"], given["width"], device or ("cuda" if torch.cuda.is_available() else "cpu")
 torch.set_num_threads(threads)
 # the same batch again and again: with the usual learning rate the network would know it by heart
-recipe = Recipe(epochs=1, lr=1e-6, precision=precision, channels_last=channels_last, compile=compile_network)
+recipe = Recipe(epochs=1, lr=1e-6, precision=precision, channels_last=channels_last, compile=compile_network,
+                compile_options=given["compile_options"])
 train = catalog.load(datasets, "shapes", train=20 * batch, test=10)[0].to(device)
 
 # %% [markdown]

@@ -62,6 +62,7 @@ test_every = 1           # epochs between two evaluations on the test set; there
 precision = "fp32"       # or "bf16", "fp16"
 channels_last = False
 compile_network = False
+compile_options = {}     # of inductor, as in -y 'compile_options: {combo_kernels: true}'
 device = ""              # "cpu", "cuda", …; empty: a GPU if there is one
 results = "runs"         # the record goes to results/<dataset>/<model>/
 checkpoints = "runs/checkpoints"
@@ -87,13 +88,14 @@ given = parameters.checked(
     dataset=dataset, root=root, method=method, settings=settings, options=options, model=model, width=width, seed=seed,
     more_seeds=more_seeds, epochs=epochs, train_images=train_images, batch=batch, lr=lr, momentum=momentum,
     nesterov=nesterov, weight_decay=weight_decay, schedule=schedule, padding=padding, flip=flip, test_every=test_every,
-    precision=precision, channels_last=channels_last, compile_network=compile_network, device=device, results=results,
-    checkpoints=checkpoints, networks=networks, graph=graph, progress=progress)
+    precision=precision, channels_last=channels_last, compile_network=compile_network, compile_options=compile_options,
+    device=device, results=results, checkpoints=checkpoints, networks=networks, graph=graph, progress=progress)
 settled = parameters.settled("train", given)
 epochs, width, lr = settled["epochs"], settled["width"], settled["lr"]
 device = device or ("cuda" if torch.cuda.is_available() else "cpu")
 recipe = Recipe(epochs=epochs, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay,
-                schedule=schedule, precision=precision, channels_last=channels_last, compile=compile_network)
+                schedule=schedule, precision=precision, channels_last=channels_last, compile=compile_network,
+                compile_options=given["compile_options"])
 
 # %%
 # NBVAL_IGNORE_OUTPUT
