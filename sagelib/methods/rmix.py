@@ -8,8 +8,8 @@ is top and the other's is not, the top one is shown alone; elsewhere the two are
 Mixup. Nothing is optimised: chance takes the place of a search.
 
 Written from a description of the method, without its code
-(https://github.com/minhlong94/Random-Mixup, no licence file). Facts from that repository's
-documentation, usage example and settings: cells of 8 or 16 pixels, drawn anew for each step, on
+(https://github.com/minhlong94/Random-Mixup; its README says MIT, a licence file is missing). Facts
+from that repository's documentation, usage example and settings: cells of 8 or 16 pixels, drawn anew for each step, on
 images of 32 pixels; lambda from Dirichlet(1, 1), which is uniform; binary cross-entropy on the
 softmax; the gradient of the clean batch is dropped. What the description leaves open, and our
 reading:
