@@ -9,18 +9,18 @@ Mixup. Nothing is optimised: chance takes the place of a search.
 
 Written from a description of the method, without its code
 (https://github.com/minhlong94/Random-Mixup; its README says MIT, a licence file is missing). Facts
-from that repository's documentation, usage example and settings: cells of 8 or 16 pixels, drawn anew for each step, on
-images of 32 pixels; lambda from Dirichlet(1, 1), which is uniform; binary cross-entropy on the
-softmax; the gradient of the clean batch is dropped. What the description leaves open, and our
-reading:
+from that repository's documentation, usage example and settings: cells of 8 or 16 pixels, drawn
+anew for each step, on images of 32 pixels; lambda from Dirichlet(1, 1), which is uniform; binary
+cross-entropy on the softmax; the gradient of the clean batch is dropped. What the description
+leaves open, and our reading:
 - the percentile is uniform on (0, 1), and rounds down to one of the cells, whose saliency is the
   threshold: at least one cell is not top, and a map of zeros has no top;
 - lambda is one for the batch, the weight of the image itself where it is blended;
 - the saliency is Equation 1 of SAGE, from cross-entropy, in evaluation mode as for Puzzle Mix here;
 - the grid is 2 or 4 cells a side for images of any size.
 
-RL-Mix, the same paper's learned choice of percentiles, is not here. The paper trains with one cycle
-of the learning rate: the recipe's `schedule="one_cycle"`, not an option of the method.
+RL-Mix, the same paper's learned choice of percentiles, is not here. The repository trains with one
+cycle of the learning rate: the recipe's `schedule="one_cycle"`, not an option of the method.
 """
 from __future__ import annotations
 
