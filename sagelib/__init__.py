@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors: at run time they are imported when they are asked for
     from .method import Method, Mixed
-    from .mixer import SAGE, CoMixup, CutMix, ManifoldMixup, Mixer, Mixup, PuzzleMix, SaliencyMix
+    from .mixer import (
+        SAGE,
+        CoMixup,
+        CutMix,
+        ManifoldMixup,
+        Mixer,
+        Mixup,
+        PuzzleMix,
+        RMix,
+        SaliencyMix,
+    )
 
 try:
     __version__ = version("sagelib")
@@ -20,7 +30,7 @@ except PackageNotFoundError:  # run from a checkout that was not installed
 
 __all__ = [
     "SAGE", "CoMixup", "CutMix", "ManifoldMixup", "Method", "Mixed", "Mixer", "Mixup", "PuzzleMix",
-    "SaliencyMix"
+    "RMix", "SaliencyMix"
 ]
 
 

@@ -6,7 +6,7 @@
 
 Both work under autocast and a GradScaler, in DistributedDataParallel, with accumulated gradients,
 on compiled networks. The sources of the methods are in their files under `methods`. It is one file,
-since the seven typed functions repeat the options of their methods for editors.
+since the eight typed functions repeat the options of their methods for editors.
 """
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from torch.nn.parameter import is_lazy
 
 from .losses import one_hot
 from .method import Criterion, Method, Mixed, SaliencyFn, option_names, readable
-from .methods import comixup, cutmix, manifold_mixup, mixup, puzzlemix, sage, saliencymix
+from .methods import comixup, cutmix, manifold_mixup, mixup, puzzlemix, rmix, sage, saliencymix
 from .unwrap import check_network, loader_worker
 
 if TYPE_CHECKING:
@@ -382,6 +382,20 @@ def CoMixup(num_classes: int, *, partition: int = 20, beta: float = 0.32, gamma:
     method = comixup.CoMixup(criterion=loss, partition=partition, beta=beta, gamma=gamma, eta=eta,
                              omega=omega, threshold=threshold, alpha=alpha, sweeps=sweeps,
                              clean=clean, bn=bn, solver=solver)
+    return Mixer(method, num_classes, label_smoothing=label_smoothing, prob=prob, saliency=saliency,
+                 seed=seed)
+
+
+def RMix(num_classes: int, *, alpha: float = 1.0, cells: int = 0, per_image: bool = False,
+         loss: Criterion = "cross_entropy", label_smoothing: float = 0.0, prob: float = 1.0,
+         saliency: SaliencyFn | None = None, seed: int | None = None) -> Mixer[rmix.RMix]:
+    """R-Mix, as a Mixer: where one image alone is salient it is shown, elsewhere the two are mixed.
+
+    What counts as salient is drawn for each image. The other parameters are as in SAGE.
+
+    cells: of the grid, a side; 0 draws 2 or 4 for each batch. per_image: a lambda for each image.
+    """
+    method = rmix.RMix(criterion=loss, alpha=alpha, cells=cells, per_image=per_image)
     return Mixer(method, num_classes, label_smoothing=label_smoothing, prob=prob, saliency=saliency,
                  seed=seed)
 

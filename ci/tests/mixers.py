@@ -3,14 +3,23 @@ import pytest
 import torch
 from torch import nn
 
-from sagelib import SAGE, CoMixup, CutMix, ManifoldMixup, Mixup, PuzzleMix, SaliencyMix
-from sagelib.methods import comixup, cutmix, manifold_mixup, mixup, puzzlemix, sage, saliencymix
+from sagelib import SAGE, CoMixup, CutMix, ManifoldMixup, Mixup, PuzzleMix, RMix, SaliencyMix
+from sagelib.methods import (
+    comixup,
+    cutmix,
+    manifold_mixup,
+    mixup,
+    puzzlemix,
+    rmix,
+    sage,
+    saliencymix,
+)
 
 METHOD = {SAGE: sage.Sage, Mixup: mixup.Mixup, CutMix: cutmix.CutMix,
           ManifoldMixup: manifold_mixup.ManifoldMixup, SaliencyMix: saliencymix.SaliencyMix,
-          PuzzleMix: puzzlemix.PuzzleMix, CoMixup: comixup.CoMixup}
+          PuzzleMix: puzzlemix.PuzzleMix, CoMixup: comixup.CoMixup, RMix: rmix.RMix}
 ALL = tuple(METHOD)
-GUIDED = (SAGE, PuzzleMix, CoMixup)  # they compute saliency with the network
+GUIDED = (SAGE, PuzzleMix, CoMixup, RMix)  # they compute saliency with the network
 # options with which every call mixes the images themselves
 ALWAYS = {ManifoldMixup: {"stages": 0}, SaliencyMix: {"prob": 1.0}}
 

@@ -269,6 +269,19 @@ def greedy_cycle(apart):
     return [{**partner, at: first}[k] for k in range(len(apart))]
 
 
+def top_cells(s, threshold, cells):
+    """R-Mix: the pixels of a map (H, W) whose cell is above its percentile, as 0 and 1, (H, W)."""
+    h, w = s.shape
+    tall, wide = math.ceil(h / cells), math.ceil(w / cells)
+    found = {(a, b): s[a:a + tall, b:b + wide].mean().item()
+             for a in range(0, h, tall) for b in range(0, w, wide)}
+    limit = sorted(found.values())[math.floor(threshold * (len(found) - 1))]
+    top = torch.zeros(h, w)
+    for (a, b), value in found.items():
+        top[a:a + tall, b:b + wide] = float(value > limit)
+    return top
+
+
 # networks, in training mode, of their weights v: name -> tensor
 
 def batch_norm(z, v, name):

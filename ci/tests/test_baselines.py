@@ -23,6 +23,7 @@ from sagelib.methods import (
     mixup,
     puzzlemix,
     randaugment,
+    rmix,
     saliencymix,
 )
 from sagelib.saliency import normalise
@@ -438,6 +439,60 @@ def test_spectral_residual_finds_the_odd_one_out():
     assert guidedmixup.spectral_residual(draw(2, 3, 200, 160)).shape == (2, 1, 200, 160)
 
 
+@pytest.mark.parametrize("cells, h, w", [(2, 8, 12), (4, 8, 12), (1, 5, 7), (4, 9, 13), (9, 5, 7)])
+def test_rmix_is_the_loop_over_images_cells_and_pixels(cells, h, w):
+    s, x, y = draw(6, 1, h, w), draw(6, 3, h, w, seed=1), labels(6)
+    pair, lam, threshold = torch.tensor([3, 1, 0, 4, 5, 2]), 0.3, draw(6, seed=2)
+    mixed = rmix.mix(x, y, s, pair, lam, threshold, cells)
+    shown = set()
+    for n, k in enumerate(pair.tolist()):
+        own, other = (oracles.top_cells(s[i, 0].double(), threshold[i].item(), cells)
+                      for i in (n, k))
+        area = 0.0
+        for a, b in itertools.product(range(h), range(w)):
+            weight = lam if own[a, b] == other[a, b] else own[a, b].item()
+            assert_close(mixed.x[n, :, a, b], weight * x[n, :, a, b] + (1 - weight) * x[k, :, a, b])
+            area += weight / (h * w)
+            shown.add(weight)
+        assert_close(mixed.y[n], area * y[n] + (1 - area) * y[k])
+        assert mixed.share[n].item() == pytest.approx(area)
+    assert shown == ({0.3} if cells == 1 else {0.0, 0.3, 1.0})
+
+
+def test_rmix_has_fewer_top_cells_the_higher_the_percentile():
+    s = torch.arange(16.0).reshape(1, 1, 4, 4).expand(4, -1, -1, -1)
+    top = rmix.top_cells(s, torch.tensor([0.0, 0.5, 0.999, 1.0]), 4)
+    assert top.sum((1, 2, 3)).tolist() == [15, 8, 1, 0]
+    assert top[1].flatten().nonzero().flatten().tolist() == list(range(8, 16))  # the largest
+    assert torch.equal(rmix.top_cells(7 * s, 0.5, 4), rmix.top_cells(s, 0.5, 4))  # of any scale
+    assert not rmix.top_cells(torch.zeros(2, 1, 4, 4), 0.0, 2).any()
+
+
+def test_rmix_of_maps_without_a_top_is_mixup():
+    x, y, pair, lam = draw(5, 3, 8, 12), labels(5), torch.tensor([3, 1, 0, 4, 2]), draw(5, seed=3)
+    for s, threshold in ((torch.zeros(5, 1, 8, 12), 0.0), (draw(5, 1, 8, 12), 1.0),
+                         (torch.full((5, 1, 8, 12), torch.nan), 0.5)):
+        found, want = rmix.mix(x, y, s, pair, lam, threshold), mixup.mix(x, y, pair, lam)
+        assert_close((found.x, found.y), (want.x, want.y))
+
+
+def test_rmix_draws_a_percentile_for_each_image_and_a_grid_for_the_batch():
+    x, y, s, seen = draw(4, 3, 16, 16), labels(4), draw(4, 1, 16, 16), []
+    for seed in range(60):
+        found = rmix.RMix().seed(seed).mix_with_saliency(x, y, s)
+        twin = rmix.RMix().seed(seed)
+        pair, lam = twin.draw_permutation(4, "cpu"), twin.draw_beta(1.0, "cpu")
+        threshold = twin.draw_uniform(0, 1, "cpu", 4)
+        cells = rmix.GRIDS[twin.draw_integers(2, "cpu", 1).item()]
+        assert_close(found.x, rmix.mix(x, y, s, pair, lam, threshold, cells).x)
+        seen.append(cells)
+    assert 15 < seen.count(2) < 45  # 30 expected, 4 standard deviations
+    one = rmix.RMix(cells=8).seed(0).mix_with_saliency(x, y, s)
+    twin = rmix.RMix(cells=8).seed(0)
+    given = twin.draw_permutation(4, "cpu"), twin.draw_beta(1.0, "cpu")
+    assert_close(one.x, rmix.mix(x, y, s, *given, twin.draw_uniform(0, 1, "cpu", 4), 8).x)
+
+
 def test_cutout_paints_its_square_with_the_mean_colour():
     x, y = draw(2, 3, 8, 12) + 1, labels(2)
     box = cutout.square(torch.tensor([[0, 6], [7, 0]]), 8, 12, 0.5)
@@ -481,6 +536,7 @@ def test_randaugment_is_torchvisions_and_leaves_the_global_generator_alone():
 
 @pytest.mark.parametrize("name, options", [("keepaugment", {"keep": "paste"}),
                                            ("guidedmixup", {"source": "gradient"}),
+                                           ("rmix", {"cells": 5}),
                                            ("saliencymix", {"published": True}),
                                            ("puzzlemix", {"transport": False}),
                                            ("saliencymix", {"detector": "opencv"})])

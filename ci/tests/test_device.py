@@ -24,6 +24,7 @@ OPTIONS = {
     "comixup": ({"partition": 4}, {"solver": "swap"}), "guidedmixup": ({"source": "gradient"},),
     "keepaugment": ({"keep": "paste"},),
     "puzzlemix": ({"per_image": True}, {"transport": False}, {"solver": "swap"}),
+    "rmix": ({"per_image": True}, {"cells": 4}),
     "sage": ({"per_image": True}, {"fraction": 1.0}, {"bn": "batch"}),
     "sage_controls": ({"searched": False}, {"maps": "other"}),
     "saliencymix": ({"prob": 1.0}, {"prob": 1.0, "per_image": True},

@@ -8,7 +8,7 @@ from steps import gradients
 from torch._dynamo.backends.common import aot_autograd
 from torch.testing import assert_close
 
-from sagelib import SAGE, CutMix, ManifoldMixup, Mixup, SaliencyMix
+from sagelib import SAGE, CutMix, ManifoldMixup, Mixup, RMix, SaliencyMix
 
 STEPS = {"call": lambda mix, net, x, t: (lambda x, y: F.cross_entropy(net(x), y))(*mix(x, t)),
          "loss": lambda mix, net, x, t: mix.loss(x, t)}
@@ -52,7 +52,7 @@ def test_a_compiled_step_has_no_graph_break_and_the_same_draws(kind, form, tiny,
     assert len(set(losses[0])) == 3
 
 
-@kinds(SAGE, SaliencyMix)
+@kinds(SAGE, RMix, SaliencyMix)
 def test_maps_of_ones_own_make_no_graph_break(kind, images):
     torch.compiler.reset()
     found = []

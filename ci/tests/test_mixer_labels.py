@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from sagelib import SAGE, CutMix, ManifoldMixup, Mixup, catalog, methods
 from sagelib.losses import LOSSES, one_hot
-from sagelib.methods import puzzlemix, sage
+from sagelib.methods import puzzlemix, rmix, sage
 from sagelib.mixer import soft_labels
 
 SOFT = torch.rand(6, 10, generator=torch.Generator().manual_seed(0)).softmax(1)
@@ -152,7 +152,8 @@ def test_a_network_with_another_number_of_outputs_is_one_clear_error(classes, ou
         SAGE(classes).bind(tiny(classes=outputs))(images[0], target)
 
 
-@pytest.mark.parametrize("method", [sage.Sage(), puzzlemix.PuzzleMix()], ids=["SAGE", "PuzzleMix"])
+@pytest.mark.parametrize("method", [sage.Sage(), puzzlemix.PuzzleMix(), rmix.RMix()],
+                         ids=["SAGE", "PuzzleMix", "RMix"])
 def test_a_method_names_labels_that_are_not_soft_and_a_network_that_is_missing(method, tiny,
                                                                                images):
     with pytest.raises(ValueError, match=r"labels must be soft, floats of shape \(B, K\), not "

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from mixers import ALWAYS, Around, kinds, own_maps
 from torch.testing import assert_close
 
-from sagelib import SAGE, CoMixup, Mixer, PuzzleMix, SaliencyMix, catalog, methods
+from sagelib import SAGE, CoMixup, Mixer, PuzzleMix, RMix, SaliencyMix, catalog, methods
 from sagelib.losses import one_hot
 from sagelib.saliency import saliency
 
@@ -20,7 +20,7 @@ def test_saliency_is_equation_1(tiny, images):
 
 
 @pytest.mark.parametrize("name", ["sage", "puzzlemix", "comixup", "saliencymix", "guidedmixup",
-                                  "keepaugment"])
+                                  "keepaugment", "rmix"])
 def test_a_function_that_gives_maps_needs_no_network(name, images):
     x, t = images
     options = {"prob": 1.0} if name == "saliencymix" else {}
@@ -32,7 +32,7 @@ def test_a_function_that_gives_maps_needs_no_network(name, images):
     assert not torch.equal(found[0], x)
 
 
-@kinds(SAGE, PuzzleMix, CoMixup, SaliencyMix)
+@kinds(SAGE, PuzzleMix, CoMixup, RMix, SaliencyMix)
 def test_the_functions_take_saliency_too(kind, images):
     given = dict(num_classes=10, saliency=own_maps, seed=4, **ALWAYS.get(kind, {}))
     again = Mixer(kind(**given).method, 10, saliency=own_maps, seed=4)

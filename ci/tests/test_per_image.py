@@ -5,7 +5,7 @@ from torch.testing import assert_close
 
 from sagelib import catalog, methods
 from sagelib.losses import one_hot
-from sagelib.methods import mixup, puzzlemix, sage
+from sagelib.methods import mixup, puzzlemix, rmix, sage
 from sagelib.rearrange import best_offset, offsets, total_saliency
 from sagelib.saliency import smooth
 
@@ -51,7 +51,8 @@ def test_sage_has_a_lambda_and_shifts_for_each_image(images):
 
 
 @pytest.mark.parametrize("name",
-                         ["mixup", "cutmix", "saliencymix", "puzzlemix", "manifold_mixup", "sage"])
+                         ["mixup", "cutmix", "saliencymix", "puzzlemix", "manifold_mixup", "rmix",
+                          "sage"])
 @pytest.mark.parametrize("per_image", [False, True])
 def test_labels_have_the_share_of_the_image_or_the_batch(name, per_image, tiny):
     options = {"prob": 1.0} if name == "saliencymix" else {}
@@ -80,3 +81,23 @@ def test_puzzle_mix_with_a_lambda_for_each_image_is_one_by_one():
         alone = puzzlemix.mix(x, y, s, pair, lam[i], 4, puzzle.transport)
         assert_close(found.x[i], alone.x[i])
         assert_close(found.y[i], alone.y[i])
+
+
+@pytest.mark.parametrize("per_image", [False, True])
+def test_rmix_blends_by_a_lambda_for_each_image_or_for_the_batch(per_image):
+    x, s = torch.rand(20, 3, 16, 16), torch.rand(20, 1, 16, 16)
+    found = rmix.RMix(per_image=per_image).seed(0).mix_with_saliency(x, torch.eye(20), s)
+    blended = [set(m.unique().tolist()) - {0.0, 1.0} for m in found.mask]
+    assert all(len(values) <= 1 for values in blended)
+    assert (len(set.union(*blended)) > 10) == per_image and set.union(*blended)
+
+
+def test_rmix_with_draws_for_each_image_is_one_by_one():
+    x, y, s = torch.rand(5, 3, 16, 16), torch.eye(5), torch.rand(5, 1, 16, 16)
+    pair, lam, threshold = torch.tensor([1, 2, 3, 4, 0]), torch.rand(5), torch.rand(5)
+    found = rmix.mix(x, y, s, pair, lam, threshold, 4)
+    for i, j in enumerate(pair.tolist()):
+        alone = rmix.mix(x[[i, j]], y[[i, j]], s[[i, j]], torch.tensor([1, 0]), lam[i],
+                         threshold[[i, j]], 4)
+        assert_close(found.x[i], alone.x[0])
+        assert_close(found.y[i], alone.y[0])

@@ -143,6 +143,7 @@ USES = {  # of a network in evaluation mode
     "PGD": lambda net, data: robustness.evaluate_pgd(net, data, steps=1),
     "saliency in evaluation mode": mixed_by("guidedmixup", source="gradient"),
     "Puzzle Mix": mixed_by("puzzlemix"),
+    "R-Mix": mixed_by("rmix"),
     "SAGE, BatchNorm in evaluation mode": mixed_by("sage", bn="eval"),
     "epochs of training, each with a test": lambda net, data: fit(
         net, Batches(data, 16, generator=seeded()), load(methods, "mixup").seed(0),

@@ -17,6 +17,7 @@ from sagelib.methods import (
     keepaugment,
     mixup,
     puzzlemix,
+    rmix,
     sage,
     saliencymix,
 )
@@ -66,6 +67,10 @@ CASES = [
     (lambda: comixup.mix(X, Y, S, torch.ones(3), PAIR, PAIR),
      "for 4 images of 6 x 8: saliency (4, 1"),
     (lambda: guidedmixup.mix(X, Y, S[:, :, 1:], PAIR), "must be of shape (4, 1, 6, 8)"),
+    (lambda: rmix.mix(X, Y, S[1:], PAIR, 0.5, 0.5), "must be of shape (4, 1, 6, 8), not (3, 1,"),
+    (lambda: rmix.mix(X, Y, S, PAIR, 0.5, 0.5, 1.5), "cells is 1.5; it must be a whole number"),
+    (lambda: rmix.mix(X, Y, S, PAIR, 0.5, torch.ones(3)), "threshold must be one number or one"),
+    (lambda: rmix.RMix(cells=65), "RMix: cells is 65; it must be a whole number from 0 to 64"),
     (lambda: keepaugment.boxes(S, 0.5, 0.6, torch.ones(4, 3)), "keys must be (4, 20), not (4, 3)"),
     (lambda: catalog.load(methods, "manifold_mixup", stages=1.5),
      "must be a whole number from 0 to 100"),

@@ -5,9 +5,10 @@ https://arxiv.org/abs/2306.16612. SAGE's closest relative since: partners are ch
 salient regions conflict least, nothing is moved, and each pixel is shared in proportion to the two
 saliencies: Equation 2 of SAGE.
 
-As in the authors' code (https://github.com/3neutronstar/GuidedMixup): maps blurred with 7 x 7,
-sigma 3, scaled to sum to 1, compared by l2 distance, paired along one greedy cycle; the label is
-the mean of the mask. The difference: the pairing runs on the device.
+Written from the paper: the authors' code (https://github.com/3neutronstar/GuidedMixup) is GPL-3.0,
+and only a source of facts. As there, maps are blurred with 7 x 7, sigma 3, scaled to sum to 1,
+compared by l2 distance, and paired along one greedy cycle; the label is the mean of the mask. The
+difference: the pairing runs on the device.
 """
 from __future__ import annotations
 
