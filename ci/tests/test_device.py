@@ -23,7 +23,9 @@ OPTIONS = {
     "comixup": ({"partition": 4},), "guidedmixup": ({"source": "gradient"},),
     "keepaugment": ({"keep": "paste"},), "puzzlemix": ({"per_image": True}, {"transport": False}),
     "sage": ({"per_image": True}, {"fraction": 1.0}, {"bn": "batch"}),
-    "sage_controls": ({"searched": False}, {"maps": "other"}),
+    "sage_controls": ({"searched": False}, {"maps": "other"}, {"gradient_of": "score"},
+                      {"mixing": "rounded"}, {"mixing": "box"}, {"mixing": "uniform"},
+                      {"mixing": "box", "per_image": True}),
     "saliencymix": ({"prob": 1.0}, {"prob": 1.0, "per_image": True},
                     {"prob": 1.0, "published": True}, {"prob": 1.0, "detector": "opencv"}),
 }
