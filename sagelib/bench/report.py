@@ -46,7 +46,7 @@ def of_plan(file: str | Path,
             records: Sequence[Record]) -> dict[tuple[str, str], ByLabel]:
     """What was measured of a plan: (size, data set) -> label -> records by seed.
 
-    A label is that of the plan's row, or else the method, and the schedule where a plan names it.
+    A label is that of the plan's row, or else the method and `plans.variant`.
     """
     labels = {(row["method"], str(row.get("options") or {})): label
               for (label, _), row in plans.table_rows(file).items()}
@@ -55,6 +55,6 @@ def of_plan(file: str | Path,
         for run, record in recorded(runs, records):
             p = run.parameters
             label = labels.get((p["method"], str(p.get("options") or {})))
-            label = label or ", ".join(p[k] for k in ("method", "schedule") if k in p)
+            label = label or ", ".join(filter(None, (p["method"], plans.variant(p))))
             found.setdefault((size, p["dataset"]), {}).setdefault(label, []).append(record)
     return found
