@@ -41,6 +41,16 @@ def cross_entropy(logits: Float[Tensor, "b k"], y: Float[Tensor, "b k"]) -> Floa
     return F.cross_entropy(logits, y.to(logits.dtype))
 
 
+def class_score(logits: Float[Tensor, "b k"], y: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
+    """The logits weighted by soft labels, summed over images and classes, in float32 or float64.
+
+    Its gradient with respect to an image is that of the image's own class score: Simonyan, Vedaldi,
+    Zisserman 2014, https://arxiv.org/abs/1312.6034, section 3. One logit z counts as -z/2 and z/2.
+    """
+    weight = y - 0.5 if _one_logit(logits, y) else y
+    return (at_least_float32(logits) * weight).sum()
+
+
 def _one_logit(logits, y):
     """Whether logits and labels are (B, 1); ValueError if their shapes differ."""
     if logits.shape != y.shape:

@@ -24,9 +24,12 @@ LossOf = Callable[[Any], Tensor]  # the output of a network -> a loss, a scalar
 
 def loss_with_stored_grad(
     net: nn.Module, x: Float[Tensor, "b c h w"], loss_of: LossOf,
-    scaler: torch.amp.GradScaler | None = None,
+    scaler: torch.amp.GradScaler | None = None, seen_of: LossOf | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "b c h w"]]:
     """The loss of net(x), which stores its gradient, and the gradient with respect to x.
+
+    With `seen_of`, the gradient with respect to x is that of seen_of(net(x)) instead: of the same
+    forward pass, by a second backward pass.
 
     The gradient with respect to the weights is computed now. When a later .backward() comes through
     the loss, the weights receive it together with all else: once, as DistributedDataParallel,
@@ -37,10 +40,14 @@ def loss_with_stored_grad(
     """
     scale = _scale(x, scaler)
     with torch.enable_grad():
-        images, loss = _loss_at(net, x, loss_of)
+        images, loss, seen = _losses_at(net, x, loss_of, seen_of or loss_of)
         # of the network, the loss, what they call
         weights = [leaf for leaf in leaves(loss) if leaf is not images]
-        grad, *grads = gradient(scale * loss, [images, *weights])
+        if seen is loss:
+            grad, *grads = gradient(scale * loss, [images, *weights])
+        else:
+            grad, = gradient(scale * seen, [images], retain_graph=True)
+            grads = gradient(scale * loss, weights) if weights else ()
     # others must not look used: DDP would wait for them
     used = [k for k, g in enumerate(grads) if g is not None]
     stored = _StoredGrad.apply(loss.detach(), scale, [grads[k] for k in used],
@@ -56,14 +63,29 @@ def input_gradient(net: nn.Module, x: Float[Tensor, "b c h w"],
     """
     scale = _scale(x)
     with torch.enable_grad(), frozen_if_compiled(net):
-        images, loss = _loss_at(net, x, loss_of)
+        images, loss, _ = _losses_at(net, x, loss_of, loss_of)
         return _unscaled(gradient(scale * loss, [images])[0], scale)
 
 
-def _loss_at(net, x, loss_of):
-    """The images to take a gradient with respect to, and loss_of(net(images))."""
+def _losses_at(net, x, loss_of, seen_of):
+    """The images to take gradients with respect to, and two losses of net(images), or one twice."""
     images = x.detach().requires_grad_()
-    return images, loss_of(unwrapped(net)(images.clone()))  # a network may write on what it gets
+    if seen_of is loss_of:
+        loss = loss_of(unwrapped(net)(images.clone()))  # a network may write on what it gets
+        return images, loss, loss
+    with _kept_buffers(net):
+        out = unwrapped(net)(images.clone())
+    return images, loss_of(out), seen_of(out)
+
+
+def _kept_buffers(net):
+    """A context in which torch.compile makes graphs that can be gone back through twice.
+
+    It is what PyTorch's own error asks for: else a backward pass writes over what it has read.
+    """
+    if is_compiled(net):
+        return torch._functorch.config.patch(donated_buffer=False)
+    return contextlib.nullcontext()
 
 
 @contextlib.contextmanager
@@ -86,16 +108,18 @@ def frozen_if_compiled(net: nn.Module) -> Iterator[None]:
             p.requires_grad_(True)
 
 
-def gradient(loss: Float[Tensor, ""], inputs: Sequence[Tensor],
-             allow_unused: bool = True) -> tuple[Tensor | None, ...]:
+def gradient(loss: Float[Tensor, ""], inputs: Sequence[Tensor], allow_unused: bool = True,
+             retain_graph: bool = False) -> tuple[Tensor | None, ...]:
     """Gradients of a scalar with respect to each of `inputs`, None where it does not depend on one.
 
-    Without `allow_unused` an input that it does not depend on is PyTorch's error. A network that
+    Without `allow_unused` an input that it does not depend on is PyTorch's error. `retain_graph`:
+    for a second gradient through the same pass. A network that
     recomputes segments with use_reentrant=True has no such gradient: a RuntimeError says what to
     do.
     """
     try:
-        return torch.autograd.grad(loss, inputs, allow_unused=allow_unused)
+        return torch.autograd.grad(loss, inputs, allow_unused=allow_unused,
+                                   retain_graph=retain_graph)
     except RuntimeError as error:
         if "use_reentrant=True" not in str(error):
             raise

@@ -4,7 +4,7 @@
 run of Tables 1 to 7 at the paper's recipe whose means are the printed numbers; "against", the same
 with every row turned round, so that the best method is the worst; "fourth_seed" and
 "fifth_method", today's with one run more; "planned", today's with three seeds of every run of the
-plans schedule.yml and controls.yml at size laptop.
+plans schedule, controls, readings and comixup_rate at size laptop.
 """
 
 import copy
@@ -34,7 +34,7 @@ def make(kind, folder):
     if kind in ("today", "fourth_seed", "fifth_method", "planned"):
         shutil.copytree(records.RESULTS, folder)
         if kind == "planned":
-            for name in ("schedule", "controls"):
+            for name in ("schedule", "controls", "readings", "comixup_rate"):
                 planned(name, "laptop", folder)
         elif kind != "today":
             one_more(kind, folder)

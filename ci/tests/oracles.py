@@ -91,6 +91,31 @@ def sage(x, y, s, pair, lam, tau):
     return torch.stack(images), torch.stack(labels), torch.tensor(shifts)
 
 
+def without_guidance(x, y, s, pair, lam, tau, reading):
+    """SAGE with another mask at its own shift, pixel by pixel; returns images and labels.
+
+    reading: "whole", "rounded", "box" (of the partner, around its peak) or "uniform".
+    """
+    _, _, shifts = sage(x, y, s, pair, lam, tau)
+    images, labels = torch.zeros_like(x), torch.zeros_like(y)
+    h, w = x.shape[2:]
+    for n in range(len(x)):
+        k, (down, right) = pair[n], shifts[n].tolist()
+        top, left, bottom, end = boxes_of_peak(s[k, 0].numpy(), lam)
+        for i in range(h):
+            for j in range(w):
+                r, c = i - down, j - right  # its place before the move
+                covered = 0 <= r < h and 0 <= c < w
+                own, other = lam * s[n, 0, i, j] / s[n, 0].sum(), 0.0
+                if covered:
+                    other = (1 - lam) * s[k, 0, r, c] / s[k, 0].sum()
+                m = {"whole": float(not covered), "rounded": float(own > other), "uniform": lam,
+                     "box": float(not (covered and top <= r < bottom and left <= c < end))}[reading]
+                images[n, :, i, j] = m * x[n, :, i, j] + (1 - m) * (x[k, :, r, c] if covered else 0)
+                labels[n] += (m * y[n] + (1 - m) * y[k]) / (h * w)
+    return images, labels
+
+
 def weighted_gradient(losses, shares, weights):
     """Gradient reuse, Section 3.4: the sum of share * gradient of a loss, for each weight; one
     backward pass for each loss."""

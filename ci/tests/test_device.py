@@ -26,7 +26,9 @@ OPTIONS = {
     "puzzlemix": ({"per_image": True}, {"transport": False}, {"solver": "swap"}),
     "rmix": ({"per_image": True}, {"cells": 4}),
     "sage": ({"per_image": True}, {"fraction": 1.0}, {"bn": "batch"}),
-    "sage_controls": ({"searched": False}, {"maps": "other"}),
+    "sage_controls": ({"searched": False}, {"maps": "other"}, {"gradient_of": "score"},
+                      {"mixing": "rounded"}, {"mixing": "box"}, {"mixing": "uniform"},
+                      {"mixing": "box", "per_image": True}),
     "saliencymix": ({"prob": 1.0}, {"prob": 1.0, "per_image": True},
                     {"prob": 1.0, "published": True}, {"prob": 1.0, "detector": "opencv"}),
 }

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from sagelib import catalog, methods
 from sagelib.losses import LOSSES, one_hot
-from sagelib.methods import cutmix, mixup, sage
+from sagelib.methods import cutmix, mixup, sage, sage_controls
 from sagelib.models.preactresnet18 import PreActResNet
 from sagelib.rearrange import offsets
 from sagelib.saliency import normalise, saliency, smooth
@@ -235,6 +235,60 @@ def test_without_guidance_the_partner_is_pasted_whole():
         want[:, 2:, :9] = x[pair[n]][:, :6, 3:]
         assert torch.equal(mixed.x[n], want)
     assert_close(mixed.share, torch.full((3,), 1 - 6 * 9 / 96))
+
+
+@pytest.mark.parametrize("moved", [True, False])
+@pytest.mark.parametrize("lam", [0.05, 0.4, 0.9])
+@pytest.mark.parametrize("reading", ["whole", "rounded", "box", "uniform"])
+def test_every_reading_of_without_guidance_is_its_loop(reading, lam, moved):
+    x, y = batch(4, h=6, w=9)
+    s = torch.rand(4, 1, 6, 9, generator=torch.Generator().manual_seed(5)) ** 4
+    pair = torch.tensor([2, 0, 3, 1])
+    tau = offsets(6, 9)[::7] if moved else torch.zeros(1, 2, dtype=torch.long)
+    if reading == "whole":
+        mixed = sage.mix(x, y, s, pair, lam, tau, guided=False)
+    else:
+        mixed = sage_controls.mix(x, y, s, pair, lam, tau, reading)
+    assert_close((mixed.x, mixed.y),
+                 oracles.without_guidance(x, y, s, pair.tolist(), lam, tau, reading))
+    assert torch.equal(mixed.tau, sage.mix(x, y, s, pair, lam, tau).tau)  # SAGE's shift
+
+
+def test_the_box_is_the_partners_peak_moved_with_it():
+    """By hand: 8 x 8, lambda 3/4, so a box of 4 x 4 from two before the peak to one after it."""
+    x, y, s = torch.zeros(2, 3, 8, 8), torch.eye(2), torch.full((2, 1, 8, 8), 0.01)
+    x[1], s[1, 0, 3, 5] = 1, 1.0
+    mixed = sage_controls.mix(x, y, s, torch.tensor([1, 0]), 0.75, torch.tensor([[2, -3]]), "box")
+    want = torch.zeros(8, 8)
+    want[3:7, 0:4] = 1
+    assert torch.equal(mixed.x[0], want.expand(3, 8, 8)) and mixed.share[0] == 0.75
+    edge = sage_controls.mix(x, y, s, torch.tensor([1, 0]), 0.75, torch.tensor([[4, -5]]), "box")
+    want = torch.zeros(8, 8)
+    want[5:, 0:2] = 1  # the rest left the frame with the partner
+    assert torch.equal(edge.x[0], want.expand(3, 8, 8)) and edge.share[0] == 1 - 6 / 64
+
+
+@pytest.mark.parametrize("options", [{"mixing": "rounded"}, {"mixing": "box"},
+                                     {"mixing": "uniform"}, {"mixing": "box", "per_image": True}])
+def test_a_readings_draws_are_sages(options, tiny):
+    x, y = batch(6)
+    many = {"per_image": options.get("per_image", False)}
+    method = catalog.load(methods, "sage_controls", fraction=0.1, **options)
+    found = method.seed(3).mix(x, y, tiny())
+    twin = catalog.load(methods, "sage", fraction=0.1, **many).seed(3)
+    usual = twin.mix(x, y, tiny())
+    assert torch.equal(found.pair, usual.pair) and torch.equal(found.tau, usual.tau)
+    lam = catalog.load(methods, "sage", fraction=0.1, **many).seed(3).draws(x)[1]
+    want = sage_controls.mix(x, y, smooth(usual.saliency), found.pair, lam, found.tau[:, None],
+                             options["mixing"])
+    assert_close((found.x, found.y), (want.x, want.y))
+
+
+def test_without_any_option_the_controls_are_sage_and_named_as_ever():
+    fresh, usual = (catalog.load(methods, name) for name in ("sage_controls", "sage"))
+    assert fresh.options() == usual.options()
+    found = catalog.load(methods, "sage_controls", mixing="box", gradient_of="score").options()
+    assert found == {**usual.options(), "mixing": "box", "gradient_of": "score"}
 
 
 @pytest.mark.parametrize("bad", [0.0, float("nan"), float("inf")])

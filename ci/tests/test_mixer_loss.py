@@ -126,6 +126,24 @@ CASES = {
     "without guidance": dict(options={"guided": False}),
     "another image's maps": dict(name="sage_controls", options={"maps": "other"}),
     "maps of one's own": dict(maps=own_maps),
+    "a box": dict(name="sage_controls", options={"mixing": "box"}),
+    "maps of one's own, not of the class score": dict(
+        name="sage_controls", options={"gradient_of": "score"}, maps=own_maps),
+} | {
+    f"saliency of the class score, {name}": dict(
+        name="sage_controls", **{"options": {"gradient_of": "score"}, **how})
+    for name, how in {
+        "bce": dict(criterion="bce"), "cross_entropy": {},
+        "a training step": dict(step=training_loop),
+        "float16": dict(half=torch.float16, criterion="bce"),
+        "no reuse": dict(options={"gradient_of": "score", "reuse": 0}, shares=(0, 1)),
+        "compiled": dict(network=functools.partial(plain, wrap=WRAPPED["compiled"])),
+        "recomputed": dict(network=functools.partial(
+            plain, wrap=WRAPPED["segments that are recomputed"])),
+        "BatchNorm": dict(network=functools.partial(plain, norm=True),
+                          reference=functools.partial(plain, norm=True)),
+        "a layer outside the network": dict(network=a_layer_outside, reference=a_layer_outside),
+        "two accumulated batches": dict(batches=2)}.items()
 }
 
 
@@ -183,6 +201,63 @@ def test_a_step_mixes_by_the_saliency_of_its_clean_pass(reuse, tiny):
     assert_close(method.last.saliency, oracles.saliency(grad, "l2"))
     assert_close(method.last.x, mixed, rtol=1e-5, atol=1e-5)
     assert_close(method.last.y, labels, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("reuse", [0, 0.3])
+@pytest.mark.parametrize("bn", ["train", "eval"])
+@pytest.mark.parametrize("soft", [False, True])
+def test_saliency_of_the_class_score_is_that_of_each_images_own_score(reuse, bn, soft, tiny):
+    """One image's score at a time; BatchNorm in training makes it depend on the other images."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 3, 6, 8, generator=g, dtype=torch.float64)
+    y = one_hot(torch.randint(10, (4,), generator=g), 10).double()
+    y = 0.6 * y + 0.4 * y.roll(1, 0) if soft else y
+    method = catalog.load(methods, "sage_controls", gradient_of="score", reuse=reuse, bn=bn).seed(9)
+    net, slow = (tiny().double().train() for _ in range(2))
+    for n in (net, slow):
+        n[1].running_var *= 2
+    train_step(method, net, x, y)
+    slow.train(bn == "train")
+    z, grad = x.clone().requires_grad_(), torch.zeros_like(x)
+    for i in range(4):
+        logits = slow(z)[i]
+        grad += torch.autograd.grad(sum(y[i, k] * logits[k] for k in range(10)), z)[0]
+    want = oracles.saliency(grad, "l2") / y.numel()
+    assert_close(method.last.saliency, want, rtol=1e-6, atol=1e-12)
+    of_loss = catalog.load(methods, "sage_controls", reuse=reuse, bn=bn).seed(9)
+    train_step(of_loss, tiny().double().train(), x, y)
+    assert not torch.allclose(of_loss.last.saliency, method.last.saliency)
+
+
+def test_one_logit_has_the_score_of_the_class_that_it_speaks_for(tiny, images):
+    net, y = tiny(classes=1).double(), torch.tensor([[1.0], [0.0], [0.3], [1.0], [0.0], [0.5]])
+    two = tiny(classes=2).double()
+    with torch.no_grad():
+        two[5].weight.copy_(torch.cat([-net[5].weight, net[5].weight]) / 2)
+        two[5].bias.copy_(torch.cat([-net[5].bias, net[5].bias]) / 2)
+    method = catalog.load(methods, "sage_controls", gradient_of="score").seed(0)
+    x = images[0].double()
+    one = method.compute_saliency(net, x, y.double())
+    other = method.compute_saliency(two, x, torch.cat([1 - y, y], 1).double())
+    assert_close(one, 2 * other)  # a mean over one column, and over two
+
+
+def test_a_step_by_the_class_score_is_one_forward_and_two_backwards_more(tiny, images):
+    """Counted at the first layer, by what it gives and the gradients that come back to it."""
+    passes = {"forward": 0, "backward": 0}
+    net = tiny().train()
+
+    def seen(module, inputs, out):
+        passes["forward"] += 1
+        out.register_hook(lambda g: passes.__setitem__("backward", passes["backward"] + 1))
+
+    net[0].register_forward_hook(seen)
+    for options, backwards, units in (({}, 2, 6), ({"gradient_of": "score"}, 3, 7),
+                                      ({"gradient_of": "score", "reuse": 0}, 2, 5)):
+        passes |= {"forward": 0, "backward": 0}
+        method = catalog.load(methods, "sage_controls", **options).seed(0)
+        train_step(method, net, images[0], one_hot(images[1], 10))
+        assert passes == {"forward": 2, "backward": backwards} and method.units() == units
 
 
 @every

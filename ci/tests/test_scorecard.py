@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sagelib.bench import plans, quantities, records, scorecard
+from sagelib.bench import parameters, plans, quantities, records, scorecard
 
 REPORTED = {k: records.reported(k) for k in range(1, 8)}
 CELLS = scorecard.printed()
@@ -197,13 +197,72 @@ def test_times_are_compared_by_their_ranges_and_another_machine_supports_nothing
     assert measured([], {}, **change)[1] == "not run"
 
 
+READING = dict(says="it is", plan="readings", rows="cifar10$", better=["sage"],
+               than=["box", "class score"])
+RATE = dict(says="it is", plan="comixup_rate", rows=".", better=["comixup, lr 0.12"],
+            than=["comixup, lr 0.2"], margin=-50)
+
+
+def of_size(size, method, seed, accuracy, lr=0.0, **options):
+    """A record with the parameters of a book's size, such as a plan's run has."""
+    given = parameters.checked(**{**plans.defaults("train"), **plans.sizes()[size]["parameters"],
+                                  "dataset": "cifar10", "model": "preactresnet18", "lr": lr,
+                                  "method": method, "seed": seed, "options": options})
+    kind = "paper" if size == "paper" and lr != 0.2 else f"shortened: {size}"
+    made = record(method, seed, accuracy, kind, **options)
+    made["dataset"]["height"], made["model"]["width"] = 32, given["width"]
+    return {**made, "parameters": parameters.recorded(given)}
+
+
+def planned(every, rule):
+    count = scorecard.as_measured(rule, scorecard.Book(CELLS, {}, QUANTITIES, {}, every))
+    return count, scorecard.word(count)
+
+
+def three(size, method, mean, spread=0.0, **given):
+    return [of_size(size, method, k, mean + k + spread * k, **given) for k in range(3)]
+
+
+def test_a_claim_about_a_plan_is_decided_at_the_papers_size():
+    sage = three("paper", "sage", 90.0)
+    box = three("paper", "sage_controls", 84.0, 0.01, mixing="box")
+    score = three("paper", "sage_controls", 96.0, 0.01, gradient_of="score")
+    assert planned([], READING) == (counts(2, 0, 0, 0, 0), "not run")
+    assert planned(sage + box, READING)[1] == "undecided"
+    assert planned(sage + box, dict(READING, than=["box"]))[1] == "supported"
+    assert planned(sage + score, dict(READING, than=["class score"]))[1] == "contradicted"
+    found, word = planned(sage + box + score, READING)
+    assert found == counts(2, 2, 1, 1, 1, "paper") and word == "mixed"
+    assert planned(sage[:2] + box, READING)[1] == "undecided"  # two seeds
+    # another size decides nothing, and counts for nothing beside the paper's
+    laptop = three("laptop", "sage", 60.0) + three("laptop", "sage_controls", 70.0, 0.01,
+                                                   gradient_of="score")
+    assert planned(laptop, READING) == (counts(2, 1, 0, 0, 1, "shortened: laptop"),
+                                        "shortened recipe")
+    assert planned(laptop + sage + box, READING)[0] == counts(2, 1, 1, 1, 0, "paper")
+
+
+@pytest.mark.parametrize("mean, word", [(10.0, "supported"), (95.0, "contradicted"),
+                                        (46.1, "undecided")])
+def test_a_learning_rate_that_a_row_changes_on_purpose_is_still_the_papers_size(mean, word):
+    tables = three("paper", "comixup", 96.0)  # Table 1's own runs, which name no rate
+    fast = three("paper", "comixup", mean, 0.01, lr=0.2)
+    assert planned(tables, RATE)[1] == "not run" and planned(tables + fast, RATE)[1] == word
+
+
+def test_a_row_that_a_plan_lacks_is_one_clear_error():
+    with pytest.raises(ValueError, match="the plan readings has no row 'boxes'; its rows: vanilla"):
+        scorecard.planned_pairs(dict(READING, than=["boxes"]))
+
+
 @pytest.mark.parametrize("word, rule", [
     ("in all comparisons", dict(better=["sage"], than="others")),
     ("in all comparisons", dict(better=["mixup"], than=["vanilla"])),
     ("in some", dict(better=["mixup"], than=["vanilla", "sage"])),
     ("in none", dict(better=["vanilla"], than="others")),
     ("in none", dict(better=["mixup"], than=["cutmix"])),
-    ("said in words", dict(found="a chapter shows it"))])
+    ("said in words", dict(found="a chapter shows it")),
+    ("said in words", dict(plan="readings"))])
 def test_claims_are_counted_by_how_they_fare_as_printed(word, rule):
     """By hand, from the numbers of Table 1 for CIFAR-10 (95.07 vanilla to 96.95 SAGE)."""
     assert scorecard.printed_word({**RULE, **rule}, CELLS) == word

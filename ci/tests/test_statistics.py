@@ -19,6 +19,7 @@ from sagelib.bench.statistics import (
     binomial_error,
     difference,
     holm,
+    interaction,
     rank,
     to_reported,
 )
@@ -97,6 +98,28 @@ def test_on_the_same_images_the_test_error_is_that_of_the_differences():
     assert found.test_error == pytest.approx(100 * error)
     apart = difference([{**r, "right": None} for r in ours], base, binomial)
     assert found.test_error < 0.8 * apart.test_error
+
+
+def test_an_interaction_is_taken_seed_by_seed_and_image_by_image():
+    """Of four sides, over the seeds that all have; its error of the test set against a loop."""
+    g = np.random.default_rng(1)
+    right = g.random((4, 3, 200)) < np.array([0.9, 0.8, 0.75, 0.5])[:, None, None]
+    sides = [[record(s, 100 * each.mean(), each) for s, each in enumerate(side)] for side in right]
+    both, one, other, neither = sides
+    found = interaction(both, one[:2], [*other, record(7, 1.0)], neither, X)
+    by_seed = [sum(sign * side[s]["x"] for sign, side in zip((1, -1, -1, 1), sides, strict=True))
+               for s in (0, 1)]
+    assert found.n == 2 and found.mean == pytest.approx(np.mean(by_seed))
+    assert found.std == pytest.approx(np.std(by_seed, ddof=1))
+    gaps = [np.mean([float(right[0][s][i]) - right[1][s][i] - right[2][s][i] + right[3][s][i]
+                     for s in (0, 1)]) for i in range(200)]
+    assert found.test_error == pytest.approx(100 * np.std(gaps, ddof=1) / 200**0.5)
+    apart = interaction(*([{**r, "right": None} for r in side] for side in sides), X)
+    assert apart.test_error == pytest.approx(2 * 0.3) and apart.n == 3
+    assert interaction(both, one, other, [], X) is None
+    alike = interaction(both, one, one, both, X)
+    assert alike.mean == pytest.approx(2 * (np.mean([r["x"] for r in both])
+                                            - np.mean([r["x"] for r in one])))
 
 
 @pytest.mark.parametrize("gaps", [[4.94, 4.94], [4.94, 4.94, 4.94], [4.9, 5.0], [5.0]])

@@ -80,6 +80,13 @@ def test_no_value_of_sages_step_leaves_the_device(options, tiny):
     step("sage", tiny().to("meta"), "meta", **options)
 
 
+@pytest.mark.parametrize("options", [
+    {"mixing": "rounded"}, {"mixing": "box"}, {"mixing": "box", "per_image": True},
+    {"mixing": "uniform"}, {"gradient_of": "score"}, {"gradient_of": "score", "reuse": 0}])
+def test_no_value_of_a_readings_step_leaves_the_device(options, tiny):
+    step("sage_controls", tiny().to("meta"), "meta", **options)
+
+
 def test_the_watch_can_fail():
     with pytest.raises(AssertionError, match="crosses"), NothingCrosses():
         torch.ones(3).to("meta")

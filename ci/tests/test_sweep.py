@@ -49,12 +49,13 @@ cells:
     ("table_1", "paper", 96), ("table_1", "laptop", 24), ("table_1", "underfit", 16),
     ("table_2", "paper", 21), ("table_2", "laptop", 12), ("table_3", "laptop", 21),
     ("table_4", "laptop", 24), ("table_6", "laptop", 2), ("table_7", "paper", 30),
-    ("controls", "laptop", 18), ("schedule", "laptop", 24), ("schedule", "medium", 48)])
+    ("controls", "laptop", 18), ("schedule", "laptop", 24), ("schedule", "medium", 48),
+    ("readings", "laptop", 33), ("readings", "paper", 66), ("comixup_rate", "laptop", 6)])
 def test_the_books_plans_hold_the_tables_runs(name, size, count):
     _, cells = plans.read(PLANS / f"{name}.yml", size)
     assert len(cells) == count
     for cell in cells:
-        assert "lr" not in cell.parameters  # it comes with the paper's settings
+        assert ("lr" in cell.parameters) == (name == "comixup_rate")  # else the paper's settings
     if name == "table_1":
         said = {(row["dataset"], row["model"], m)
                 for row in records.reported(1) for m in list(row)[2:]}
@@ -231,7 +232,8 @@ def in_process(monkeypatch):
     return attempt, ran
 
 
-CHOSEN = {"beyond": "vanilla", "controls": "sage_controls", "schedule": "cutmix",
+CHOSEN = {"beyond": "vanilla", "comixup_rate": "comixup", "controls": "sage_controls",
+          "readings": "sage_controls", "schedule": "cutmix",
           "table_1": "comixup", "table_2": "vanilla", "table_3": "sage", "table_4": "mixup",
           "table_6": None, "table_7": "sage"}
 

@@ -261,6 +261,16 @@ def test_a_checkpoint_of_another_run_is_refused(shapes, tiny, tmp_path):
         run(shapes, tiny, checkpoint=tmp_path / "c.pt", epochs=1, lr=0.1)
     with pytest.raises(ValueError, match="belongs to another run: its method"):
         run(shapes, tiny, "mixup", checkpoint=tmp_path / "c.pt", epochs=1)
+    file = tmp_path / "controls.pt"
+    for options, other in (({}, {"mixing": "box"}), ({"mixing": "box"}, {}),
+                           ({"mixing": "box"}, {"mixing": "rounded"}),
+                           ({}, {"gradient_of": "score"})):
+        file.unlink(missing_ok=True)
+        one, two = (load(methods, "sage_controls", **given).seed(0) for given in (options, other))
+        batches = Batches(shapes[0], 16, generator=seeded())
+        fit(tiny(), batches, one, Recipe(epochs=1), checkpoint=file)
+        with pytest.raises(ValueError, match="belongs to another run: its method"):
+            fit(tiny(), batches, two, Recipe(epochs=1), checkpoint=file)
     torch.save({"net": {}}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match="is no checkpoint of a training run: it lacks"):
         run(shapes, tiny, checkpoint=tmp_path / "other.pt")
@@ -291,7 +301,9 @@ def test_options_train_to_nearly_the_same(options, shapes, tiny):
 
 
 @pytest.mark.parametrize("name, options", [("vanilla", {}), ("sage", {}), ("sage", {"reuse": 0}),
-                                           ("sage", {"per_image": True, "fraction": 1.0})])
+                                           ("sage", {"per_image": True, "fraction": 1.0}),
+                                           ("sage_controls", {"mixing": "box"}),
+                                           ("sage_controls", {"gradient_of": "score"})])
 def test_compile_trains_the_same(name, options, shapes, tiny):
     torch.compiler.reset()
     curves, states, mixed = [], [], []

@@ -107,7 +107,7 @@ mixed = sage.mix(x, y, s, pair, lam, tau)
 torch.testing.assert_close(mixed.x, mixed_x)
 torch.testing.assert_close(mixed.y, mixed_y)
 assert torch.equal(mixed.tau, best)
-show.source(sage.mix, sage.mix_at)
+show.source(sage.mix, sage.mix_at, sage.mix_by_mask)
 
 # %% [markdown]
 # ## The paper's Figure 2
@@ -252,7 +252,8 @@ assert counts == {"train": (0, 2), "eval": (0, 1), "batch": (0, 1)}  # by `mix`,
 # The paper takes SAGE apart in two ways. *Without rearrangement* (w/o OR) nothing is moved.
 # *Without saliency-guided mixing* (w/o SM) the moved image is simply laid over the first; there is
 # no published code for this one, and it is our reading of the sentence that "one image region" is
-# replaced "with the other image". [Ablations](12_ablations.ipynb) looks closer.
+# replaced "with the other image". [Ablations](12_ablations.ipynb) looks closer, and has three more
+# readings.
 
 # %% mystnb={"image": {"alt": "Five rows of mixed images of the same pairs: the images, their partners, SAGE with two clear objects, SAGE without rearrangement with overlapping objects, and without guided mixing with a hard rectangle."}}
 still = torch.zeros(1, 2, dtype=torch.long)

@@ -713,6 +713,27 @@ if not planned:
     display(show.Markdown("No recipe has been run with two schedules: **not run**."))
 
 # %% [markdown]
+# ## Co-Mixup's learning rate
+#
+# The paper trains Co-Mixup on CIFAR-10 with a learning rate of 0.12, because 0.2, the rate of
+# everything else, "results in divergence at the beginning of the training" (appendix B). The plan
+# `book/plans/comixup_rate.yml` trains with both. A network that diverged answers at chance, 10 %:
+# the [scorecard](scorecard.ipynb) asks whether 0.12 ends at least 50 points above 0.2.
+#
+# Divergence can also stop a run, and then it leaves no record: a loss that is not finite is an
+# error. The sweep counts the run as failed, and `error.txt` in the folder of the attempt has the
+# epoch and the step. So where 0.12 was run and 0.2 was not, look there.
+
+# %% tags=["records", "nbval-ignore-output"]
+rates = "comixup, lr 0.12", "comixup, lr 0.2"
+body = [
+    [size, *(summary.spread(map(summary.final, runs[rate])) if rate in runs else "not run" for rate in rates),
+     statistics.difference(*(runs.get(rate, []) for rate in rates), ACCURACY) or ""]
+    for (size, data), runs in report.of_plan(plans.PLANS / "comixup_rate.yml", all_records).items() if data in NAMES]
+display(show.table(["recipe", "0.12, %", "0.2, %", "0.12 minus 0.2"], body, "Co-Mixup on CIFAR-10, PreActResNet18")
+        if body else show.Markdown("Co-Mixup has been run with neither rate: **not run**."))
+
+# %% [markdown]
 # ## The table elsewhere
 #
 # For a paper or a spreadsheet, a table can be had as LaTeX or CSV. This is the first recipe of

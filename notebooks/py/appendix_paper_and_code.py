@@ -407,7 +407,8 @@ show.table(["method", "ms a step beyond two vanilla steps"], [[k, v] for k, v in
 # The paper gives Co-Mixup $\lambda \sim \mathrm{Beta}(1, 1)$, and a learning rate of 0.12 on
 # CIFAR-10 because 0.2 diverges. The code has no $\lambda$ but a Dirichlet(2) prior over the inputs,
 # and 0.12 is nowhere in it. Its worker processes are not seeded, so `--seed` does not repeat a run;
-# ours repeats. Whether 0.2 diverges is not tested in this book.
+# ours repeats. The plan `book/plans/comixup_rate.yml` trains with both rates; what its records say is
+# in [Image classification](11_image_classification.ipynb).
 #
 # Co-Mixup's paper penalises an input where its use $r = A P$ by other outputs is above a threshold
 # $\tau$. The code has `(r > tau) * A @ P`, which Python evaluates from the left, so that the
@@ -514,8 +515,9 @@ show.table(["column modulo 4", 0, 1, 2, 3], [["peaks as intended", *peak_columns
 #
 # The two ablations of Table 3, the robustness of Tables 4 and 5, and the few-shot accuracy of
 # Table 2 have no program. "Without rearrangement" is clear: the shift is 0. "Without
-# saliency-guided mixup" is our reading of one sentence, and [Ablations](12_ablations.ipynb) shows a
-# second one.
+# saliency-guided mixup" is one sentence, which we read in four ways: the moved partner pasted whole
+# (`guided=False`), and three masks of the method `sage_controls`. [Ablations](12_ablations.ipynb)
+# shows and compares them.
 #
 # ### The attacks
 #

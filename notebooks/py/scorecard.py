@@ -43,7 +43,9 @@
 # seeds or more, the answer is *supported* (all comparisons are decided for the claim),
 # *contradicted* (some are decided against it and none for it), *mixed* (both) or *undecided*. The
 # comparisons of a claim are decided together, by Holm's procedure. Records of any other recipe or
-# machine can neither support nor contradict a claim; the answer then only names the recipe.
+# machine can neither support nor contradict a claim; the answer then only names the recipe. For a
+# claim without printed numbers the runs are those of one of our plans. A run that stopped because
+# its loss was not finite leaves no record, and its comparison counts as not run.
 
 # %% tags=["hide-input", "parameters"]
 convention = "pixels, clamped"  # of the budgets of Tables 4 and 5, as in the published code: see "Out of distribution"
@@ -75,11 +77,12 @@ def claim_row(claim):
     """claim, verdict, as printed, as measured, place, chapter"""
     if "found" in claim:
         return [claim["says"], "see the chapter", claim["found"], "", claim["place"], report.chapter_link(claim["chapter"])]
-    holds, of = scorecard.as_printed(claim, book.wide)
+    holds, of = (0, 0) if "plan" in claim else scorecard.as_printed(claim, book.wide)
+    printed_so = "holds" if holds == of else f"holds in {holds} of {of}"
     count = scorecard.as_measured(claim, book)
-    ran = f"{count['leaning']} of {count['run']} lean this way ({of - count['run']} not run)"
+    ran = f"{count['leaning']} of {count['run']} lean this way ({count['of'] - count['run']} not run)"
     ran += f"; decided: {count['for']} for, {count['against']} against" if count["kinds"] == ["paper"] else ""
-    return [claim["says"], scorecard.word(count, claim.get("share", 1)), "holds" if holds == of else f"holds in {holds} of {of}",
+    return [claim["says"], scorecard.word(count, claim.get("share", 1)), printed_so if of else "no numbers printed",
             ran if count["run"] else "", claim["place"], report.chapter_link(claim["chapter"])]
 
 

@@ -186,6 +186,15 @@ def recipe_text(record: Record) -> str:
     return f"{recipe_name(record)} ({record['kind']})" if size_of(record) else record["kind"]
 
 
+def variant(run: Parameters) -> str:
+    """What a run's parameters say beside data set, network, method and options, as labels have it.
+
+    The schedule and the learning rate where a plan names them, such as "one_cycle" or "lr 0.2".
+    """
+    rate = f"lr {run['lr']:g}" if "lr" in run else ""
+    return ", ".join(filter(None, (run.get("schedule", ""), rate)))
+
+
 def expected(file: str | Path) -> dict[str, Any] | None:
     """Which numbers the runs of a plan should come to, its entry `expect`; None without it.
 

@@ -46,15 +46,27 @@ def of_plan(file: str | Path,
             records: Sequence[Record]) -> dict[tuple[str, str], ByLabel]:
     """What was measured of a plan: (size, data set) -> label -> records by seed.
 
-    A label is that of the plan's row, or else the method, and the schedule where a plan names it.
+    Labels are those of `labels`.
     """
-    labels = {(row["method"], str(row.get("options") or {})): label
-              for (label, _), row in plans.table_rows(file).items()}
     found: dict[tuple[str, str], ByLabel] = {}
     for size, runs in plans.by_size(file).items():
+        label_of = {run.name: label for run, label in labels(file, size)}
         for run, record in recorded(runs, records):
-            p = run.parameters
-            label = labels.get((p["method"], str(p.get("options") or {})))
-            label = label or ", ".join(p[k] for k in ("method", "schedule") if k in p)
-            found.setdefault((size, p["dataset"]), {}).setdefault(label, []).append(record)
+            place = size, run.parameters["dataset"]
+            found.setdefault(place, {}).setdefault(label_of[run.name], []).append(record)
     return found
+
+
+def labels(file: str | Path, size: str) -> list[tuple[RunSpec, str]]:
+    """The runs of a plan at a size, each with its label.
+
+    It is that of the plan's row, or else the method and `plans.variant`.
+    """
+    rows = {(row["method"], str(row.get("options") or {})): label
+            for (label, _), row in plans.table_rows(file).items()}
+
+    def label(p):
+        row = rows.get((p["method"], str(p.get("options") or {})))
+        return row or ", ".join(filter(None, (p["method"], plans.variant(p))))
+
+    return [(run, label(run.parameters)) for run in plans.read(file, size)[1]]

@@ -2,7 +2,8 @@
 
 A cell is what the paper printed in one place of a table, and which runs would measure it. A claim
 says that some labels of a table are better than others; the same rule is asked of the printed
-numbers and of our records. Only the paper's recipe with three seeds or more can support or
+numbers and of our records. A claim for which the paper prints no numbers can name the rows of a
+plan of ours instead. Only the paper's recipe with three seeds or more can support or
 contradict anything.
 """
 from __future__ import annotations
@@ -12,9 +13,9 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from . import plans, quantities, records, timing
+from . import plans, quantities, records, report, timing
 from .statistics import LEAST_SEEDS, WORDS, Family, Quantity, difference, to_reported
-from .summary import runs_by_row
+from .summary import kind_of, runs_by_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -95,6 +96,7 @@ class Book:
     quantities: Mapping[str, Quantity]
     # (network, method) -> least, median, greatest multiple of vanilla's step
     clock: Mapping[tuple[str, str], Sequence[float]]
+    trained: Sequence[Record] = ()  # for the claims about a plan
 
     @functools.cached_property
     def wide(self) -> list[TableCell]:
@@ -105,13 +107,14 @@ class Book:
 def book(results: str | Path = records.RESULTS, convention: str = "pixels, clamped") -> Book:
     """The Book of the records under `results`; `convention`: of the budgets in Tables 4 and 5."""
     here, numbers = printed(), quantities_by_name(convention)
-    every = [*records.every(results), *records.every(results, "few_shot")]
+    trained = records.every(results)
+    every = [*trained, *records.every(results, "few_shot")]
     timed, table_6 = records.timings(results, "step_time"), [c for c in here if c.table == 6]
     asked = [c.method for c in table_6]
     clock = {(model, name): [r["low"], r["median"], r["high"]]
              for model in sorted({c.model for c in table_6})
              for name, r in timing.over_vanilla(timing.of_methods(timed, model, asked)).items()}
-    return Book(here, runs(with_means(here), every, numbers), numbers, clock)
+    return Book(here, runs(with_means(here), every, numbers), numbers, clock, trained)
 
 
 @functools.cache
@@ -221,8 +224,8 @@ def pairs(claim: Claim, cells: Iterable[TableCell]) -> list[tuple[TableCell, Tab
 
     claim: a dict with `table`, `rows` (a pattern of the rows it speaks of), `better` and `than`,
     lists of labels, or "others" for all the rest of the row. `margin` makes it a claim of "not much
-    worse": so many percent of accuracy, or in Table 6, where less is better, so large a part of the
-    other's hours.
+    worse", or below 0 of "much better": so many percent of accuracy, or in Table 6, where less is
+    better, so large a part of the other's hours.
     """
     def is_worse(cell):
         if claim["than"] == "others":
@@ -245,6 +248,28 @@ def as_printed(claim: Claim, cells: Iterable[TableCell]) -> tuple[int, int]:
     return sum(a.reported - b.reported > -margin for a, b in found), len(found)
 
 
+def planned_pairs(claim: Claim) -> list[tuple[str, str, str]]:
+    """(data set, better, worse) of a claim about the rows of a plan.
+
+    claim: a dict with `plan`, the name of one of the book's, `rows` (a pattern of its data sets),
+    `better` and `than`, lists of labels as `report.labels` gives them, and perhaps `margin`.
+    ValueError for a label that the plan lacks.
+    """
+    runs = report.labels(plans.PLANS / f"{claim['plan']}.yml", "paper")
+    by_data: dict[str, dict[str, None]] = {}
+    for run, label in runs:
+        by_data.setdefault(run.parameters["dataset"], {})[label] = None
+    found = []
+    for data, labels in by_data.items():
+        unknown = [label for label in (*claim["better"], *claim["than"]) if label not in labels]
+        if unknown:
+            raise ValueError(f"the claim {claim['says']!r}: the plan {claim['plan']} has no row "
+                             f"{unknown[0]!r}; its rows: {'; '.join(labels)}")
+        if re.search(claim["rows"], data):
+            found += [(data, a, b) for a in claim["better"] for b in claim["than"]]
+    return found
+
+
 def as_measured(claim: Claim, book: Book) -> dict[str, Any]:
     """What our records say of a claim: counts of its pairs, and the `kinds` of recipe run.
 
@@ -253,12 +278,15 @@ def as_measured(claim: Claim, book: Book) -> dict[str, Any]:
     (`statistics.Family`). If there are records of the paper's recipe, others do not count. In Table
     6 a pair is decided where the ranges of the times are apart.
     """
-    asked = pairs(claim, book.wide)
-    if claim["table"] == 6:
+    asked = planned_pairs(claim) if "plan" in claim else pairs(claim, book.wide)
+    if claim.get("table") == 6:
         kinds, found = ["clock"], [_apart(pair, claim, book) for pair in asked]
         signs = [sign for sign in found if sign]
     else:
-        found = [_difference(pair, claim, book) for pair in asked]
+        if "plan" in claim:
+            found = _planned_differences(asked, claim, book.trained)
+        else:
+            found = [_difference(pair, claim, book) for pair in asked]
         gaps = [gap for gap in found if gap]
         if any(kind == "paper" for kind, _ in gaps):
             gaps = [(kind, d) for kind, d in gaps if kind == "paper"]
@@ -292,6 +320,29 @@ def _difference(pair, claim, book):
     return None
 
 
+def _planned_differences(asked, claim, trained):
+    """As `_difference`, for each pair of `planned_pairs`.
+
+    The plan's size says which runs go together, the largest first; the size "paper" is the paper's
+    recipe, but for what a row changes on purpose, such as the learning rate.
+    """
+    measured = report.of_plan(plans.PLANS / f"{claim['plan']}.yml", trained)
+    found = []
+    for data, one, other in asked:
+        gaps = [(_kind(size, by_label), gap) for (size, where), by_label in measured.items()
+                if where == data and (gap := difference(
+                    by_label.get(one, []), by_label.get(other, []), quantities.ACCURACY))]
+        found.append(next(((kind, replace(gap, mean=gap.mean + claim.get("margin", 0)))
+                           for kind, gap in gaps), None))
+    return found
+
+
+def _kind(size, by_label):
+    """The kind of the runs of a plan at a size: that of the row which differs least."""
+    kinds = {kind_of(r) for found in by_label.values() for r in found}
+    return "paper" if size == "paper" else min(kinds, key=len)
+
+
 def word(count: Mapping[str, Any], share: float = 1) -> str:
     """The verdict on a claim from what `as_measured` counted; `share` of the pairs are enough.
 
@@ -312,7 +363,7 @@ def printed_word(claim: Claim, cells: Iterable[TableCell]) -> str:
 
     "said in words" for a claim that is not about their numbers.
     """
-    if "found" in claim:
+    if "found" in claim or "plan" in claim:
         return "said in words"
     holds, of = as_printed(claim, cells)
     if holds == of:

@@ -241,13 +241,29 @@ def difference(ours: Iterable[Record], theirs: Iterable[Record],
 
     ValueError for two records of one seed on one side: they are of different recipes, and no pair.
     """
-    one, other = _by_seed(ours), _by_seed(theirs)
-    pairs = [(one[seed], other[seed]) for seed in sorted(one.keys() & other.keys())]
-    if not pairs:
+    return _contrast([(1, ours), (-1, theirs)], quantity)
+
+
+def interaction(both: Iterable[Record], one: Iterable[Record], other: Iterable[Record],
+                neither: Iterable[Record], quantity: Quantity) -> Difference | None:
+    """The Difference `both` - `one` - `other` + `neither` over the seeds that all four have.
+
+    `one` and `other` have one of two parts each. It is 0 where each part adds the same with the
+    other as without it, below 0 where they do the same work. None without a shared seed.
+    """
+    return _contrast([(1, both), (-1, one), (-1, other), (1, neither)], quantity)
+
+
+def _contrast(sides, quantity):
+    """The Difference that sums sign * value over sides (sign, records), seed by seed; or None."""
+    found = [(sign, _by_seed(records)) for sign, records in sides]
+    seeds = sorted(set.intersection(*({*by_seed} for _, by_seed in found)))
+    if not seeds:
         return None
-    gaps = [quantity.value(a) - quantity.value(b) for a, b in pairs]
+    runs = [[(sign, by_seed[seed]) for sign, by_seed in found] for seed in seeds]
+    gaps = [sum(sign * quantity.value(r) for sign, r in each) for each in runs]
     std = float(np.std(gaps, ddof=1)) if len(gaps) > 1 else None
-    return Difference(float(np.mean(gaps)), std, len(gaps), _test_error(pairs, quantity))
+    return Difference(float(np.mean(gaps)), std, len(gaps), _test_error(runs, quantity))
 
 
 def to_reported(records: Sequence[Record], reported: float, quantity: Quantity,
@@ -295,19 +311,20 @@ def _by_seed(records):
     return found
 
 
-def _test_error(pairs, quantity):
-    """The test set's standard error of the mean difference over pairs of records.
+def _test_error(runs, quantity):
+    """The test set's standard error of the mean of signed sums of records, (sign, record) each.
 
-    Image by image where all know which images they get right, else as if the two sides saw
-    different images.
+    Image by image where all know which images they get right, else as if the sides saw different
+    images.
     """
-    right = [[quantity.correct(r) for r in pair] for pair in pairs]
-    sizes = {-1 if known is None else len(known) for pair in right for known in pair}
+    right = [[(sign, quantity.correct(r)) for sign, r in each] for each in runs]
+    sizes = {-1 if known is None else len(known) for each in right for _, known in each}
     if len(sizes) == 1 and -1 not in sizes:
         # (N,), each image's gap over the seeds
-        gaps = np.mean([a.astype(float) - b for a, b in right], axis=0)
+        gaps = np.mean([sum(sign * known.astype(float) for sign, known in each) for each in right],
+                       axis=0)
         return 100 * float(np.std(gaps, ddof=1)) / len(gaps) ** 0.5
-    squares = [quantity.error(a) ** 2 + quantity.error(b) ** 2 for a, b in pairs]
+    squares = [sum(quantity.error(r) ** 2 for _, r in each) for each in runs]
     return float(np.mean(squares)) ** 0.5
 
 

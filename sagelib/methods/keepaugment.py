@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..losses import logits_of
+from ..losses import class_score, logits_of
 from ..method import Mixed, SaliencyGuided, check_pairs, choice, number, per_channel, whole
 from . import cutout, randaugment
 from .cutmix import outside
@@ -91,8 +91,7 @@ class KeepAugment(SaliencyGuided):
     std: float | Sequence[float] = per_channel(1.0, 0)
 
     def saliency_loss(self, out: Any, y: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
-        signed = y - 0.5 if y.shape[1] == 1 else y  # one logit z is -z/2 and z/2
-        return (logits_of(out, y.shape[1]).float() * signed).sum()
+        return class_score(logits_of(out, y.shape[1]), y)
 
     def saliency_from_grad(self, grad: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w"]:
         return grad.float().abs().amax(1, keepdim=True)

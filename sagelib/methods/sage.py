@@ -10,7 +10,8 @@ Where the paper and the authors' code (https://github.com/SamsungLabs/SAGE) diff
 - each map is smoothed, then scaled to sum to 1, then multiplied by lambda or 1 - lambda, as in the
   code;
 - a map with nothing in it counts as uniform, where the code makes NaN;
-- "without saliency-guided mixup" has no published code: see `Sage.guided`.
+- "without saliency-guided mixup" has no published code: see `Sage.guided`, and the other readings
+  in `sage_controls.py`.
 """
 from __future__ import annotations
 
@@ -80,6 +81,12 @@ def mix_at(x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], a: Float[Tensor
     """`mix` without the search: a and b are the weighted maps, best is each partner's shift."""
     moved = shift(b if guided else torch.ones_like(b), best)  # Equation 3          (B, 1, H, W)
     m = mask(a, moved) if guided else 1 - moved      # line 4: Equation 2           (B, 1, H, W)
+    return mix_by_mask(x, y, m, pair, best)          # lines 5 to 7
+
+
+def mix_by_mask(x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], m: Float[Tensor, "b 1 h w"],
+                pair: Int[Tensor, " b"], best: Int[Tensor, "b 2"]) -> Mixed:
+    """Mix by a given mask m, the image's own share of each pixel; best is each partner's shift."""
     gamma = m.mean((1, 2, 3))                        # line 5                       (B,)
     partner = shift(x, best, pair)                   # Equation 3                   (B, C, H, W)
     mixed = torch.lerp(partner, x, m.to(x.dtype))    # line 6: m x + (1 - m) partner
