@@ -260,7 +260,7 @@ BENCH = {  # and inside bench
     "quantities": {"records", "schema", "statistics"}, "plans": {"parameters", "paths", "timing"},
     "summary": {"quantities", "statistics"},
     "report": {"plans", "schema"},
-    "scorecard": {"plans", "quantities", "records", "statistics", "summary", "timing"},
+    "scorecard": {"plans", "quantities", "records", "report", "statistics", "summary", "timing"},
     "leaderboard": {"plans", "quantities", "records", "statistics", "summary", "timing"},
     "sweep": {"paper_recipe", "parameters", "paths", "plans", "records", "scorecard", "summary",
               "timing"},
