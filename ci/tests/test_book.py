@@ -261,7 +261,7 @@ BENCH = {  # and inside bench
     "summary": {"quantities", "statistics"},
     "report": {"plans", "schema"},
     "speed": {"records", "schema", "statistics", "summary"},
-    "scorecard": {"plans", "quantities", "records", "statistics", "summary", "timing"},
+    "scorecard": {"plans", "quantities", "records", "report", "statistics", "summary", "timing"},
     "leaderboard": {"plans", "quantities", "records", "statistics", "summary", "timing"},
     "sweep": {"paper_recipe", "parameters", "paths", "plans", "records", "scorecard", "summary",
               "timing"},

@@ -1,10 +1,11 @@
 """SAGE with one component replaced: controls that are not in the paper, readings of an ablation.
 
-https://arxiv.org/abs/2211.00113. The controls ask what saliency is worth: maps="uniform" takes
-every pixel for equally salient, maps="other" gives each image the map of another image of the
-batch, searched=False shifts each partner by one of the candidates, at random, and
-gradient_of="score" takes the saliency of the class score (Simonyan et al. 2014) where the paper
-takes that of the loss. The clean gradient, which is the loss's, is reused all the same.
+https://arxiv.org/abs/2211.00113. Each option differs from SAGE in one component. The controls ask
+what saliency is worth: maps="uniform" takes every pixel for equally salient, maps="other" gives
+each image the map of another image of the batch, searched=False shifts each partner by one of the
+candidates, at random, and gradient_of="score" takes the saliency of the class score (Simonyan et
+al. 2014) where the paper takes that of the loss. The clean gradient, which is the loss's, is reused
+all the same.
 
 The readings are of "SAGE without saliency-guided mixup", section 4.4, which has no code. The paper
 says that components are "removed or replaced by an existing technique", and that this one "simply
