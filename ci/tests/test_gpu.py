@@ -104,16 +104,32 @@ def test_the_recorded_step_trains_as_the_plain_one(name, precision, data):
         assert torch.equal(a.get_state(), b.get_state())
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "one_cycle"])
-def test_a_recorded_step_sees_the_rate_of_each_step(schedule, data):
+@pytest.mark.parametrize("recipe", [dict(schedule="cosine"), dict(schedule="one_cycle"),
+                                    dict(schedule="cosine", optimizer="adam")], ids=str)
+def test_a_recorded_step_sees_the_rate_of_each_step(recipe, data):
     """A rate that the recording had kept would lead to other weights."""
-    runs = [make(data, "vanilla", graph=graph, schedule=schedule) for graph in (False, True)]
-    constant = make(data, "vanilla")
+    runs = [make(data, "vanilla", graph=graph, **recipe) for graph in (False, True)]
+    constant = make(data, "vanilla", **{**recipe, "schedule": "steps"})
     for run in (*runs, constant):
         fit_together([run])
     plain, graphed = map(weights, runs)
     assert_close(graphed, plain, rtol=0.02, atol=0.02)
     assert (graphed - plain).norm() < 0.2 * (weights(constant) - plain).norm()
+
+
+def test_a_recorded_step_of_adam_goes_on_from_the_best_epoch(data):
+    """The recording reads the tensors that the rewind fills, weights and moments."""
+    recipe = dict(optimizer="adam", schedule="plateau", patience=0, rewind=True, epochs=4)
+    runs = [make(data, "vanilla", graph=graph, **recipe) for graph in (False, True)]
+    for run in runs:
+        losses = iter([0.5, 1.0, 0.4, 1.0])
+        fit_together([run], lambda net, left=losses: {"val_loss": next(left)})
+        (step,) = {int(state["step"]) for state in run.optimizer.state.values()}
+        assert step == 2 * len(run.batches)  # the first epoch and the third
+        assert [e["lr"] for e in run.curve] == pytest.approx([0.05, 0.05, 0.005, 0.005])
+    plain, graphed = runs
+    assert graphed.step.graph is not None
+    assert_close(weights(graphed), weights(plain), rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize("name", sorted(OP_BY_OP))

@@ -11,7 +11,7 @@ from .. import files
 from .step import Run
 
 KEYS = {"settings", "curve", "net", "best", "optimizer", "scaler", "generators", "host", "method",
-        "torch", "cuda"}  # and "python", which older checkpoints do not have
+        "torch", "cuda"}  # and "python" and "rewind_to", which older checkpoints do not have
 
 
 def save(run: Run) -> None:
@@ -24,6 +24,7 @@ def save(run: Run) -> None:
         "curve": run.curve,
         "net": run.net.state_dict(),
         "best": run.best,
+        "rewind_to": run.rewind_to,
         "optimizer": run.optimizer.state_dict()["state"],
         "scaler": run.scaler.state_dict(),
         "generators": {name: g.get_state() for name, g in run.generators().items()},
@@ -63,6 +64,7 @@ def restore(run: Run) -> None:
     if state["cuda"] is not None and run.device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda"], run.device)
     run.curve, run.best = state["curve"], state["best"]
+    run.rewind_to = state.get("rewind_to")
 
 
 def _read(path: Path) -> dict[str, Any]:
