@@ -201,6 +201,7 @@ class Run:
         The recipe, the method and its options, how many images and weights there are, and how
         batches are made; not the seeds, nor the images themselves.
         """
+        crop = {"crop": list(self.batches.crop)} if self.batches.crop else {}
         return {
             "recipe": self.recipe.described(),
             "method": {"name": type(self.method).__name__, **self.method.options()},
@@ -209,6 +210,7 @@ class Run:
                 "batch": self.batches.size,
                 "padding": self.batches.padding,
                 "flip": self.batches.flip,
+                **crop,
             },
             "select": self.select,
             "network": sum(p.numel() for p in self.net.parameters()),

@@ -89,15 +89,15 @@ def result(file: str | Path, results: str | Path = records.RESULTS) -> list[str]
     first = next(run for found in runs.values() for run in found)
     cells = expected_cells(file, expect, first)
     published = records.of_notebook(first.notebook, results)
-    schedules = dict.fromkeys(run.parameters.get("schedule", "") for run in runs["paper"])
-    asked = [(cell, schedule) for schedule in schedules for cell in cells]
+    asked = [(cell, recipe) for recipe in dict.fromkeys(map(_recipe, runs["paper"]))
+             for cell in cells]
     ours = {size: [measured(runs[size], *one, published) for one in asked] for size in runs}
     shown = [size for size, found in ours.items() if any(found)] or ["laptop"]
     paper = ["the paper"] if "table" in expect else []
     rows = [["", *paper, *(f"ours, {size}{_instead(runs[size], cells[0])}" for size in shown)]]
-    for k, (cell, schedule) in enumerate(asked):
+    for k, (cell, recipe) in enumerate(asked):
         said = [_said(cell, cells[0])] if paper else []
-        label = f"{cell.label}, {schedule}" if schedule else cell.label
+        label = f"{cell.label}, {recipe}" if recipe else cell.label
         rows.append([label, *said, *(ours[size][k] or "not run" for size in shown)])
     where = f"Table {cells[0].table}: {cells[0].row}" if paper else "not in the paper"
     return [f"Expected {QUANTITIES[cells[0].quantity]} ({where}):", "", *aligned(rows)]
@@ -124,15 +124,20 @@ def expected_cells(file: str | Path, expect: Mapping[str, Any],
     return [row[label] for label in expect["labels"]]
 
 
-def measured(runs: Iterable[RunSpec], cell: scorecard.TableCell, schedule: str,
+def _recipe(run: RunSpec) -> str:
+    """The name of the set-up or of the schedule that a run asks for; "" where it names none."""
+    return run.parameters.get("setup") or run.parameters.get("schedule", "")
+
+
+def measured(runs: Iterable[RunSpec], cell: scorecard.TableCell, recipe: str,
              published: Sequence[Record]) -> str:
     """What records say of a cell, by those of a plan's runs that measure it; "" without any.
 
-    schedule: that the runs ask for, "" where they name none. Runs of another data set count where
-    the plan has none of the cell's own at this size.
+    recipe: the set-up or schedule that the runs ask for, "" where they name none. Runs of another
+    data set count where the plan has none of the cell's own at this size.
     """
-    runs = [run for run in runs if run.parameters["model"] == cell.model
-            and run.parameters.get("schedule", "") == schedule]
+    runs = [run for run in runs
+            if run.parameters["model"] == cell.model and _recipe(run) == recipe]
     if cell.table == 6:
         steps = [timing.over_vanilla(r) for run in runs for r in published if run.matches(r)]
         found = [step[cell.method]["median"] for step in steps if cell.method in step]
