@@ -270,7 +270,7 @@ def test_every_plan_of_the_book_runs_tiny_and_then_nothing_is_left(file, in_proc
 
 @pytest.mark.parametrize("setup", few_shot_setups.SETUPS)
 def test_a_few_shot_cell_that_ran_is_done_the_next_time(setup, tmp_path):
-    asked = command(PLANS / "table_2.yml", tmp_path, "--only", "method=vanilla", "--only",
+    asked = command(PLANS / "table_2.yml", tmp_path, "--only", "method=vanilla",
                     f"setup={setup}")
     asked[asked.index("small")] = "tiny"
     for said in ("0 done, 1 to run", "1 done, 0 to run"):
