@@ -9,13 +9,14 @@ plans schedule, controls, readings and comixup_rate at size laptop.
 
 import copy
 import functools
+import itertools
 import shutil
 from unittest import mock
 
 import numpy as np
 
 from sagelib import catalog, methods
-from sagelib.bench import parameters, plans, quantities, records, scorecard
+from sagelib.bench import few_shot_setups, parameters, plans, quantities, records, scorecard
 from sagelib.bench.paper_recipe import WIDTH, learning_rate
 from sagelib.evaluate import robustness
 from sagelib.train import Recipe
@@ -135,8 +136,9 @@ def evaluation_of_today():
 
 
 def few_shots(table):
-    """Few-shot records of Table 2's methods."""
-    for row in table:
+    """Few-shot records of Table 2's methods, in both set-ups of its plan."""
+    for row, (setup, values) in itertools.product(table, few_shot_setups.SETUPS.items()):
+        recipe = {k: values[k] for k in ("lr", "batch")}
         for method in [k for k, v in row.items() if isinstance(v, float)]:
             for seed, shift in shifts(method):
                 episodes = [
@@ -150,12 +152,14 @@ def few_shots(table):
                                  test_classes=20, height=84, width=84),
                     model=dict(name=row["model"], width=64, parameters=1),
                     seed=seed,
-                    method=dict(name=method, settings="paper", loss="bce"),
-                    recipe=dict(epochs=100, lr=0.2, batch=100),
+                    method=dict(name=method, settings="paper", loss=values["criterion"]),
+                    recipe=dict(epochs=100, **recipe),
                 )
-                curve = [dict(epoch=0, lr=0.2, train_loss=1.0, seconds=1.0, val_accuracy=70.0)]
-                yield records.make_few_shot(**asked, exam={}, curve=curve, episodes=episodes,
-                                            parameters=dict(settings="paper", width=0))
+                curve = [dict(epoch=0, train_loss=1.0, seconds=1.0, val_accuracy=70.0,
+                              lr=values["lr"], val_loss=0.8)]
+                exam = {} if setup == "book" else {"by": values["choose"]}
+                yield records.make_few_shot(**asked, exam=exam, curve=curve, episodes=episodes,
+                                            parameters=dict(settings="paper", width=0, setup=setup))
 
 
 def timings(table):

@@ -3,11 +3,13 @@ name the file."""
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.testing import assert_close
 
 from sagelib import datasets
 from sagelib.catalog import load
 from sagelib.data.batches import Batches
+from sagelib.data.dataset import Dataset
 from sagelib.datasets import shapes as shapes_module
 
 
@@ -114,3 +116,40 @@ def test_cifar_reads_an_unpacked_folder(name, mean, cifar_tree, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(ValueError, match="has 50000 train images, here are"):
         load(datasets, name, root=root)
+
+
+def test_images_are_resized_as_pillow_does_it(shapes):
+    """Up, as from 84 to 96, and down; bytes may differ by one, by the rounding."""
+    few = shapes[0][torch.arange(6)]
+    for size in ((37, 41), (20, 13)):
+        found = few.resized(*size)
+        assert found.images.dtype == torch.uint8 and found.images.shape == (6, 3, *size)
+        assert found.masks is None or found.masks.shape == (6, 1, *size)
+        for ours, image in zip(found.images, few.images, strict=True):
+            theirs = Image.fromarray(image.permute(1, 2, 0).numpy()).resize(
+                size[::-1], Image.Resampling.BILINEAR)
+            gap = ours.permute(1, 2, 0).int() - torch.from_numpy(np.array(theirs)).int()
+            assert gap.abs().max() <= 1
+    with pytest.raises(ValueError, match="both must be at least 1"):
+        few.resized(0, 3)
+
+
+def test_a_crop_is_a_random_window_in_training_and_the_centre_otherwise():
+    """Each pixel says where it is: its row in red, its column in green."""
+    rows, columns = torch.meshgrid(torch.arange(12), torch.arange(15), indexing="ij")
+    image = torch.stack([rows, columns, rows]).byte()
+    data = Dataset(image.repeat(400, 1, 1, 1), torch.zeros(400, dtype=torch.long), ("a",),
+                   (0.0,) * 3, (1 / 255,) * 3)
+    batches = Batches(data, 400, 0, False, torch.Generator().manual_seed(0), (8, 10))
+    x, _ = next(iter(batches))
+    assert x.shape == (400, 3, 8, 10)
+    corners = x[:, :2, 0, 0].round().long()
+    assert corners.amin(0).tolist() == [0, 0] and corners.amax(0).tolist() == [4, 5]
+    assert len(corners.unique(dim=0)) == 5 * 6
+    window = image[:2].float()
+    for picture, (top, left) in zip(x[:40], corners[:40].tolist(), strict=True):
+        assert_close(picture[:2], window[:, top:top + 8, left:left + 10])
+    centre, _ = next(iter(Batches(data, 3, crop=(8, 10))))
+    assert_close(centre[0, :2], window[:, 2:10, 2:12])
+    with pytest.raises(ValueError, match="a crop of 13 x 10 does not fit into images of 12 x 15"):
+        Batches(data, 3, crop=(13, 10))

@@ -159,10 +159,16 @@ def test_a_few_shot_run_becomes_a_record(method, tmp_path):
                                      test_classes=6, height=32, width=32)
     assert [(e["shots"], e["distance"]) for e in record["episodes"]] == [
         (1, "cosine"), (1, "euclidean"), (3, "cosine"), (3, "euclidean")]
-    best = max(e["val_accuracy"] for e in record["curve"])
-    assert len(record["curve"]) == 2 and record["chosen"]["val_accuracy"] == best
-    assert record["chosen"]["exam"] == dict(ways=5, shots=3, queries=15, episodes=40, seed=0,
-                                            distance="cosine")
+    best = min(record["curve"], key=lambda e: e["val_loss"])
+    assert len(record["curve"]) == 2 and record["chosen"] == dict(
+        epoch=best["epoch"], val_accuracy=best["val_accuracy"], val_loss=best["val_loss"],
+        exam=dict(ways=5, shots=3, queries=15, episodes=40, seed=0, distance="cosine",
+                  by="val_loss"))
+    assert record["method"]["loss"] == "cross_entropy"
+    assert record["recipe"] == dict(
+        epochs=2, optimizer="adam", lr=1e-3, weight_decay=5e-4, schedule="plateau", decay=0.1,
+        patience=9, monitor="val_loss", rewind=True, last_lr=0.01, precision="fp32",
+        channels_last=False, compile=False, batch=16, padding=0, flip=True, resize=37)
     assert list((tmp_path / "runs/networks/few_shot").rglob("*.pt"))
     assert not list(tmp_path.rglob("checkpoints/*.pt"))
     with pytest.raises(REFUSED, match="this run has a record"):
@@ -172,7 +178,39 @@ def test_a_few_shot_run_becomes_a_record(method, tmp_path):
         few_shot(tmp_path, method=method, shots=[1, 2])
 
 
+def test_the_books_own_few_shot_set_up_is_what_it_was(tmp_path):
+    """Its run id is that of the notebook before there were set-ups, with the same parameters."""
+    record, = few_shot(tmp_path, method="vanilla", setup="book")
+    assert record["run"] == "f4f07deb" and record["method"]["loss"] == "bce"
+    best = max(e["val_accuracy"] for e in record["curve"])
+    assert record["chosen"]["val_accuracy"] == best and "by" not in record["chosen"]["exam"]
+    assert record["recipe"] == dict(
+        epochs=2, lr=0.2, momentum=0.9, nesterov=True, weight_decay=1e-4, milestones=[1 / 3, 2 / 3],
+        decay=0.1, precision="fp32", channels_last=False, compile=False, batch=20, padding=2,
+        flip=True)
+
+
+def test_a_few_shot_run_on_a_plateau_ends_early_and_goes_back_to_the_best_epoch(tmp_path):
+    """At this rate the loss rises at once: each epoch without a lower one is a tenth of the rate,
+    twice, and the network of the lowest loss is the one that is evaluated."""
+    record, = few_shot(tmp_path, method="vanilla", epochs=12, patience=0, lr=0.03)
+    curve = record["curve"]
+    best = min(range(len(curve)), key=lambda k: curve[k]["val_loss"])
+    assert record["chosen"]["epoch"] == best and len(curve) < 12
+    falls = [k for k in range(1, len(curve)) if curve[k]["lr"] < curve[k - 1]["lr"]]
+    lowest = [min(e["val_loss"] for e in curve[:k]) for k in falls]
+    assert falls and all(curve[k - 1]["val_loss"] > low for k, low in zip(falls, lowest,
+                                                                          strict=True))
+    assert {round(e["lr"] / 0.03, 9) for e in curve} == {1, 0.1}
+
+
 @pytest.mark.parametrize("notebook, parameters, message", [
+    (few_shot, dict(setup="theirs"), "unknown setup 'theirs'; known: reference, book"),
+    (few_shot, dict(choose="val"), "unknown choose 'val'; known: val_accuracy, val_loss"),
+    (few_shot, dict(optimizer="adamw"), "unknown optimizer 'adamw'; known: sgd, adam"),
+    (few_shot, dict(resize=20), "a crop of 32 x 32 does not fit into images of 20 x 20"),
+    (few_shot, dict(criterion="mse"), "criterion is 'mse'; it must be one of 'bce', 'cross_"),
+    (few_shot, dict(patience=-1), "patience is -1; it must be a whole number of at least 0"),
     (few_shot, dict(dataset="shapes"),
      "no few-shot data set: its test classes are those it trains on"),
     (few_shot, dict(queries=60), "needs 61 images of a class"),

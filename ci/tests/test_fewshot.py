@@ -1,5 +1,6 @@
 """Few-shot: episodes and prototypes against loops, data sets in every form they come in, the best
 epoch kept."""
+import dataclasses
 import functools
 import hashlib
 import os
@@ -80,6 +81,31 @@ def test_prototype_accuracies_equal_the_loop(distance, shots):
                                                  abs=1e-4), interval=pytest.approx(half, abs=1e-4))
 
 
+@pytest.mark.parametrize("distance", fewshot.DISTANCES)
+def test_the_validation_loss_is_the_cross_entropy_by_loop(distance):
+    """Logits: 20 times the cosine, or minus the squared distance."""
+    g = torch.Generator().manual_seed(4)
+    labels = torch.arange(6).repeat(12)
+    found = torch.randn(6, 7, generator=g)[labels] + 0.5 * torch.randn(72, 7, generator=g)
+    episodes = Episodes(ways=4, shots=2, queries=5, episodes=23, seed=3)
+    expected = []
+    for episode in episodes.draw(labels):
+        means = found[episode[:, :2]].mean(1)
+        for own, row in enumerate(episode[:, 2:]):
+            for q in found[row]:
+                cosines = torch.cosine_similarity(q, means, dim=-1)
+                squares = (q - means).square().sum(-1)
+                logits = 20 * cosines if distance == "cosine" else -squares
+                expected.append(float(logits.logsumexp(0) - logits[own]))
+    measured = fewshot.validate(found, labels, episodes, distance)
+    assert measured["val_loss"] == pytest.approx(np.mean(expected), rel=1e-4)
+    accuracy = fewshot.evaluate(found, labels, episodes, distance)["accuracy"]
+    assert measured["val_accuracy"] == accuracy and 30 < accuracy < 99.9
+    each = fewshot.losses(found, episodes.draw(labels), 2, distance, chunk=10)
+    assert_close(each.double(), torch.tensor(expected).view(23, -1).mean(1).double(), atol=1e-4,
+                 rtol=1e-4)
+
+
 def test_half_precision_does_not_blur_near_prototypes():
     g = torch.Generator().manual_seed(0)
     labels = torch.arange(5).repeat(20)
@@ -113,6 +139,15 @@ def test_features_are_what_enters_the_last_layer(name):
     assert_close(last(found), net.eval()(test.normalised()), atol=1e-4, rtol=1e-4)
     with pytest.raises(ValueError, match="ends with a linear layer"):
         fewshot.features(torch.nn.Flatten(), test)
+
+
+def test_features_of_a_crop_are_those_of_the_centre():
+    _, _, test = catalog.load(datasets, "shapes_fs", each=2)
+    net = catalog.load(models, "resnet12", classes=5, width=4)
+    larger = test.resized(37, 37)
+    cut = dataclasses.replace(larger, images=larger.images[:, :, 2:34, 2:34].contiguous())
+    assert_close(fewshot.features(net, larger, crop=(32, 32)), fewshot.features(net, cut))
+    assert not torch.allclose(fewshot.features(net, larger), fewshot.features(net, cut))
 
 
 def test_resnet12_has_the_usual_number_of_parameters_and_shrinks_images_16_times():

@@ -14,7 +14,7 @@ from folders import failing
 from sweeps import HANGS, PLAN, alive, attempts, command, four_records, swept, wait
 
 from sagelib import catalog, methods
-from sagelib.bench import parameters, plans, records, sweep
+from sagelib.bench import few_shot_setups, parameters, plans, records, sweep
 from sagelib.bench.paths import PLANS, TOP
 from sagelib.bench.sweep import opening, worker
 from sagelib.bench.sweep.progress import SweepProgress
@@ -47,7 +47,7 @@ cells:
 
 @pytest.mark.parametrize("name, size, count", [
     ("table_1", "paper", 96), ("table_1", "laptop", 24), ("table_1", "underfit", 16),
-    ("table_2", "paper", 21), ("table_2", "laptop", 12), ("table_3", "laptop", 21),
+    ("table_2", "paper", 42), ("table_2", "laptop", 24), ("table_3", "laptop", 21),
     ("table_4", "laptop", 24), ("table_6", "laptop", 2), ("table_7", "paper", 30),
     ("controls", "laptop", 18), ("schedule", "laptop", 24), ("schedule", "medium", 48),
     ("readings", "laptop", 33), ("readings", "paper", 66), ("comixup_rate", "laptop", 6)])
@@ -118,7 +118,7 @@ def test_a_choice_of_cells_that_leaves_none_is_refused(only, message, dry, plan,
 
 BOOKS = opening.book()
 OTHER = {  # for each parameter that decides a result, another value
-    bool: lambda v: not v, int: lambda v: v + 1, float: lambda v: v / 2 + 0.01,
+    bool: lambda v: not v, int: lambda v: v + 2, float: lambda v: v / 2 + 0.01,
     str: lambda v: v + "x", list: lambda v: [*v, v[0]], dict: lambda v: {**v, "u": 0.123}
 }
 
@@ -161,9 +161,16 @@ def run_of(notebook, **given):
     ("train", dict(dataset="cifar10", method="comixup"), dict(lr=0.12, epochs=300)),
     ("train", dict(dataset="cifar10", method="sage"), dict(lr=0.2)),
     ("train", {}, dict(epochs=2, width=8)),
-    ("few_shot", dict(dataset="mini_imagenet"), dict(batch=100, padding=5, epochs=100)),
-    ("few_shot", dict(dataset="cifar_fs"), dict(batch=100, padding=2)),
-    ("few_shot", {}, dict(batch=20, width=8)),
+    ("few_shot", dict(dataset="mini_imagenet"),
+     dict(batch=16, padding=0, resize=96, epochs=100, optimizer="adam", lr=1e-4, weight_decay=5e-4,
+          criterion="cross_entropy", schedule="plateau", choose="val_loss")),
+    ("few_shot", dict(dataset="cifar_fs"), dict(setup="reference", batch=16, resize=37)),
+    ("few_shot", {}, dict(batch=16, width=8, lr=1e-3)),
+    ("few_shot", dict(dataset="mini_imagenet", setup="book"),
+     dict(batch=100, padding=5, resize=0, epochs=100, optimizer="sgd", lr=0.2, weight_decay=1e-4,
+          criterion="bce", schedule="steps", choose="val_accuracy")),
+    ("few_shot", dict(dataset="cifar_fs", setup="book"), dict(batch=100, padding=2)),
+    ("few_shot", dict(setup="book"), dict(batch=20, width=8)),
     ("step_time", dict(sides="all"), dict(sides=[[name, {}] for name in catalog.names(methods)]))])
 def test_what_zero_stands_for_is_the_same_run(notebook, given, stands_for):
     asked, had = run_of(notebook, **given), run_of(notebook, **{**given, **stands_for})
@@ -172,14 +179,18 @@ def test_what_zero_stands_for_is_the_same_run(notebook, given, stands_for):
 
 @pytest.mark.parametrize("notebook, given, other", [
     ("train", dict(dataset="cifar100", method="comixup"), dict(lr=0.12)),
-    ("few_shot", dict(dataset="mini_imagenet"), dict(padding=2))])
+    ("few_shot", dict(dataset="mini_imagenet"), dict(padding=2)),
+    ("few_shot", dict(dataset="mini_imagenet"), dict(weight_decay=0)),
+    ("few_shot", dict(dataset="mini_imagenet"), dict(resize=0)),
+    ("few_shot", dict(dataset="mini_imagenet"), dict(setup="book"))])
 def test_what_zero_does_not_stand_for_is_another_run(notebook, given, other):
     assert not run_of(notebook, **given).matches(made(run_of(notebook, **given, **other)))
 
 
 @pytest.mark.parametrize("name, has", [
     ("table_1", lambda p: True),
-    ("table_2", lambda p: p["method"] in ("vanilla", "sage") and p["seed"] == 0),
+    ("table_2", lambda p: (p["method"] in ("vanilla", "sage") and p["seed"] == 0
+                           and p["setup"] == "book")),
     ("table_3", lambda p: p["seed"] == 0), ("table_6", lambda p: True),
     ("beyond", lambda p: p["method"] == "comixup"),
     ("table_4",
@@ -195,13 +206,18 @@ def test_the_books_own_records_are_known(name, has, tmp_path):
 
 
 @pytest.mark.parametrize("other", [{}, dict(shots=[5]), dict(episodes=600), dict(ways=6),
-                                   dict(batch=50), dict(padding=3)], ids=str)
+                                   dict(batch=50), dict(padding=3), dict(setup="reference"),
+                                   dict(optimizer="adam"), dict(criterion="cross_entropy"),
+                                   dict(choose="val_loss"), dict(resize=37)], ids=str)
 def test_an_old_few_shot_record_counts_by_its_episodes(other):
+    """And is one of the book's own set-up."""
     record = next(r for r in records.every(records.RESULTS, "few_shot")
                   if r["method"]["name"] == "vanilla")
     assert "shots" not in record["parameters"] and record["parameters"]["batch"] == 100
     cell = next(c for c in plans.read(PLANS / "table_2.yml", "laptop")[1]  # seed 0 is first
-                if c.parameters["method"] == "vanilla")
+                if (c.parameters["method"], c.parameters["setup"]) == ("vanilla", "book"))
+    assert "setup" not in record["parameters"]
+    assert plans.recipe_name(record) == "few-shot, book set-up"
     run = plans.RunSpec(cell.notebook, {**cell.parameters, **other})
     assert run.matches(record) == (not other)
 
@@ -254,8 +270,10 @@ def test_every_plan_of_the_book_runs_tiny_and_then_nothing_is_left(file, in_proc
     assert said[0].endswith("1 cells, 1 done, 0 to run") and len(said) == 1
 
 
-def test_a_few_shot_cell_that_ran_is_done_the_next_time(tmp_path):
-    asked = command(PLANS / "table_2.yml", tmp_path, "--only", "method=vanilla")
+@pytest.mark.parametrize("setup", few_shot_setups.SETUPS)
+def test_a_few_shot_cell_that_ran_is_done_the_next_time(setup, tmp_path):
+    asked = command(PLANS / "table_2.yml", tmp_path, "--only", "method=vanilla",
+                    f"setup={setup}")
     asked[asked.index("small")] = "tiny"
     for said in ("0 done, 1 to run", "1 done, 0 to run"):
         ended = subprocess.run(asked, capture_output=True, text=True, cwd=TOP, timeout=HANGS)

@@ -283,13 +283,14 @@ show.table(
 
 # %% [markdown]
 # `u` is the upper bound of $\lambda$. `reuse` is the weight of the clean gradient, $1 - \eta$ of
-# the tables. The few-shot recipe is ours, since the paper gives none.
+# the tables. The paper gives no few-shot recipe. The default is that of the work it refers to.
 #
 # **Recipes.** Only records of *paper*, the recipe above, can support or contradict a claim. The
 # other recipes are smaller: *medium* (fewer epochs, half precision), *short* (fewer epochs),
 # *laptop* (few images, a narrow network that fits them) and *underfit* (a narrow network, too few
 # epochs to fit its images). `book/plans/sizes.yml` defines them. A run of any other recipe is
-# called *shortened*, *longer* or *changed*; *few-shot* is the experiment of Table 2.
+# called *shortened*, *longer* or *changed*. *few-shot* is the experiment of Table 2: *reference
+# set-up* trains as the work that the paper refers to, *book set-up* as the other tables.
 #
 # **Computational requirements.** The time that the paper's size needs is estimated from counted
 # operations at the speed of a timed machine.

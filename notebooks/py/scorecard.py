@@ -28,7 +28,8 @@
 # - *shortened recipe*, *longer recipe*, *changed recipe*: there are records, but of another recipe,
 #   such as a narrower network, fewer epochs or half precision. The number is shown beside the
 #   paper's; it neither confirms nor refutes it.
-# - *another recipe*: few-shot accuracy. The paper does not say how it trained those networks.
+# - *another recipe*: few-shot accuracy. The paper does not say how it trained those networks. It
+#   refers to another work; our set-up `reference` is that of its published code.
 # - *another machine*: the paper gives GPU hours on a T4. We give the time of a step as a multiple
 #   of vanilla's, on other hardware.
 # - *fewer than 3 seeds*: the paper's recipe, but too few runs to decide anything.

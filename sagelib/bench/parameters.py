@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .. import catalog, methods, models
+from . import few_shot_setups
 from .paper_recipe import DATASETS, PAPER, learning_rate
 
 if TYPE_CHECKING:
@@ -67,8 +68,8 @@ SWITCH = Kind("True or False", "-p {name} True", lambda v: isinstance(v, bool))
 NUMBER = Kind("a number", "-p {name} 0.1", _is_number)
 SHARE = Kind("a number above 0, at most 1", "", lambda v: _is_number(v) and 0 < v <= 1)
 _WORDS = ("dataset root method settings model schedule precision device results checkpoints "
-          "networks record weights_file published")
-_COUNTS = "width seed epochs train_images batch images pgd_steps pgd_images"
+          "networks record weights_file published setup optimizer criterion choose")
+_COUNTS = "width seed epochs train_images batch images pgd_steps pgd_images patience"
 KINDS = {  # of every parameter of the experiments
     **dict.fromkeys(_WORDS.split(), TEXT),
     **dict.fromkeys("nesterov flip channels_last compile_network graph progress".split(), SWITCH),
@@ -76,7 +77,7 @@ KINDS = {  # of every parameter of the experiments
     **dict.fromkeys(f"{_COUNTS} autoattack_images corruption_images".split(), _whole(0)),
     **dict.fromkeys("ways queries episodes pairs loop_pairs rounds threads test_every".split(),
                     _whole(1)),
-    "padding": _whole(-1),
+    **dict.fromkeys(("padding", "resize"), _whole(-1)),
     "options": Kind("a mapping of options", "-y 'options: {{fraction: 0.1}}'", _is_options, True),
     "compile_options": Kind("a mapping of options of torch.compile",
                             "-y 'compile_options: {{combo_kernels: true}}'", _is_options, True),
@@ -95,8 +96,7 @@ UNDECIDING = (*ASIDE, "test_every")  # and how much of the curve is measured
 
 DEFAULTS = {  # what 0 stands for, by experiment: on the built-in images, and on other data sets
     "train": {"shapes": {"epochs": 2, "width": 8}, "others": {"epochs": PAPER["epochs"]}},
-    "few_shot": {"shapes_fs": {"epochs": 6, "width": 8, "batch": 20},
-                 "others": {"epochs": 100, "batch": 100}},
+    "few_shot": {"shapes_fs": {"epochs": 6, "width": 8}, "others": {"epochs": 100}},
 }
 
 
@@ -143,12 +143,12 @@ def settled(experiment: str, given: Parameters, height: int | None = None,
             test: int | None = None) -> Parameters:
     """The parameters an experiment runs with: `given`, with what 0, -1 or "all" stand for.
 
-    height: of the images, pixels, which few_shot's padding follows; test: images of the test set,
-    for robustness.
+    height: of the images, pixels, which few_shot's sizes follow; test: images of the test set, for
+    robustness.
     """
     found = given | {k: given[k] or v for k, v in _defaults(experiment, given).items()}
-    if experiment == "few_shot" and given["padding"] < 0 and height:
-        found["padding"] = max(1, round(height / 16))
+    if experiment == "few_shot":
+        found |= few_shot_setups.settled(found, height)
     if experiment == "step_time":
         # a record may be of a network that is no longer here
         if given["model"] in catalog.names(models):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import datasets, methods, models
 from ..catalog import names, settings
-from . import parameters
+from . import few_shot_setups, parameters
 from .paths import EXPERIMENTS, PLANS
 from .timing import timed_network
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 CATALOGUES = {"dataset": datasets, "model": models, "method": methods}
 # parameters that a record's recipe, and its results on episodes, say too
 IN_RECIPE = ("epochs", "batch", "lr", "momentum", "nesterov", "weight_decay", "padding", "flip",
-             "schedule", "precision", "channels_last")
+             "schedule", "precision", "channels_last", "optimizer", "patience", "resize")
 IN_EPISODES = ("ways", "queries", "episodes")
 
 
@@ -83,6 +83,8 @@ def _told(record):
     if "method" in record:
         found["width"] = record["model"]["width"]
         found["settings"] = record["method"]["settings"]
+    if record.get("kind") == "few_shot":
+        found["setup"] = few_shot_setups.setup_of(record)
     found |= {name: recipe[name] for name in IN_RECIPE if name in recipe}
     if tried:
         found |= {name: tried[0][name] for name in IN_EPISODES}
@@ -173,7 +175,7 @@ def recipe_name(record: Record) -> str:
     Such as "laptop", "shortened" or, with another schedule than the paper's, "laptop, one_cycle".
     """
     if record["kind"] == "few_shot":
-        return "few-shot"
+        return f"few-shot, {few_shot_setups.setup_of(record)} set-up"
     name = size_of(record) or record["kind"].split(":")[0]
     schedule = record["recipe"].get("schedule")
     return f"{name}, {schedule}" if schedule else name
@@ -189,10 +191,11 @@ def recipe_text(record: Record) -> str:
 def variant(run: Parameters) -> str:
     """What a run's parameters say beside data set, network, method and options, as labels have it.
 
-    The schedule and the learning rate where a plan names them, such as "one_cycle" or "lr 0.2".
+    The few-shot set-up, the schedule and the learning rate where a plan names them, such as
+    "one_cycle" or "lr 0.2".
     """
     rate = f"lr {run['lr']:g}" if "lr" in run else ""
-    return ", ".join(filter(None, (run.get("schedule", ""), rate)))
+    return ", ".join(filter(None, (run.get("setup", ""), run.get("schedule", ""), rate)))
 
 
 def expected(file: str | Path) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import files
+from ..train import best_epoch
 from .paper_recipe import recipe_kind
 from .paths import MEASURED as MEASURED
 from .paths import REPORTED
@@ -66,11 +67,14 @@ def make_few_shot(*, dataset: Record, model: Record, method: Record, recipe: Rec
     """The record of a network trained on base classes, evaluated on episodes of new ones; checked.
 
     curve: with val_accuracy (percent, on the `exam`: episodes of the validation classes); the
-    network of the best epoch there is the one evaluated. episodes: the results on the test classes.
+    network of the best epoch there is the one evaluated, of the lowest `exam["by"]` where the exam
+    names a loss. episodes: the results on the test classes.
     """
     asked = {"dataset": dataset, "model": model, "method": method, "recipe": recipe, "seed": seed}
-    best = max(curve, key=lambda entry: entry["val_accuracy"])
-    chosen = {"epoch": best["epoch"], "val_accuracy": best["val_accuracy"], "exam": exam}
+    by = exam.get("by", "val_accuracy")
+    best = best_epoch(curve, by)
+    chosen = {"epoch": best["epoch"], "val_accuracy": best["val_accuracy"], by: best[by],
+              "exam": exam}
     return validate({"schema": 1, "run": run_id(**asked, exam=exam), "kind": "few_shot", **asked,
                      "curve": curve, "chosen": chosen, "episodes": episodes,
                      "seconds": _seconds(curve), **_stamp(parameters, device)})

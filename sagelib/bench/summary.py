@@ -12,6 +12,7 @@ import json
 import statistics
 from typing import TYPE_CHECKING, Any
 
+from .few_shot_setups import setup_of
 from .quantities import ACCURACY
 from .statistics import LEAST_SEEDS, Family, Quantity, Spread, difference
 
@@ -227,7 +228,7 @@ def kind_of(record: Record) -> str:
         return record["kind"]
     recipe = {"width": record["model"]["width"], **record["recipe"]}
     words = [f"{k} {v}" for k, v in recipe.items() if k not in ("milestones", "decay")]
-    return f"few_shot: {', '.join(words)}"
+    return f"few_shot: {setup_of(record)} set-up, {', '.join(words)}"
 
 
 def by_setup(records: Iterable[Record]) -> list[list[Record]]:

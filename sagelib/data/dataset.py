@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..pixels import per_channel_tensor
@@ -36,6 +37,18 @@ class Dataset:
         masks = None if self.masks is None else self.masks.to(device)
         return replace(self, images=self.images.to(device), labels=self.labels.to(device),
                        masks=masks)
+
+    def resized(self, height: int, width: int) -> Dataset:
+        """The same data set with images of another size: bilinear, antialiased, in bytes."""
+        if height < 1 or width < 1:
+            raise ValueError(f"images of {height} x {width} pixels: both must be at least 1")
+        size = (height, width)
+        images = torch.cat([F.interpolate(part.cpu(), size, mode="bilinear", antialias=True)
+                            for part in self.images.split(1000)]).to(self.images.device)
+        masks = self.masks
+        if masks is not None:
+            masks = F.interpolate(masks.float(), size, mode="nearest-exact").bool()
+        return replace(self, images=images, masks=masks)
 
     def normalised(self, images: UInt8[Tensor, "b 3 h w"] | None = None
                    ) -> Float[Tensor, "b 3 h w"]:

@@ -8,11 +8,13 @@ Learning", NeurIPS 2017, https://arxiv.org/abs/1703.05175.
 
 The paper's Table 2 follows N. Dvornik, C. Schmid, J. Mairal, "Diversity with Cooperation: Ensemble
 Methods for Few-Shot Classification", ICCV 2019, https://arxiv.org/abs/1903.11341. Their code has 5
-ways, 5 shots, 15 queries, 1,000 episodes and cosine similarity, the defaults here; it chooses the
-epoch by the lowest loss on validation episodes, the book by the highest accuracy.
+ways, 5 shots, 15 queries, 1,000 episodes and cosine similarity, the defaults here. It chooses the
+epoch by the lowest loss on validation episodes (`losses`), with other episodes after each epoch;
+here they are the same ones. `bench.few_shot_setups` has its training.
 """
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 DISTANCES = ("cosine", "euclidean")
+COSINE_SCALE = 20  # of the logits, in the code of Dvornik et al.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +94,12 @@ def similarity(query: Float[Tensor, "*#e q d"], prototype: Float[Tensor, "*#e n 
 
 
 @torch.no_grad()
-def features(net: nn.Module, dataset: Dataset, batch: int = 100) -> Float[Tensor, "m d"]:
-    """What enters the last linear layer of `net`, in evaluation mode, for every image: (M, D)."""
+def features(net: nn.Module, dataset: Dataset, batch: int = 100,
+             crop: tuple[int, int] | None = None) -> Float[Tensor, "m d"]:
+    """What enters the last linear layer of `net`, in evaluation mode, for every image: (M, D).
+
+    crop: height and width of the centre of each image that the network sees; None for all of it.
+    """
     linear = [module for module in net.modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise ValueError("few-shot needs a network that ends with a linear layer: what enters it "
@@ -101,11 +108,27 @@ def features(net: nn.Module, dataset: Dataset, batch: int = 100) -> Float[Tensor
     hook = linear[-1].register_forward_pre_hook(lambda _, given: seen.append(given[0].float()))
     try:
         with evaluation_mode(net):
-            for x, _ in Batches(dataset, batch):
+            for x, _ in Batches(dataset, batch, crop=crop):
                 net(x)
     finally:
         hook.remove()
     return torch.cat(seen)
+
+
+def similarities(found: Float[Tensor, "m d"], drawn: Int[Tensor, "e n i"], shots: int,
+                 distance: str = "cosine", chunk: int = 50
+                 ) -> Iterator[tuple[Float[Tensor, "e q n"], Int[Tensor, " q"]]]:
+    """For `chunk` episodes at a time: how near each query is to each prototype, and its class.
+
+    (E, N Q, N), and indices into the episode's classes (N Q,); arguments as for `accuracies`.
+    """
+    ways, found = drawn.shape[1], found.float()
+    truth = torch.arange(ways, device=found.device).repeat_interleave(drawn.shape[2] - shots)
+    for part in drawn.to(found.device).split(chunk):
+        support = found[part[..., :shots]]                   # (E, N, K, D)
+        queries = found[part[..., shots:]].flatten(1, 2)     # (E, N Q, D)
+        with without_autocast(found.device):
+            yield similarity(queries, prototypes(support), distance), truth
 
 
 def accuracies(found: Float[Tensor, "m d"], drawn: Int[Tensor, "e n i"], shots: int,
@@ -115,16 +138,23 @@ def accuracies(found: Float[Tensor, "m d"], drawn: Int[Tensor, "e n i"], shots: 
     `drawn`: indices of images (E, N, shots + Q), of `Episodes.draw`. Computed in float32 also under
     autocast, since half precision would not tell near prototypes apart.
     """
-    right, ways, found = [], drawn.shape[1], found.float()
-    truth = torch.arange(ways, device=found.device)[:, None]  # the query's class is its row
-    for part in drawn.to(found.device).split(chunk):
-        support = found[part[..., :shots]]                   # (E, N, K, D)
-        queries = found[part[..., shots:]].flatten(1, 2)     # (E, N Q, D)
-        with without_autocast(found.device):
-            near = similarity(queries, prototypes(support), distance)
-        guess = near.argmax(-1).view(len(part), ways, -1)    # (E, N, Q)
-        right.append((guess == truth).float().mean((1, 2)))
+    right = []
+    for near, truth in similarities(found, drawn, shots, distance, chunk):
+        right.append((near.argmax(-1) == truth).float().mean(1))
     return 100 * torch.cat(right)
+
+
+def losses(found: Float[Tensor, "m d"], drawn: Int[Tensor, "e n i"], shots: int,
+           distance: str = "cosine", chunk: int = 50) -> Float[Tensor, " e"]:
+    """Cross-entropy of each episode, (E,), mean over its queries; arguments as for `accuracies`.
+
+    The logits are 20 times the cosine, as in the code of Dvornik et al., or minus the squared
+    Euclidean distance.
+    """
+    scale = COSINE_SCALE if distance == "cosine" else 1
+    return torch.cat([F.cross_entropy(scale * near.transpose(1, 2), truth.expand(near.shape[:2]),
+                                      reduction="none").mean(1)
+                      for near, truth in similarities(found, drawn, shots, distance, chunk)])
 
 
 def mean_interval(values: Float[Tensor, " e"]) -> tuple[float, float]:
@@ -142,3 +172,15 @@ def evaluate(found: Float[Tensor, "m d"], labels: Int[Tensor, " m"], episodes: E
     """
     mean, half = mean_interval(accuracies(found, episodes.draw(labels), episodes.shots, distance))
     return {**asdict(episodes), "distance": distance, "accuracy": mean, "interval": half}
+
+
+def validate(found: Float[Tensor, "m d"], labels: Int[Tensor, " m"], episodes: Episodes,
+             distance: str = "cosine") -> dict[str, float]:
+    """Accuracy in percent and loss on validation episodes, for a curve: val_accuracy, val_loss.
+
+    From features (M, D) and class indices (M,); means over the episodes.
+    """
+    drawn = episodes.draw(labels)
+    values = {"val_accuracy": accuracies, "val_loss": losses}
+    return {name: mean_interval(function(found, drawn, episodes.shots, distance))[0]
+            for name, function in values.items()}

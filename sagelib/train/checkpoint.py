@@ -18,7 +18,7 @@ from .. import files
 from .step import Run
 
 KEYS = {"settings", "curve", "net", "best", "optimizer", "scaler", "generators", "host", "method",
-        "torch", "cuda"}  # and "python", which older checkpoints do not have
+        "torch", "cuda"}  # and "python" and "rewind_to", which older checkpoints do not have
 
 
 class Writer:
@@ -80,6 +80,7 @@ def _state(run):
         "curve": run.curve,
         "net": run.net.state_dict(),
         "best": run.best,
+        "rewind_to": run.rewind_to,
         "optimizer": run.optimizer.state_dict()["state"],
         "scaler": run.scaler.state_dict(),
         "generators": {name: g.get_state() for name, g in run.generators().items()},
@@ -142,6 +143,7 @@ def restore(run: Run) -> None:
     run.curve = state["curve"]
     if state["best"] is not None:
         run.best = {name: value.to(run.device) for name, value in state["best"].items()}
+    run.rewind_to = state.get("rewind_to")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def fit_together(
         restore(run)
     with Writer() as writer, _bar(runs, progress) as bar:
         for epoch in range(max((run.recipe.epochs for run in runs), default=0)):
-            due = [run for run in runs if len(run.curve) == epoch < run.recipe.epochs]
+            due = [run for run in runs if len(run.curve) == epoch and not run.ended]
             if not due:
                 continue
             for run in due:

@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,7 +29,7 @@ class Run:
     `checkpoint`: a path, where the run is saved after each epoch and continued from if the file is
     there. `graph`: on a GPU the step is recorded as a CUDA graph where that can be. `select`: a key
     of the curve; the weights of the first epoch with its highest value are kept in `best`, on the
-    device.
+    device; with its lowest value where the key ends with "loss".
     """
 
     def __init__(self, net: nn.Module, batches: Batches, method: Method, recipe: Recipe,
@@ -45,6 +47,7 @@ class Run:
         self.curve: Curve = []
         self.select = select
         self.best: dict[str, Tensor] | None = None
+        self.rewind_to: dict[str, Any] | None = None  # network and optimiser of the lowest loss
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.device = next(net.parameters()).device
         gpu = self.device.type == "cuda"
@@ -59,9 +62,7 @@ class Run:
         # on a GPU the learning rate is a tensor there, so that a recorded step sees it change
         self.rate: float | None = None  # that has been set
         self.lr = torch.full((), float(recipe.lr), device=self.device) if gpu else recipe.lr
-        self.optimizer = torch.optim.SGD(net.parameters(), self.lr, recipe.momentum,
-                                         nesterov=recipe.nesterov, weight_decay=recipe.weight_decay,
-                                         fused=gpu or None)
+        self.optimizer = _optimizer(net, recipe, self.lr, gpu)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "fp16")
         self.stream = torch.cuda.Stream(self.device) if gpu else None
         self.step: Step = self._step
@@ -93,7 +94,10 @@ class Run:
             self.batch_indices = self.batches.order().split(self.batches.size)
             steps = len(self.batch_indices)
             self.losses = torch.empty(steps, device=self.device)
-        self.rates = [self.recipe.rate(epoch, step, steps) for step in range(steps)]
+        if self.recipe.schedule == "plateau":  # one rate an epoch
+            self.rates = [self.recipe.rate(epoch, losses=self._monitored())] * steps
+        else:
+            self.rates = [self.recipe.rate(epoch, step, steps) for step in range(steps)]
         self.started = time.perf_counter()
 
     def advance(self, k: int) -> None:
@@ -118,17 +122,65 @@ class Run:
         return {"epoch": epoch, "lr": self.rates[0], "train_loss": losses.mean().item(),
                 "seconds": seconds}
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left to train: all epochs are done, or the plateau ended them."""
+        done = len(self.curve) >= self.recipe.epochs
+        return done or self.recipe.ended(self._monitored())
+
     def record_epoch(self, entry: Entry) -> None:
-        """Add a finished epoch to the curve; keep its weights if it is the best by `select`."""
-        if self.select and self.select not in entry:
-            raise ValueError(f"the epoch is chosen by {self.select!r}, which is not in the curve: "
-                             f"{', '.join(entry)}; the test is to return it")
+        """Add a finished epoch to the curve; keep its weights if it is the best by `select`.
+
+        On a plateau with `rewind`, the network goes back to the epoch of the lowest loss.
+        """
+        recipe, plateau = self.recipe, self.recipe.schedule == "plateau"
+        for key, why in ((self.select, "the epoch is chosen by"),
+                         (plateau and recipe.monitor, "the learning rate follows")):
+            if key and key not in entry:
+                raise ValueError(f"{why} {key!r}, which is not in the curve: {', '.join(entry)}; "
+                                 "the test is to return it after every epoch")
         self.curve.append(entry)
-        if self.select and max(self.curve, key=lambda e: e[self.select]) is entry:
-            with self.place():
-                self.best = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
-            if self.stream:
-                self.stream.synchronize()
+        if self.select and best_epoch(self.curve, self.select) is entry:
+            self.best = self._copied(self.net.state_dict())
+        if plateau and recipe.rewind:
+            if best_epoch(self.curve, recipe.monitor) is entry:
+                self.rewind_to = {"net": self._copied(self.net.state_dict()),
+                                  "optimizer": [*map(self._copied, self._optimizer_state())]}
+            elif recipe.plateau(self._monitored())[1]:
+                self._rewind()
+
+    def _copied(self, tensors):
+        """A dict's tensors as they are now, on the device."""
+        with self.place():
+            found = {name: value.detach().clone() for name, value in tensors.items()}
+        if self.stream:
+            self.stream.synchronize()
+        return found
+
+    def _monitored(self):
+        """The losses of the epochs so far that the plateau is told by."""
+        if self.recipe.schedule != "plateau":
+            return []
+        return [entry[self.recipe.monitor] for entry in self.curve]
+
+    def _optimizer_state(self):
+        """The optimiser's tensors for each parameter that has some, in order."""
+        state = self.optimizer.state
+        return [state[p] for p in self.net.parameters() if p in state]
+
+    def _rewind(self):
+        """Network and optimiser as they were after the lowest loss, in place.
+
+        In place, since a recorded step reads these very tensors.
+        """
+        if self.rewind_to is None:  # no loss was a number
+            return
+        with torch.no_grad():
+            self.net.load_state_dict(self.rewind_to["net"])
+            for state, kept in zip(self._optimizer_state(), self.rewind_to["optimizer"],
+                                   strict=True):
+                for name, value in kept.items():
+                    state[name].copy_(value)
 
     def _set_rate(self, rate):
         if rate == self.rate:
@@ -157,6 +209,7 @@ class Run:
         The recipe, the method and its options, how many images and weights there are, and how
         batches are made; not the seeds, nor the images themselves.
         """
+        crop = {"crop": list(self.batches.crop)} if self.batches.crop else {}
         return {
             "recipe": self.recipe.described(),
             "method": {"name": type(self.method).__name__, **self.method.options()},
@@ -165,6 +218,7 @@ class Run:
                 "batch": self.batches.size,
                 "padding": self.batches.padding,
                 "flip": self.batches.flip,
+                **crop,
             },
             "select": self.select,
             "network": sum(p.numel() for p in self.net.parameters()),
@@ -174,6 +228,26 @@ class Run:
         """The generators of the method and of the batches, where they have their own."""
         own = {"method": self.method.generator, "batches": self.batches.generator}
         return {name: generator for name, generator in own.items() if generator is not None}
+
+
+def best_epoch(curve: Sequence[Entry], key: str) -> Entry:
+    """The first entry of a curve with the highest value of a key, the lowest of a loss.
+
+    A loss is a key that ends with "loss". Values that are not a number come last.
+    """
+    sign = -1 if key.endswith("loss") else 1
+    values = (sign * entry[key] for entry in curve)
+    ranked = [value if value == value else -math.inf for value in values]
+    return curve[ranked.index(max(ranked))]
+
+
+def _optimizer(net, recipe, lr, gpu):
+    """The recipe's optimiser; on a GPU fused, and so that a CUDA graph can record its step."""
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(net.parameters(), lr, weight_decay=recipe.weight_decay,
+                                fused=gpu or None, capturable=gpu)
+    return torch.optim.SGD(net.parameters(), lr, recipe.momentum, nesterov=recipe.nesterov,
+                           weight_decay=recipe.weight_decay, fused=gpu or None)
 
 
 @contextlib.contextmanager
