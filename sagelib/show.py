@@ -29,6 +29,7 @@ COLOURS = {
     "saliencymix": "#c98a00", "puzzlemix": "#cc79a7", "comixup": "#56b4e9",
     "guidedmixup": "#882255", "rmix": "#999933", "sage": "#009e73", "sage_merged": "#117733"
 }
+MARKERS = dict(zip(COLOURS, "osD^v<>*pPX", strict=True))
 plt.rcParams.update({"figure.dpi": 80, "savefig.dpi": 80, "font.size": 10, "axes.spines.top": False,
                      "axes.spines.right": False, "image.interpolation": "nearest"})
 
@@ -163,9 +164,8 @@ def scatter(points: Mapping[str, tuple[float, float]], xlabel: str, ylabel: str,
     """A mark for each method: name -> (x, y). Dashed lines go through the mark of vanilla."""
     _, axis = plt.subplots(figsize=size, layout="constrained")
     for name, (x, y) in sorted(points.items(), key=lambda item: [*COLOURS, item[0]].index(item[0])):
-        marker = dict(zip(COLOURS, "osD^v<>*PX", strict=True)).get(name, "h")
-        axis.scatter(x, y, color=COLOURS.get(name, "#888888"), marker=marker, s=48, label=name,
-                     zorder=2)
+        axis.scatter(x, y, color=COLOURS.get(name, "#888888"), marker=MARKERS.get(name, "h"), s=48,
+                     label=name, zorder=2)
     if "vanilla" in points:
         axis.axvline(points["vanilla"][0], color="#888888", ls="--", lw=0.8)
         axis.axhline(points["vanilla"][1], color="#888888", ls="--", lw=0.8)

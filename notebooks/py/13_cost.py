@@ -447,7 +447,8 @@ if whole:
     display(show.table(["method", "GPU", "recipe", "epochs", "hours", "hours of 300 such epochs"], rows_of_runs))
 else:
     display(show.Markdown("There is no record of a whole run on a GPU: **not run**."))
-#
+
+# %% [markdown]
 # ## Figures 5b and 7
 #
 # These figures plot accuracy against hours, so the upper left corner is best. The caption of
