@@ -331,7 +331,7 @@ show.table(["data", "SM alone adds", "SM after OR", "OR alone adds", "OR after S
 # The reason is not a lack of room near 100 %: the `assert` finds the same interaction on the
 # logarithm of the error. But the argument depends on the reading. If the paper's ablation was not
 # *whole*, the vanilla row is no corner of its square. Only our own runs can have all four corners:
-# see [the interaction in each reading](#the-interaction-in-each-reading) below.
+# see "The interaction in each reading" below.
 #
 # ## The search space
 #
