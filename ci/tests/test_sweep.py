@@ -249,7 +249,7 @@ def in_process(monkeypatch):
 
 
 CHOSEN = {"beyond": "vanilla", "comixup_rate": "comixup", "controls": "sage_controls",
-          "readings": "sage_controls", "schedule": "cutmix",
+          "published": "puzzlemix", "readings": "sage_controls", "schedule": "cutmix",
           "table_1": "comixup", "table_2": "vanilla", "table_3": "sage", "table_4": "mixup",
           "table_6": None, "table_7": "sage"}
 
