@@ -659,7 +659,9 @@ for (_, data), runs in squares.items():
                         "error of the test set", "I is"], body, f"{DATA[data]}. The recipe is {recipe}."))
     below = [name for name, gap in found.items() if gap.mean < 0]
     display(show.Markdown(f"*{family.rule}* {family.sentence} The mean of I is below 0 in {len(below)} of "
-                          f"{len(found)}" + (f": {', '.join(below)}." if below else ".")))
+                          f"{len(found)}" + (f": {', '.join(below)}." if below else ".")
+                          + ("" if runs["sage"][0]["kind"] == "paper" else " The recipe is not the paper's: this neither "
+                             "supports nor contradicts the paper.")))
     shown += 1
 if not shown:
     display(show.Markdown("No reading has all four corners: **not run**."))

@@ -494,13 +494,19 @@ else:
 
 # %% [markdown]
 # **What is saliency worth?** The plan `controls.yml` replaces one component of SAGE at a time:
-# uniform maps, another image's map, a random shift.
+# uniform maps, another image's map, a random shift. The plan `readings.yml` has four readings of
+# "without saliency-guided mixup", and the saliency of the class score.
 
 # %% tags=["hide-input", "records", "nbval-ignore-output"]
 controls = []
-for (size, data), ours in report.of_plan(paths.PLANS / "controls.yml", trained).items():
+asked = {
+    (name, place): ours
+    for name in ("controls", "readings")
+    for place, ours in report.of_plan(paths.PLANS / f"{name}.yml", trained).items()
+}
+for (name, (size, data)), ours in asked.items():
     if any(r["method"]["name"] == "sage_controls" for rs in ours.values() for r in rs):
-        labels = dict.fromkeys(label for label, _ in plans.table_rows(paths.PLANS / "controls.yml"))
+        labels = dict.fromkeys(label for label, _ in plans.table_rows(paths.PLANS / f"{name}.yml"))
         controls += compared(
             f"*{size}*, {data}",
             {
@@ -520,8 +526,8 @@ else:
 
 # %% [markdown]
 # Accuracies are percent of the test images after the last epoch, mean ± standard deviation over
-# seeds, with the number of seeds in brackets. In each table the rows of one recipe and data set are
-# decided together. These tables give no verdict on a claim.
+# seeds, with the number of seeds in brackets. In each table the rows of one plan, recipe and data
+# set are decided together. These tables give no verdict on a claim.
 #
 # ## Discussion
 #
