@@ -9,7 +9,6 @@ import argparse
 import csv
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -17,7 +16,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-os.environ.setdefault("MPLBACKEND", "agg")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
@@ -234,4 +232,5 @@ def main():
 
 
 if __name__ == "__main__":
+    show.plt.switch_backend("agg")  # a process of its own, without a screen
     main()

@@ -1,6 +1,7 @@
 """ci/gpu: the time limits of its tests, what fits into its time, its summary, its path without a
 GPU."""
 
+import ast
 import itertools
 import json
 import os
@@ -322,3 +323,15 @@ def test_the_search_is_measured_for_all_and_for_one_percent_of_the_shifts(tmp_pa
     found = json.loads((tmp_path / "search.json").read_text())
     assert found["shifts"] == {"1 %": 39, "100 %": 63 * 63} and found["pairs"] == 8
     assert set(found["ms"]) == {"1 %, called", "100 %, called"}
+
+
+@pytest.mark.parametrize("file", sorted(Path(gpu_measure.__file__).parent.glob("*.py")),
+                         ids=lambda file: file.name)
+def test_an_import_leaves_the_environment_as_it_is(file):
+    """The tests import these files; kernels and workers that they start inherit the environment."""
+    tree = ast.parse(file.read_text())
+    inside = {node for top in tree.body if isinstance(top, (ast.FunctionDef, ast.ClassDef, ast.If))
+              for node in ast.walk(top)}
+    changed = [ast.unparse(node) for node in ast.walk(tree) if node not in inside
+               and isinstance(node, (ast.Call, ast.Assign)) and "environ" in ast.unparse(node)]
+    assert not changed
