@@ -178,7 +178,7 @@ k = int(gains.argmax())
 shown = test.pixels(torch.stack([x[k], x[partner[k]], *(mixed.x[k] for mixed in mixes.values())]))
 numbers = [f"γ {float(m[k].mean()):.2f}\nv {float(v[name][k]):.2f}" for name, m in masks.items()]
 show.grid([[*shown], [None, None, *(m[k] for m in masks.values())]],
-          [["image", "partner", *masks], ["", "", *numbers]], kind="mask", size=1.1)
+          [["image", "partner", *masks], ["", "", *numbers]], kind="mask", size=0.78)
 
 # %% [markdown]
 # **What to see.** Without rearrangement the two objects melt into one. Pasted whole, the partner

@@ -31,7 +31,7 @@ seed = 0
 epochs = 8
 results = ""  # folder of records; empty: the book's own
 
-# %%
+# %% tags=["setup"]
 import inspect
 import math
 import pydoc
