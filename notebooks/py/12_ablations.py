@@ -125,7 +125,8 @@ def mixed_by(version, partner, lam, tau):
 #   technique that SM started from.
 #
 # The next cell has the obvious version of all six, for one pair of images, pixel by pixel. The
-# library's lines follow below it; the masks are in `mask_of`.
+# library's masks follow below it; the lines that mix with them are those of
+# [chapter 5](05_algorithm_1.ipynb).
 
 # %%
 def mixed_pixel_by_pixel(first, second, a, b, lam, tau, version):
@@ -157,7 +158,7 @@ for name, ours in mixes.items():
     image, share = mixed_pixel_by_pixel(x[0], x[partner[0]], a[0, 0], b[0, 0], 0.4, ours.tau[0], name)
     torch.testing.assert_close(ours.x[0], image, rtol=1e-4, atol=1e-5)
     assert abs(float(ours.share[0]) - share) < 1e-5
-show.source(sage.mix_at, sage.mix_by_mask, sage_controls.mask_of)
+show.source(sage_controls.mask_of)
 
 
 # %% [markdown]
@@ -178,7 +179,7 @@ k = int(gains.argmax())
 shown = test.pixels(torch.stack([x[k], x[partner[k]], *(mixed.x[k] for mixed in mixes.values())]))
 numbers = [f"γ {float(m[k].mean()):.2f}\nv {float(v[name][k]):.2f}" for name, m in masks.items()]
 show.grid([[*shown], [None, None, *(m[k] for m in masks.values())]],
-          [["image", "partner", *masks], ["", "", *numbers]], kind="mask", size=0.78)
+          [["image", "partner", *masks], ["", "", *numbers]], kind="mask", size=1.1)
 
 # %% [markdown]
 # **What to see.** Without rearrangement the two objects melt into one. Pasted whole, the partner
