@@ -616,20 +616,16 @@ for number, data in itertools.product(TABLES, DATA):
         recipe = plans.recipe_text(next(iter(runs.values()))[0]) if runs else ""
         ablations = {label: rs for label, rs in runs.items() if label != "vanilla"}
         family = summary.against(ablations, "sage", "ablations", f"equal seeds, {where}")
-        if runs and not ablations.keys() - {"sage"}:  # nothing to compare: no table
-            display(show.Markdown(f"*{where}. The recipe is {recipe}.* "
-                                  + what_it_says(family, runs, kind)))
+        if not ablations.keys() - {"sage"}:  # nothing to compare: no table
+            said_of = f"The recipe is {recipe}. {what_it_says(family, runs, kind)}" if runs else "**Not run.**"
+            display(show.Markdown(f"*{where}.* {said_of}"))
             continue
         body = []
         for label, *row, gap in summary.compare(said, runs, baseline="sage"):
             reported_gap = f"{said[label] - said['sage']:+.2f}" if label != "sage" else ""
             body.append([label, *row, reported_gap, gap, *summary.evidence(family, label)])
-        caption = "Not run."
-        if runs:
-            caption = f"The recipe is {recipe}. Trained on {summary.machines(runs)}."
-        display(show.table(header, body, f"{where}. {caption}"))
-        if runs:
-            display(show.Markdown(what_it_says(family, runs, kind)))
+        display(show.table(header, body, f"{where}. The recipe is {recipe}. Trained on {summary.machines(runs)}."))
+        display(show.Markdown(what_it_says(family, runs, kind)))
 
 # %% [markdown]
 # The sentences below each table are computed from the records. For a recipe that is not the paper's
