@@ -3,6 +3,7 @@ import json
 
 import pytest
 import torch
+from steps import pytorch_loop
 from torch.testing import assert_close
 
 from sagelib import methods
@@ -32,12 +33,7 @@ def test_an_epoch_of_adam_is_the_one_of_pytorchs_loop(shapes, tiny):
         other, method = tiny(), load(methods, "mixup").seed(0)
         optimizer = kind(other.parameters(), 0.01, weight_decay=0.3)
         batches = Batches(shapes[0], 16, generator=seeded())
-        for epoch in range(2):
-            for step, (x, y) in enumerate(batches):
-                optimizer.param_groups[0]["lr"] = recipe.rate(epoch, step, len(batches))
-                optimizer.zero_grad()
-                method.loss(other, x, y).backward()
-                optimizer.step()
+        pytorch_loop(other, method, batches, optimizer, recipe)
         found.append([*other.parameters()])
     for ours, adam, adamw in zip(net.parameters(), *found, strict=True):
         assert_close(ours, adam, rtol=1e-6, atol=1e-7)

@@ -11,7 +11,7 @@ import time
 import oracles
 import pytest
 import torch
-from steps import train_step
+from steps import pytorch_loop, train_step
 from torch.testing import assert_close
 
 from sagelib import Mixup, methods
@@ -75,12 +75,7 @@ def test_a_schedule_sets_the_rate_of_every_step(schedule, shapes, tiny):
     other, method = tiny(), load(methods, "vanilla").seed(0)
     optimizer = torch.optim.SGD(other.parameters(), 0.1, 0.9, nesterov=True, weight_decay=1e-4)
     batches = Batches(shapes[0], 16, generator=seeded())
-    for epoch in range(2):
-        for step, (x, y) in enumerate(batches):
-            optimizer.param_groups[0]["lr"] = recipe.rate(epoch, step, len(batches))
-            optimizer.zero_grad()
-            method.loss(other, x, y).backward()
-            optimizer.step()
+    pytorch_loop(other, method, batches, optimizer, recipe)
     for a, b in zip(net.parameters(), other.parameters(), strict=True):
         assert_close(a, b)
     assert [e["lr"] for e in curve] == [recipe.rate(e, 0, len(batches)) for e in range(2)]

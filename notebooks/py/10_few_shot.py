@@ -271,14 +271,16 @@ near, truth = next(fewshot.similarities(f["sage"], drawn[:50], shots=5))
 loss = -(20 * near).log_softmax(-1).gather(-1, truth.expand(50, -1)[..., None]).mean()
 torch.testing.assert_close(fewshot.losses(f["sage"], drawn[:50], shots=5).mean(), loss)
 show.table(["", "`reference`", "`book`"], [
-    ["optimiser", f"Adam, weight decay {reference['weight_decay']:g}", f"SGD with momentum, weight decay {book['weight_decay']:g}"],
+    ["optimiser", f"Adam, weight decay {reference['weight_decay']:g}",
+     f"SGD with momentum, weight decay {book['weight_decay']:g}"],
     ["learning rate", f"{reference['lr']:g}", f"{book['lr']:g}"],
-    ["… falls to a tenth", "when the validation loss has not fallen for 10 epochs; training then returns to the best epoch",
-     "after each third of the epochs"],
+    ["… falls to a tenth", "when the validation loss has not fallen for 10 epochs; "
+     "training then returns to the best epoch", "after each third of the epochs"],
     ["epochs", "100 at most; it ends when the rate would fall to a hundredth", "100"],
     ["loss", "cross-entropy", "binary cross-entropy on the softmax"],
     ["batch", f"{reference['batch']}", f"{book['batch']}"],
-    ["image of 84 pixels", "resized to 96, random crop of 84, flip", "padded by 5, random crop of 84, flip"],
+    ["image of 84 pixels", "resized to 96, random crop of 84, flip",
+     "padded by 5, random crop of 84, flip"],
     ["epoch that is kept", "lowest validation loss", "highest validation accuracy"],
     ["episodes", "5 ways, 1 or 5 shots, 15 queries, 1,000 episodes", "the same"],
     ["classifier", "nearest prototype, cosine", "the same"]])
@@ -310,7 +312,8 @@ def recipe_of(setup, setups):
     differing = [k for k in recipe if k not in NAMED and any(s[0]["recipe"].get(k) != recipe[k] for s in setups)]
     parts = ", ".join(f"{k} {recipe[k]}" for k in (*NAMED, *differing) if k in recipe)
     machines = " and ".join(sorted({r["hardware"]["gpu"] or "a CPU" for r in setup}))
-    return f"Set-up `{setup_of(setup[0])}`, width {setup[0]['model']['width']}, {parts}; trained on {machines}"
+    width = setup[0]["model"]["width"]
+    return f"Set-up `{setup_of(setup[0])}`, width {width}, {parts}; trained on {machines}"
 
 # %% tags=["records", "nbval-ignore-output", "hide-input"]
 few_shots = [r for r in summary.as_tuned(records.every(results or records.RESULTS, "few_shot")) if r["model"]["name"] == "resnet12"]

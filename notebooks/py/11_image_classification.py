@@ -715,8 +715,9 @@ for (size, data), runs in planned.items():
                   if m != "sage" and {m, "sage"} <= by.keys() else "" for by in (steps, cycle)]
         body.append([m, *means, gaps.get(m, ""), *summary.evidence(family, m), *behind])
     display(show.table(
-        ["method", "steps, %", "one cycle, %", "one cycle minus steps", "error of the seeds", "error of the test set",
-         "one cycle is", "SAGE minus this, steps", "SAGE minus this, one cycle"], body,
+        ["method", "steps, %", "one cycle, %", "one cycle minus steps", "error of the seeds",
+         "error of the test set", "one cycle is", "SAGE minus this, steps",
+         "SAGE minus this, one cycle"], body,
         f"{NAMES[data]}, PreActResNet18. The recipe is {size}, but for the schedule. {family.rule}"))
     display(show.Markdown(family.sentence))
 if not planned:
@@ -724,8 +725,9 @@ if not planned:
 at, body = ("comixup, lr 0.12", "comixup, lr 0.2"), []
 for (size, data), runs in report.of_plan(plans.PLANS / "comixup_rate.yml", all_records).items():
     if data in NAMES:
-        means = [summary.spread(map(summary.final, runs[rate])) if rate in runs else "not run" for rate in at]
-        body.append([size, *means, statistics.difference(*(runs.get(rate, []) for rate in at), ACCURACY) or ""])
+        both = [runs.get(rate, []) for rate in at]
+        means = [summary.spread(map(summary.final, rs)) if rs else "not run" for rs in both]
+        body.append([size, *means, statistics.difference(*both, ACCURACY) or ""])
 display(show.table(["recipe", "0.12, %", "0.2, %", "0.12 minus 0.2"], body, "Co-Mixup on CIFAR-10")
         if body else show.Markdown("Co-Mixup, with 0.12 or 0.2: **not run**."))
 

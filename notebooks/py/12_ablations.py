@@ -117,8 +117,8 @@ def mixed_by(version, partner, lam, tau):
 # - *Whole* pastes the moved image as it is. This is the shortest reading of the sentence, and
 #   `guided=False` of `Sage`.
 # - *Rounded* replaces the region where the other image is more salient.
-# - *Box* pastes a box of the area $1-\lambda$ around the partner's most salient pixel, moved with the
-#   partner. This is SaliencyMix's box, an existing technique that replaces a region. A box at a
+# - *Box* pastes a box of the area $1-\lambda$ around the partner's most salient pixel, moved with
+#   the partner. This is SaliencyMix's box, an existing technique that replaces a region. A box at a
 #   random place, as in CutMix, would also undo the search, which chose $\tau^*$ for the salient
 #   pixels.
 # - *Uniform* is Mixup with the moved partner. It replaces no region, but it is the existing
@@ -139,7 +139,8 @@ def mixed_pixel_by_pixel(first, second, a, b, lam, tau, version):
             inside = 0 <= r < 32 and 0 <= c < 32
             q, pixel = (float(b[r, c]), second[:, r, c]) if inside else (0.0, torch.zeros(3))
             p = float(a[row, column])
-            boxed = inside and all(-half <= at - top < half for at, top in zip((r, c), peak, strict=True))
+            boxed = inside and all(-half <= at - top < half
+                                   for at, top in zip((r, c), peak, strict=True))
             m = {"whole": 1.0 - inside, "rounded": float(p > q), "box": 1.0 - boxed,
                  "uniform": lam}.get(version, p / max(p + q, 1e-30))
             out[:, row, column] = m * first[:, row, column] + (1 - m) * pixel
@@ -155,7 +156,8 @@ versions = {"SAGE": ("sage", tau), "w/o OR": ("without rearrangement", no_shift)
             **{name: (name, tau) for name in READINGS}}
 mixes = {name: mixed_by(row, partner, 0.4, shifts) for name, (row, shifts) in versions.items()}
 for name, ours in mixes.items():
-    image, share = mixed_pixel_by_pixel(x[0], x[partner[0]], a[0, 0], b[0, 0], 0.4, ours.tau[0], name)
+    image, share = mixed_pixel_by_pixel(x[0], x[partner[0]], a[0, 0], b[0, 0], 0.4, ours.tau[0],
+                                        name)
     torch.testing.assert_close(ours.x[0], image, rtol=1e-4, atol=1e-5)
     assert abs(float(ours.share[0]) - share) < 1e-5
 show.source(sage_controls.mask_of)
@@ -253,8 +255,8 @@ plt.show()
 # half, and so are the box's. Those of w/o OR and of the other three readings lean towards the
 # partner: *the other settings stay tuned for the full method*. (With the uniform mask $\gamma$ is
 # $\lambda$ itself, and the figure leaves it out.) With nothing moved, the two images play the same
-# role, so $u = 1$ would treat them alike; it also spreads the shares more widely. The paper does not
-# say that $u$ was tuned again. Our runs keep it; a fairer ablation would tune it.
+# role, so $u = 1$ would treat them equally; it also spreads the shares more widely. The paper does
+# not say that $u$ was tuned again. Our runs keep it; a fairer ablation would tune it.
 #
 # No version leaves pixels that belong to no image. The smoothed maps are above zero everywhere, a
 # paste leaves the rest to the image, and the uniform mask gives it $\lambda$ of every pixel.
@@ -281,7 +283,8 @@ neither = {name: mixed_by(name, partner, 0.4, no_shift) for name in READINGS}
 boxes = saliencymix.box(s[partner, 0], torch.tensor(0.4))
 a, b = sage.weighted(x, y, s, partner, 0.4)
 known = {"whole": (x[partner], y[partner]), "rounded": (torch.where(a > b, x, x[partner]), None),
-         "box": saliencymix.mix(x, y, partner, boxes), "uniform": mixup.mix(x, y, partner, torch.tensor(0.4))}
+         "box": saliencymix.mix(x, y, partner, boxes),
+         "uniform": mixup.mix(x, y, partner, torch.tensor(0.4))}
 for name, other in known.items():
     image, label = other if isinstance(other, tuple) else (other.x, other.y)
     torch.testing.assert_close(neither[name].x, image)
@@ -485,9 +488,9 @@ show.table(["control", "its mean lead, points", "leads all others, %", "a lead '
 # train the chosen version again with new seeds.
 #
 # As far as its number tells, the reported control was not trained again. It is Table 1's number in
-# every table, as the cell checks. This also confirms two readings. $\eta = 0.7$ and $u = 0.6$ (CIFAR-10) or $0.5$ (CIFAR-100), which
-# the text of the supplement gives, are the rows of its Table 7 that carry Table 1's numbers. And
-# each control is the best of its column.
+# every table, as the cell checks. This also confirms two readings. $\eta = 0.7$ and $u = 0.6$
+# (CIFAR-10) or $0.5$ (CIFAR-100), which the text of the supplement gives, are the rows of its Table
+# 7 that carry Table 1's numbers. And each control is the best of its column.
 #
 # ## Table 7, left: eta
 #
@@ -617,14 +620,15 @@ for number, data in itertools.product(TABLES, DATA):
         ablations = {label: rs for label, rs in runs.items() if label != "vanilla"}
         family = summary.against(ablations, "sage", "ablations", f"equal seeds, {where}")
         if not ablations.keys() - {"sage"}:  # nothing to compare: no table
-            said_of = f"The recipe is {recipe}. {what_it_says(family, runs, kind)}" if runs else "**Not run.**"
-            display(show.Markdown(f"*{where}.* {said_of}"))
+            said_of = f"The recipe is {recipe}. {what_it_says(family, runs, kind)}"
+            display(show.Markdown(f"*{where}.* {said_of if runs else '**Not run.**'}"))
             continue
         body = []
         for label, *row, gap in summary.compare(said, runs, baseline="sage"):
             reported_gap = f"{said[label] - said['sage']:+.2f}" if label != "sage" else ""
             body.append([label, *row, reported_gap, gap, *summary.evidence(family, label)])
-        display(show.table(header, body, f"{where}. The recipe is {recipe}. Trained on {summary.machines(runs)}."))
+        display(show.table(header, body, f"{where}. The recipe is {recipe}. Trained on "
+                                         f"{summary.machines(runs)}."))
         display(show.Markdown(what_it_says(family, runs, kind)))
 
 # %% [markdown]
@@ -634,15 +638,15 @@ for number, data in itertools.product(TABLES, DATA):
 # ## The interaction in each reading
 #
 # The plan `book/plans/readings.yml` trains SAGE, SAGE without rearrangement, and each reading of
-# w/o SM with the shift and without it (for *whole*, vanilla is the one without). So each reading has
-# a square of its own, and an $I$ of {eq}`eq-interaction`, seed by seed. A negative $I$ in all
+# w/o SM with the shift and without it (for *whole*, vanilla is the one without). So each reading
+# has a square of its own, and an $I$ of {eq}`eq-interaction`, seed by seed. A negative $I$ in all
 # readings says that the two parts do the same work, whatever the paper meant by "replaces one image
 # region". If the sign changes with the reading, the argument above rests on a choice of ours. The
 # readings of one recipe and data set are decided together.
 
 # %% tags=["records", "nbval-ignore-output"]
-squares = {place: runs for place, runs in report.of_plan(plans.PLANS / "readings.yml", all_records).items()
-           if place[1] in DATA}
+planned = report.of_plan(plans.PLANS / "readings.yml", all_records)
+squares = {place: runs for place, runs in planned.items() if place[1] in DATA}
 corners = {name: ("sage", "without rearrangement", name,
                   "vanilla" if name == "whole" else f"{name}, not moved") for name in READINGS}
 shown = 0
@@ -656,13 +660,15 @@ for (_, data), runs in squares.items():
     body = [[name, *(summary.spread(map(summary.final, rs)) if rs else "not run" for rs in four),
              found.get(name, ""), *summary.evidence(family, name)] for name, four in sides.items()]
     recipe = plans.recipe_text(runs["sage"][0])
-    display(show.table(["w/o SM", "SAGE", "SM only, %", "OR only, %", "neither, %", "I", "error of the seeds",
-                        "error of the test set", "I is"], body, f"{DATA[data]}. The recipe is {recipe}."))
+    display(show.table(["w/o SM", "SAGE", "SM only, %", "OR only, %", "neither, %", "I",
+                        "error of the seeds", "error of the test set", "I is"], body,
+                       f"{DATA[data]}. The recipe is {recipe}."))
     below = [name for name, gap in found.items() if gap.mean < 0]
-    display(show.Markdown(f"*{family.rule}* {family.sentence} The mean of I is below 0 in {len(below)} of "
-                          f"{len(found)}" + (f": {', '.join(below)}." if below else ".")
-                          + ("" if runs["sage"][0]["kind"] == "paper" else " The recipe is not the paper's: this neither "
-                             "supports nor contradicts the paper.")))
+    caveat = " The recipe is not the paper's: this neither supports nor contradicts the paper."
+    display(show.Markdown(f"*{family.rule}* {family.sentence} The mean of I is below 0 in "
+                          f"{len(below)} of {len(found)}"
+                          + (f": {', '.join(below)}." if below else ".")
+                          + ("" if runs["sage"][0]["kind"] == "paper" else caveat)))
     shown += 1
 if not shown:
     display(show.Markdown("No reading has all four corners: **not run**."))
@@ -805,5 +811,5 @@ print(f"cosine of the two smoothed maps: {alike.mean():.2f} on average, {alike.m
 
 # %% [markdown]
 # In evaluation mode a logit depends on its own image alone, so the gradient of the sum of all true
-# logits holds each image's own gradient. In training mode BatchNorm lets every logit depend on every
-# image. The maps of the loss and of the score are much alike here.
+# logits holds each image's own gradient. In training mode BatchNorm lets every logit depend on
+# every image. The maps of the loss and of the score are similar here.

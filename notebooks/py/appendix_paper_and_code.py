@@ -409,8 +409,8 @@ show.table(["method", "ms a step beyond two vanilla steps"], [[k, v] for k, v in
 # The paper gives Co-Mixup $\lambda \sim \mathrm{Beta}(1, 1)$, and a learning rate of 0.12 on
 # CIFAR-10 because 0.2 diverges. The code has no $\lambda$ but a Dirichlet(2) prior over the inputs,
 # and 0.12 is nowhere in it. Its worker processes are not seeded, so `--seed` does not repeat a run;
-# ours repeats. The plan `book/plans/comixup_rate.yml` trains with both rates; what its records say is
-# in [Image classification](11_image_classification.ipynb).
+# ours repeats. The plan `book/plans/comixup_rate.yml` trains with both rates; what its records say
+# is in [Image classification](11_image_classification.ipynb).
 #
 # Co-Mixup's paper penalises an input where its use $r = A P$ by other outputs is above a threshold
 # $\tau$. The code has `(r > tau) * A @ P`, which Python evaluates from the left, so that the
@@ -586,20 +586,27 @@ assert (exam.ways, exam.shots, exam.queries, exam.episodes) == (5, 5, 15, 1000)
 assert (theirs["lr"], theirs["weight_decay"], theirs["batch"]) == (1e-4, 5e-4, 16)
 assert (ours["lr"], ours["weight_decay"], ours["batch"]) == (0.2, 1e-4, 100)
 show.table(["what", "the cited code", "where", "here, `reference`", "here, `book`"], [
-    ["network", "ResNet18 or a wide ResNet", "`models/helpers.py`", "ResNet12, as in the paper", "ResNet12"],
+    ["network", "ResNet18 or a wide ResNet", "`models/helpers.py`", "ResNet12, as in the paper",
+     "ResNet12"],
     ["optimiser", "Adam, learning rate 1e-4, weight decay 5e-4", "`singles/config.py`", "the same",
      "SGD with Nesterov momentum, 0.2, 1e-4"],
     ["loss", "cross-entropy", "`models/losses.py`", "the same", "that of the other tables"],
     ["batch", "16", "`singles/config.py`", "the same", "100"],
     ["image", "96 pixels, crop of 84 (its smaller networks), flip", "`data/data_utils.py`",
      "the same; the copy that is resized has 84", "84 pixels, padded by 5, crop of 84, flip"],
-    ["mean and standard deviation", "ImageNet's", "`data/data_utils.py`", "of the training images", "of the training images"],
-    ["schedule", "after 10 epochs without a lower validation loss, back to the best epoch and a tenth of its rate; "
-     "at most 100 epochs, or a hundredth of the rate", "`singles/train.py`", "the same", "a tenth after each third of 100 epochs"],
-    ["validation episodes", "1,000, new ones after each epoch", "`data/meta_datasets.py`", "1,000, the same ones", "the same as `reference`"],
-    ["chosen epoch", "lowest loss on them, cosine × 20", "`singles/train.py`, `models/prototypes.py`", "the same", "highest accuracy on them"],
-    ["test", "5 ways, 1 or 5 shots, 15 queries, 1,000 episodes", "`singles/test.py`, `README.md`", "the same", "the same"],
-    ["classifier", "nearest mean of the features, cosine", "`models/prototypes.py`", "the same", "the same"]])
+    ["mean and standard deviation", "ImageNet's", "`data/data_utils.py`", "of the training images",
+     "of the training images"],
+    ["schedule", "after 10 epochs without a lower validation loss, back to the best epoch and a "
+     "tenth of its rate; at most 100 epochs, or a hundredth of the rate", "`singles/train.py`",
+     "the same", "a tenth after each third of 100 epochs"],
+    ["validation episodes", "1,000, new ones after each epoch", "`data/meta_datasets.py`",
+     "1,000, the same ones", "the same as `reference`"],
+    ["chosen epoch", "lowest loss on them, cosine × 20",
+     "`singles/train.py`, `models/prototypes.py`", "the same", "highest accuracy on them"],
+    ["test", "5 ways, 1 or 5 shots, 15 queries, 1,000 episodes", "`singles/test.py`, `README.md`",
+     "the same", "the same"],
+    ["classifier", "nearest mean of the features, cosine", "`models/prototypes.py`", "the same",
+     "the same"]])
 
 # %% [markdown]
 # ### The hours of Table 6

@@ -132,8 +132,8 @@ listed_groups = "; ".join(
 )
 so_far = count(len(trained) + len(few_shot), "training record") + (f": {runs}" if runs else "")
 show.Markdown(f"""
-**Scope.** We count {count(len(claims), "claim")} in the paper. {len(about_tables)} compare numbers of
-its tables; {len(rules) - len(about_tables)} have no printed numbers, and a plan of ours that can
+**Scope.** We count {count(len(claims), "claim")} in the paper. {len(about_tables)} compare numbers
+of its tables; {len(rules) - len(about_tables)} have no printed numbers, and a plan of ours that can
 decide them; the other {len(claims) - len(rules)} are in words. {listed_groups}.
 
 **Methodology.** We reimplemented SAGE and its baselines and checked them against the authors' code.
@@ -141,9 +141,9 @@ So far there are {so_far}.
 
 **Results.** {scorecard.progress_text(book)} Of the {len(about_tables)} claims about its tables, the
 paper's own means satisfy {on["in all comparisons"]} in all comparisons, {on["in some"]} in some and
-{on["in none"]} in none. Verdicts by our records on all {len(rules)}: supported {yes}, contradicted {no}, mixed {both},
-undecided {open_}, only another recipe or machine {other}, not run {unrun}. Records of another
-recipe or machine neither support nor contradict a claim.
+{on["in none"]} in none. Verdicts by our records on all {len(rules)}: supported {yes}, contradicted
+{no}, mixed {both}, undecided {open_}, only another recipe or machine {other}, not run {unrun}.
+Records of another recipe or machine neither support nor contradict a claim.
 """)
 
 # %% [markdown]
@@ -386,7 +386,8 @@ by_group = [
     [
         g,
         f"{len(ks)}",
-        f"{sum(printed[k] == 'in all comparisons' for k in ks)}" if "table" in claims[ks[0]] else "-",
+        f"{sum(printed[k] == 'in all comparisons' for k in ks)}"
+        if "table" in claims[ks[0]] else "-",
         *map(str, counted(ks)),
     ]
     for g, ks in numbers.items()

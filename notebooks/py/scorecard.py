@@ -81,9 +81,11 @@ def claim_row(claim):
     holds, of = (0, 0) if "plan" in claim else scorecard.as_printed(claim, book.wide)
     printed_so = "holds" if holds == of else f"holds in {holds} of {of}"
     count = scorecard.as_measured(claim, book)
-    ran = f"{count['leaning']} of {count['run']} lean this way ({count['of'] - count['run']} not run)"
+    unrun = count["of"] - count["run"]
+    ran = f"{count['leaning']} of {count['run']} lean this way ({unrun} not run)"
     ran += f"; decided: {count['for']} for, {count['against']} against" if count["kinds"] == ["paper"] else ""
-    return [claim["says"], scorecard.word(count, claim.get("share", 1)), printed_so if of else "no numbers printed",
+    return [claim["says"], scorecard.word(count, claim.get("share", 1)),
+            printed_so if of else "no numbers printed",
             ran if count["run"] else "", claim["place"], report.chapter_link(claim["chapter"])]
 
 

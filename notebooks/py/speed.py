@@ -143,7 +143,9 @@ display(
 # three seeds, one after another, on a machine with nothing else to do:
 #
 # ```
-# papermill notebooks/experiments/train.ipynb OUT.ipynb -p dataset cifar10 -p root DATA -p method sage -p model preactresnet18 -p epochs 40 -p schedule one_cycle -p precision bf16 -p channels_last True -p results book/results -p seed 0
+# papermill notebooks/experiments/train.ipynb OUT.ipynb -p dataset cifar10 -p root DATA \
+#     -p method sage -p model preactresnet18 -p epochs 40 -p schedule one_cycle -p precision bf16 \
+#     -p channels_last True -p results book/results -p seed 0
 # ```
 #
 # On a GPU also set `compile_network`. These settings are an example and have not been tried: which

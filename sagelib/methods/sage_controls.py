@@ -94,18 +94,13 @@ class SageControls(sage.Sage):
 
     maps: str = choice("own", "uniform", "other")
     searched: bool = True
-    mixing: str = choice("guided", "rounded", "box", "uniform")
-    gradient_of: str = choice("loss", "score")
+    mixing: str = choice("guided", "rounded", "box", "uniform", later=True)
+    gradient_of: str = choice("loss", "score", later=True)
 
     def check_options(self) -> None:
         if self.mixing != "guided" and not self.guided:
             raise ValueError(f"SageControls: guided=False pastes the whole partner, so mixing must "
                              f"be 'guided', not {self.mixing!r}: give one of the two")
-
-    def options(self) -> dict[str, Any]:
-        # records name the two newer options only where they are used: older runs keep their ids
-        usual = {"mixing": "guided", "gradient_of": "loss"}
-        return {k: v for k, v in super().options().items() if usual.get(k) != v}
 
     def units(self) -> int:
         # reused: the loss's way back to the weights passes all layers once more

@@ -117,14 +117,10 @@ def _problem(labels, there, a, b, cost, apart, down, right):
 def _path(net, links, way):
     """Where a shortest path with capacity left ends, or (-1, -1); `way` is how it came there."""
     h, w = net.shape
-    queue, head, tail = np.zeros((h * w, 2), dtype=np.int64), 0, 0
-    for i in range(h):
-        for j in range(w):
-            way[i, j] = -1
-            if net[i, j] > 0:
-                way[i, j] = 4  # from the source
-                queue[tail] = i, j
-                tail += 1
+    way[:] = np.where(net > 0, 4, -1)  # 4: from the source
+    queue, first = np.zeros((h * w, 2), dtype=np.int64), np.argwhere(net > 0)
+    head, tail = 0, len(first)
+    queue[:tail] = first
     while head < tail:
         i, j = queue[head]
         head += 1
@@ -162,14 +158,10 @@ def _push(net, links, way, end_i, end_j):
 def _upper(net, links):
     """Which sites (h, w) can still reach the sink: the fewest that any minimum cut has there."""
     h, w = net.shape
-    queue, head, tail = np.zeros((h * w, 2), dtype=np.int64), 0, 0
-    upper = np.zeros((h, w), dtype=np.bool_)
-    for i in range(h):
-        for j in range(w):
-            if net[i, j] < 0:
-                upper[i, j] = True
-                queue[tail] = i, j
-                tail += 1
+    upper = net < 0
+    queue, first = np.zeros((h * w, 2), dtype=np.int64), np.argwhere(upper)
+    head, tail = 0, len(first)
+    queue[:tail] = first
     while head < tail:
         i, j = queue[head]
         head += 1

@@ -68,13 +68,11 @@ def fit_together(
             if not due:
                 continue
             for run in due:
-                with run.place():
-                    run.begin(epoch)
+                run.begin(epoch)
             for step in range(max(len(run.batches) for run in due)):
                 for run in due:
                     if step < len(run.batches):
-                        with run.place():
-                            run.advance(step)
+                        run.advance(step)
                         bar.update()
             entries = [run.end(epoch) for run in due]  # no clock runs while others are evaluated
             for run, entry in zip(due, entries, strict=True):

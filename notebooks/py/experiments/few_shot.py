@@ -44,7 +44,7 @@ model = "resnet12"
 width = 0                # channels of the first block; 0: the network's own (64), 8 on the shapes
 seed = 0
 epochs = 0               # 0: 100, the most in the setup that the paper names; on the shapes 6
-setup = "reference"      # how to train where the next ones are 0, empty or -1; or "book", that of the other tables
+setup = "reference"      # what the next ones are where they are 0, empty or -1; or "book"
 optimizer = ""           # "adam" or "sgd"
 lr = 0.0
 weight_decay = -1
@@ -52,9 +52,9 @@ batch = 0
 criterion = ""           # loss of the method: "cross_entropy" or "bce"
 schedule = ""            # "plateau" or "steps"
 choose = ""              # the epoch: "val_loss", the lowest, or "val_accuracy", the highest
-resize = -1              # images to this height before the crop, which has their old size; 0: no resizing
+resize = -1              # to this height before the crop, which has the old size; 0: no resizing
 padding = -1             # pixels of zeros around the image before the crop
-patience = 9             # of the plateau: one more epoch without a lower validation loss, and the rate falls
+patience = 9             # of the plateau: so many epochs may end without a lower validation loss
 momentum = 0.9           # of sgd
 nesterov = True          # of sgd
 flip = True
@@ -99,21 +99,23 @@ from sagelib.evaluate import fewshot
 from sagelib.train import Recipe, Run, fit_together
 
 given = parameters.checked(
-    dataset=dataset, root=root, method=method, settings=settings, options=options, model=model, width=width, seed=seed,
-    epochs=epochs, setup=setup, optimizer=optimizer, lr=lr, weight_decay=weight_decay, batch=batch, criterion=criterion,
-    schedule=schedule, choose=choose, resize=resize, padding=padding, patience=patience, momentum=momentum,
-    nesterov=nesterov, flip=flip, ways=ways, shots=shots, queries=queries, episodes=episodes, distances=distances,
-    precision=precision, channels_last=channels_last, compile_network=compile_network, compile_options=compile_options,
-    device=device, results=results, checkpoints=checkpoints, networks=networks, graph=graph, progress=progress)
+    dataset=dataset, root=root, method=method, settings=settings, options=options, model=model,
+    width=width, seed=seed, epochs=epochs, setup=setup, optimizer=optimizer, lr=lr,
+    weight_decay=weight_decay, batch=batch, criterion=criterion, schedule=schedule, choose=choose,
+    resize=resize, padding=padding, patience=patience, momentum=momentum, nesterov=nesterov,
+    flip=flip, ways=ways, shots=shots, queries=queries, episodes=episodes, distances=distances,
+    precision=precision, channels_last=channels_last, compile_network=compile_network,
+    compile_options=compile_options, device=device, results=results, checkpoints=checkpoints,
+    networks=networks, graph=graph, progress=progress)
 few_shot_setups.check(given)
 settled = parameters.settled("few_shot", given)
 width, batch, criterion, choose = (settled[k] for k in ("width", "batch", "criterion", "choose"))
 shots, distances = settled["shots"], settled["distances"]
 device = device or ("cuda" if torch.cuda.is_available() else "cpu")
 plateau = few_shot_setups.PLATEAU if settled["schedule"] == "plateau" else {}
-recipe = Recipe(**{k: settled[k] for k in ("epochs", "optimizer", "lr", "momentum", "nesterov", "weight_decay", "schedule",
-                                           "patience", "precision", "channels_last")}, compile=compile_network,
-                compile_options=given["compile_options"], **plateau)
+named = ("epochs", "optimizer", "lr", "momentum", "nesterov", "weight_decay", "schedule",
+         "patience", "precision", "channels_last", "compile_options")
+recipe = Recipe(**{name: settled[name] for name in named}, compile=compile_network, **plateau)
 if not set(distances) <= set(fewshot.DISTANCES):
     raise ValueError(f"distances are {distances}; known: {', '.join(fewshot.DISTANCES)}")
 tries = {k: fewshot.Episodes(ways=ways, shots=k, queries=queries, episodes=episodes, seed=seed) for k in shots}
@@ -142,7 +144,8 @@ asked = {
     "model": {"name": model, "parameters": sum(p.numel() for p in net.parameters()),
               "width": width or catalog.defaults(models, model).get("width")},
     "method": {"name": method, "settings": parameters.settings_name(given), **mixer.options()},
-    "recipe": {**recipe.described(), "batch": batch, "padding": padding, "flip": flip, **({"resize": resize} if resize else {})},
+    "recipe": {**recipe.described(), "batch": batch, "padding": padding, "flip": flip,
+               **({"resize": resize} if resize else {})},
 }
 exam = {**asdict(tries[max(shots)]), "distance": distances[0]}  # what chooses the epoch
 exam |= {} if choose == "val_accuracy" else {"by": choose}
@@ -186,8 +189,8 @@ live = display(display_id=True)
 
 
 def validate(net):
-    return fewshot.validate(fewshot.features(net, val, 100 if device == "cpu" else 500, crop), val.labels, tries[max(shots)],
-                            distances[0])
+    found = fewshot.features(net, val, 100 if device == "cpu" else 500, crop)
+    return fewshot.validate(found, val.labels, tries[max(shots)], distances[0])
 
 
 def redraw(curves):

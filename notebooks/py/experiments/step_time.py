@@ -60,15 +60,15 @@ from sagelib.stored_grad import loss_with_stored_grad
 from sagelib.train import Recipe, Run, fit_together
 
 given = parameters.checked(model=model, width=width, batch=batch, sides=sides, rounds=rounds, threads=threads,
-                           precision=precision, channels_last=channels_last, compile_network=compile_network,
-                           compile_options=compile_options,
+                           precision=precision, channels_last=channels_last,
+                           compile_network=compile_network, compile_options=compile_options,
                            device=device, seed=seed, results=results)
 given = parameters.settled("step_time", given)
 sides, width, device = given["sides"], given["width"], device or ("cuda" if torch.cuda.is_available() else "cpu")
 torch.set_num_threads(threads)
 # the same batch again and again: with the usual learning rate the network would know it by heart
-recipe = Recipe(epochs=1, lr=1e-6, precision=precision, channels_last=channels_last, compile=compile_network,
-                compile_options=given["compile_options"])
+recipe = Recipe(epochs=1, lr=1e-6, precision=precision, channels_last=channels_last,
+                compile=compile_network, compile_options=given["compile_options"])
 train = catalog.load(datasets, "shapes", train=20 * batch, test=10)[0].to(device)
 
 # %% [markdown]

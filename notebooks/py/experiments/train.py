@@ -88,14 +88,15 @@ given = parameters.checked(
     dataset=dataset, root=root, method=method, settings=settings, options=options, model=model, width=width, seed=seed,
     more_seeds=more_seeds, epochs=epochs, train_images=train_images, batch=batch, lr=lr, momentum=momentum,
     nesterov=nesterov, weight_decay=weight_decay, schedule=schedule, padding=padding, flip=flip, test_every=test_every,
-    precision=precision, channels_last=channels_last, compile_network=compile_network, compile_options=compile_options,
-    device=device, results=results, checkpoints=checkpoints, networks=networks, graph=graph, progress=progress)
+    precision=precision, channels_last=channels_last, compile_network=compile_network,
+    compile_options=compile_options, device=device, results=results, checkpoints=checkpoints,
+    networks=networks, graph=graph, progress=progress)
 settled = parameters.settled("train", given)
 epochs, width, lr = settled["epochs"], settled["width"], settled["lr"]
 device = device or ("cuda" if torch.cuda.is_available() else "cpu")
 recipe = Recipe(epochs=epochs, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay,
-                schedule=schedule, precision=precision, channels_last=channels_last, compile=compile_network,
-                compile_options=given["compile_options"])
+                schedule=schedule, precision=precision, channels_last=channels_last,
+                compile=compile_network, compile_options=given["compile_options"])
 
 # %%
 # NBVAL_IGNORE_OUTPUT
