@@ -154,8 +154,11 @@ def _lowered(graph, inputs):
     return Kernels(sizes, found)
 
 
-def parts(batch=100, width=64):
-    """part -> (its Kernels, tensor operations without compilation)."""
+def parts(batch=100, width=64, **options):
+    """part -> (its Kernels, tensor operations without compilation).
+
+    options: of inductor for the network, as a recipe's compile_options.
+    """
     g = torch.Generator().manual_seed(0)
     x, y = torch.randn(batch, 3, 32, 32, generator=g), one_hot(torch.arange(batch) % 10, 10)
     maps = torch.rand(batch, 1, 32, 32, generator=g)
@@ -179,7 +182,8 @@ def parts(batch=100, width=64):
     net.to(memory_format=torch.channels_last).train()
     images = x.contiguous(memory_format=torch.channels_last).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
-        forwards, backwards = kernels_of(net, images)
+        with torch._inductor.config.patch(options):
+            forwards, backwards = kernels_of(net, images)
         operations = timing.launches(lambda: net(images))
         both = timing.launches(lambda: net(images).float().square().mean().backward())
     found["network, forwards"] = forwards, operations
@@ -188,8 +192,7 @@ def parts(batch=100, width=64):
 
 
 def main():
-    with torch._inductor.config.patch(dict.fromkeys(sys.argv[1:], True)):
-        found = parts()
+    found = parts(**dict.fromkeys(sys.argv[1:], True))
     flops = {"network, forwards": 0.111e12, "network, backwards": 0.222e12}  # at batch 100
     once = ("crop, flip, normalise",)
     network = ("loss and its gradient", "network, forwards", "network, backwards")

@@ -14,7 +14,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def compiled(function: Function) -> Function:
     """The compiled form of a function: the same values but for rounding, in few kernels.
 
-    It must take tensors and plain values, and draw nothing. Each shape is compiled once. A custom
-    operation, such as the search of Equation 4, stays as it is.
+    It must take tensors and plain values, and draw nothing. Each shape is compiled once; after
+    eight forms of a function in one process PyTorch runs it as it is. A custom operation, such as
+    the search of Equation 4, stays as it is.
     """
     return cast("Function", torch.compile(function, dynamic=False))

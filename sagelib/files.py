@@ -36,6 +36,21 @@ def replace(target: str | Path, content: str | Callable[[BinaryIO], object]) -> 
         os.replace(part, target)
 
 
+def save(target: str | Path, state: object) -> None:
+    """What `torch.load` reads, written as `replace` does; OSError where the disk is full."""
+    import torch  # not at the top: most of what writes files needs no tensors
+
+    def write(file: BinaryIO) -> None:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # PyTorch's own, while it closes a file that it cannot write
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+    replace(target, write)
+
+
 @contextlib.contextmanager
 def _written(target, content):
     """The content on the disk, in a file beside the target that is gone at the end."""

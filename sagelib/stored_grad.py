@@ -24,12 +24,12 @@ LossOf = Callable[[Any], Tensor]  # the output of a network -> a loss, a scalar
 
 def loss_with_stored_grad(
     net: nn.Module, x: Float[Tensor, "b c h w"], loss_of: LossOf,
-    scaler: torch.amp.GradScaler | None = None, seen_of: LossOf | None = None,
+    scaler: torch.amp.GradScaler | None = None, saliency_loss_of: LossOf | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "b c h w"]]:
     """The loss of net(x), which stores its gradient, and the gradient with respect to x.
 
-    With `seen_of`, the gradient with respect to x is that of seen_of(net(x)) instead: of the same
-    forward pass, by a second backward pass.
+    With `saliency_loss_of`, the gradient with respect to x is that of saliency_loss_of(net(x))
+    instead: of the same forward pass, by a second backward pass.
 
     The gradient with respect to the weights is computed now. When a later .backward() comes through
     the loss, the weights receive it together with all else: once, as DistributedDataParallel,
@@ -40,13 +40,13 @@ def loss_with_stored_grad(
     """
     scale = _scale(x, scaler)
     with torch.enable_grad():
-        images, loss, seen = _losses_at(net, x, loss_of, seen_of or loss_of)
+        images, loss, saliency_loss = _losses_at(net, x, loss_of, saliency_loss_of or loss_of)
         # of the network, the loss, what they call
         weights = [leaf for leaf in leaves(loss) if leaf is not images]
-        if seen is loss:
+        if saliency_loss is loss:
             grad, *grads = gradient(scale * loss, [images, *weights])
         else:
-            grad, = gradient(scale * seen, [images], retain_graph=True)
+            grad, = gradient(scale * saliency_loss, [images], retain_graph=True)
             grads = gradient(scale * loss, weights) if weights else ()
     # others must not look used: DDP would wait for them
     used = [k for k, g in enumerate(grads) if g is not None]
@@ -67,25 +67,27 @@ def input_gradient(net: nn.Module, x: Float[Tensor, "b c h w"],
         return _unscaled(gradient(scale * loss, [images])[0], scale)
 
 
-def _losses_at(net, x, loss_of, seen_of):
+def _losses_at(net, x, loss_of, saliency_loss_of):
     """The images to take gradients with respect to, and two losses of net(images), or one twice."""
     images = x.detach().requires_grad_()
-    if seen_of is loss_of:
+    if saliency_loss_of is loss_of:
         loss = loss_of(unwrapped(net)(images.clone()))  # a network may write on what it gets
         return images, loss, loss
-    with _kept_buffers(net):
-        out = unwrapped(net)(images.clone())
-    return images, loss_of(out), seen_of(out)
+    _keep_buffers(net)
+    out = unwrapped(net)(images.clone())
+    return images, loss_of(out), saliency_loss_of(out)
 
 
-def _kept_buffers(net):
-    """A context in which torch.compile makes graphs that can be gone back through twice.
+def _keep_buffers(net):
+    """From now on torch.compile makes graphs that can be gone back through twice.
 
-    It is what PyTorch's own error asks for: else a backward pass writes over what it has read.
+    It is what PyTorch's own error asks for: else a backward pass writes over what it has read. What
+    was compiled before is compiled again, since no guard of a graph sees this option.
     """
-    if is_compiled(net):
-        return torch._functorch.config.patch(donated_buffer=False)
-    return contextlib.nullcontext()
+    config = torch._functorch.config
+    if is_compiled(net) and config.donated_buffer:
+        config.donated_buffer = False
+        torch.compiler.reset()
 
 
 @contextlib.contextmanager

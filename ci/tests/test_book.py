@@ -262,7 +262,7 @@ BENCH = {  # and inside bench
     "plans": {"few_shot_setups", "parameters", "paths", "timing"},
     "summary": {"few_shot_setups", "quantities", "statistics"},
     "report": {"plans", "schema"},
-    "speed": {"records", "schema", "statistics", "summary"},
+    "speed": {"records", "schema", "statistics", "summary", "timing"},
     "scorecard": {"plans", "quantities", "records", "report", "statistics", "summary", "timing"},
     "leaderboard": {"plans", "quantities", "records", "statistics", "summary", "timing"},
     "sweep": {"paper_recipe", "parameters", "paths", "plans", "records", "scorecard", "summary",

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from sagelib import files, methods
+from sagelib.bench import paths
 from sagelib.catalog import load
 from sagelib.data.batches import Batches
 from sagelib.train import Recipe, Run, checkpoint, fit, fit_together
@@ -126,6 +127,25 @@ def test_a_full_disk_ends_the_training_with_its_error(started, monkeypatch):
         writer.save(started(1, "other"))
         raise AssertionError("the second save did not say so")
     assert not hasattr(caught.value, "__notes__")
+
+
+def test_a_disk_that_fills_up_while_a_file_is_written_is_an_oserror(tmp_path):
+    """PyTorch closes its file with a RuntimeError then; what was there before stays."""
+    code = """if True:
+        import resource, signal, sys, torch
+        from sagelib import files
+        files.save("kept.pt", {"a": torch.zeros(3)})
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        try:
+            files.save("kept.pt", {"a": torch.zeros(1_000_000)})
+        except OSError as error:
+            print(type(error).__name__, len(torch.load("kept.pt")["a"]))
+    """
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, text=True,
+                          capture_output=True, env={**os.environ, "PYTHONPATH": str(paths.TOP)})
+    assert done.stdout == "OSError 3\n", done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["kept.pt"]
 
 
 def test_a_full_disk_is_a_note_of_the_error_that_came_before(started, monkeypatch):

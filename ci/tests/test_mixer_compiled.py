@@ -8,7 +8,7 @@ from steps import gradients
 from torch._dynamo.backends.common import aot_autograd
 from torch.testing import assert_close
 
-from sagelib import SAGE, CutMix, ManifoldMixup, Mixup, RMix, SaliencyMix
+from sagelib import SAGE, CutMix, ManifoldMixup, Mixer, Mixup, RMix, SaliencyMix, catalog, methods
 
 STEPS = {"call": lambda mix, net, x, t: (lambda x, y: F.cross_entropy(net(x), y))(*mix(x, t)),
          "loss": lambda mix, net, x, t: mix.loss(x, t)}
@@ -97,3 +97,18 @@ def test_a_compiled_pass_computes_weight_gradients_only_where_they_are_used(
     computed.clear()
     mix(*images)  # a bare call asks for no gradient of the weights
     assert computed <= {False}
+
+
+def test_a_second_way_back_works_whatever_was_compiled_before(tiny, images):
+    """Graphs of the loss alone write over what a second backward pass would read; networks of one
+    class share them."""
+    torch.compiler.reset()
+    found = {}
+    for gradient_of in ("loss", "score", "loss"):
+        plain, net = tiny().train(), tiny().train()
+        for each in (plain, torch.compile(net)):
+            method = catalog.load(methods, "sage_controls", gradient_of=gradient_of)
+            Mixer(method, 10, seed=0).bind(each).loss(*images).backward()
+        assert_close(gradients(net), gradients(plain), rtol=1e-4, atol=1e-5)
+        found[gradient_of] = gradients(net)[0]
+    assert not torch.allclose(found["loss"], found["score"])

@@ -70,7 +70,8 @@ def test_with_rewind_the_rate_is_that_of_the_best_epoch_times_the_decay():
     (dict(optimizer="adamw"), "unknown optimizer 'adamw'; known: sgd, adam"),
     (dict(patience=1.5), "patience must be a whole number of epochs"),
     (dict(last_lr=1), r"last_lr a share of lr in \[0, 1\); they are 10 and 1"),
-    (dict(schedule="plateau", decay=1), "with the schedule plateau it must be between 0 and 1")])
+    (dict(schedule="plateau", decay=1), "with the schedule plateau it must be between 0 and 1"),
+    (dict(schedule="plateau", monitor="test_accuracy"), "the plateau follows a loss")])
 def test_what_a_recipe_does_not_take_is_one_clear_error(given, message):
     with pytest.raises(ValueError, match=message):
         Recipe(**given)
@@ -191,3 +192,11 @@ def test_a_plateau_without_its_loss_is_one_clear_error(shapes, tiny):
     with pytest.raises(ValueError, match="the learning rate follows 'val_loss', which is not in "
                                          "the curve: epoch, lr, train_loss, seconds; the test is"):
         fit_together([run])
+
+
+def test_a_plateau_asks_for_the_loss_of_every_epoch_before_it_trains(shapes, tiny):
+    net, batches = tiny(), Batches(shapes[0], 16)
+    before = [p.clone() for p in net.parameters()]
+    with pytest.raises(ValueError, match="test_every is 2; with the schedule plateau it must be 1"):
+        fit(net, batches, load(methods, "vanilla"), Recipe(schedule="plateau"), test_every=2)
+    assert all(map(torch.equal, before, net.parameters()))

@@ -718,7 +718,8 @@ for (size, data), runs in planned.items():
         ["method", "steps, %", "one cycle, %", "one cycle minus steps", "error of the seeds",
          "error of the test set", "one cycle is", "SAGE minus this, steps",
          "SAGE minus this, one cycle"], body,
-        f"{NAMES[data]}, PreActResNet18. The recipe is {size}, but for the schedule. {family.rule}"))
+        f"{NAMES[data]}, PreActResNet18. The recipe is {size}, but for the schedule. "
+        f"{family.rule}"))
     display(show.Markdown(family.sentence))
 if not planned:
     display(show.Markdown("No recipe has been run with two schedules: **not run**."))

@@ -199,7 +199,7 @@ show.grid([[*shown], [None, None, *(m[k] for m in masks.values())]],
 
 # %%
 def one_batch(k, **options):
-    """For batch k, (5, 100): v, the saliency kept of the image and of the partner, the image's share
+    """For batch k, (5, 100): v, the saliency kept of the image and the partner, the image's share
     in the label, and the share of pixels that belong to no image."""
     step = sage_controls.SageControls(**options).seed(k)
     partner, lam, _ = step.draws(x)
@@ -477,7 +477,8 @@ for data in first:
         assert max(column) == first[data]["sage"]
 leads = {DATA[data]: control[data] - (ten[data] + fifty[data] + whole[data]) / 3 for data in DATA}
 leads = " and ".join(f"{lead:.2f} on {name}" for name, lead in leads.items())
-show.table(["control", "its mean lead, points", "leads all others, %", "a lead 'decided' at 95 %, %"],
+show.table(["control", "its mean lead, points", "leads all others, %",
+            "a lead 'decided' at 95 %, %"],
            rows, f"No version is better; the standard deviation is {seed_std}. "
                  f"The reported lead of 1 % over the mean of the others is {leads}.")
 
@@ -609,8 +610,8 @@ all_records = records.every(results or records.RESULTS)
 header = ["version", "reported, %", "measured, %", "difference", "minus SAGE, reported",
           "minus SAGE, measured", "error of the seeds", "error of the test set", "decided"]
 for number, data in itertools.product(TABLES, DATA):
-    rows = {"sage" if (c.method, c.options) == ("sage", {}) else c.label: c
-            for c in CELLS if (c.table, c.dataset) == (number, data)}  # the control is printed twice
+    rows = {"sage" if (c.method, c.options) == ("sage", {}) else c.label: c  # printed twice
+            for c in CELLS if (c.table, c.dataset) == (number, data)}
     said = {label: c.reported for label, c in rows.items()}
     asked = {label: (c.method, c.options) for label, c in rows.items()}
     measured = summary.runs_by_row(all_records, data, "preactresnet18", asked)

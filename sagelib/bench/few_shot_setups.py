@@ -70,5 +70,5 @@ def check(given: Parameters) -> None:
 
 
 def setup_of(record: Record) -> str:
-    """The set-up that the run of a few-shot record asked for."""
+    """The set-up that the run of a few-shot record asked for, whatever it then changed in it."""
     return record["parameters"].get("setup", "book")

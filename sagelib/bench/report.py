@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from . import plans
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from .plans import RunSpec
@@ -48,25 +48,25 @@ def of_plan(file: str | Path,
 
     Labels are those of `labels`.
     """
-    found: dict[tuple[str, str], ByLabel] = {}
+    label, found = labels(file), {}
     for size, runs in plans.by_size(file).items():
-        label_of = {run.name: label for run, label in labels(file, size)}
         for run, record in recorded(runs, records):
             place = size, run.parameters["dataset"]
-            found.setdefault(place, {}).setdefault(label_of[run.name], []).append(record)
+            found.setdefault(place, {}).setdefault(label(run), []).append(record)
     return found
 
 
-def labels(file: str | Path, size: str) -> list[tuple[RunSpec, str]]:
-    """The runs of a plan at a size, each with its label.
+def labels(file: str | Path) -> Callable[[RunSpec], str]:
+    """A function that gives each run of a plan its label.
 
     It is that of the plan's row, or else the method and `plans.variant`.
     """
     rows = {(row["method"], str(row.get("options") or {})): label
             for (label, _), row in plans.table_rows(file).items()}
 
-    def label(p):
+    def label(run):
+        p = run.parameters
         row = rows.get((p["method"], str(p.get("options") or {})))
         return row or ", ".join(filter(None, (p["method"], plans.variant(p))))
 
-    return [(run, label(run.parameters)) for run in plans.read(file, size)[1]]
+    return label

@@ -255,10 +255,10 @@ def planned_pairs(claim: Claim) -> list[tuple[str, str, str]]:
     `better` and `than`, lists of labels as `report.labels` gives them, and perhaps `margin`.
     ValueError for a label that the plan lacks.
     """
-    runs = report.labels(plans.PLANS / f"{claim['plan']}.yml", "paper")
-    by_data: dict[str, dict[str, None]] = {}
-    for run, label in runs:
-        by_data.setdefault(run.parameters["dataset"], {})[label] = None
+    file = plans.PLANS / f"{claim['plan']}.yml"
+    label, by_data = report.labels(file), {}
+    for run in plans.read(file, "paper")[1]:
+        by_data.setdefault(run.parameters["dataset"], {})[label(run)] = None
     found = []
     for data, labels in by_data.items():
         unknown = [label for label in (*claim["better"], *claim["than"]) if label not in labels]

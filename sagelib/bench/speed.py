@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from . import records, summary
 from .statistics import LEAST_SEEDS, Spread
+from .timing import machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -119,14 +120,6 @@ def _groups(found):
         groups.setdefault(json.dumps(same, sort_keys=True), []).append(record)
     by_seed = [sorted(group, key=lambda r: r["seed"]) for group in groups.values()]
     return sorted(by_seed, key=lambda group: max(r["finished"] for r in group))
-
-
-def machine(record: Record) -> str:
-    """The GPU of a record, or its processor and threads, in words."""
-    hardware = record["hardware"]
-    threads = hardware["threads"]
-    cpu = f"{hardware['cpu'] or 'a CPU'}, {threads} thread{'' if threads == 1 else 's'}"
-    return hardware["gpu"] or cpu
 
 
 def reason(group: Sequence[Record], target: float) -> str:

@@ -234,13 +234,14 @@ def kind_of(record: Record) -> str:
 def by_setup(records: Iterable[Record]) -> list[list[Record]]:
     """Lists of few-shot records that differ in method and seed alone, the longest first.
 
-    Data set, network, recipe and choice of the epoch are equal within a list. Of two records of one
-    method and seed, the one that finished first counts.
+    Data set, network, recipe, loss and choice of the epoch are equal within a list. Of two records
+    of one method and seed, the one that finished first counts.
     """
     found = {}
     for record in sorted(records, key=lambda r: r.get("finished", "")):
         exam = {k: v for k, v in record.get("chosen", {}).get("exam", {}).items() if k != "seed"}
-        alike = [exam, *(record[k] for k in ("dataset", "model", "recipe"))]
+        alike = [exam, record["method"].get("loss"),
+                 *(record[k] for k in ("dataset", "model", "recipe"))]
         setup = found.setdefault(json.dumps(alike, sort_keys=True), {})
         setup.setdefault((record["method"]["name"], record["seed"]), record)
     return sorted((list(runs.values()) for runs in found.values()), key=len, reverse=True)

@@ -139,7 +139,7 @@ def launches(side: Side, device: torch.device | str = "cpu") -> int:
         with profile(activities=[ProfilerActivity.CUDA]) as seen:
             side()
             torch.cuda.synchronize()
-        return sum(e.device_type == torch.autograd.DeviceType.CUDA for e in seen.events() or ())
+        return len(_gpu_events(seen))
     with _Count() as count:
         side()
     return count.operations
@@ -158,13 +158,18 @@ def kernel_profile(side: Side, calls: int = 20) -> KernelProfile:
         for _ in range(calls):
             side()
         torch.cuda.synchronize()
-    on_gpu = [e for e in seen.events() or () if e.device_type == torch.autograd.DeviceType.CUDA
-              and not getattr(e, "is_user_annotation", False)]
+    on_gpu = _gpu_events(seen)
     if not on_gpu:
         raise RuntimeError("the profiler saw no kernel: it may lack the right to (a container "
                            "without CAP_SYS_ADMIN), or another profiler has the GPU")
     return profile_of([(e.name, e.time_range.start / 1e6, e.time_range.end / 1e6) for e in on_gpu],
                       calls, wall)
+
+
+def _gpu_events(seen):
+    """The kernels, copies and fills that a profiler saw, without its annotations."""
+    return [e for e in seen.events() or () if e.device_type == torch.autograd.DeviceType.CUDA
+            and not getattr(e, "is_user_annotation", False)]
 
 
 def profile_of(events: Iterable[Event], calls: int, wall: float) -> KernelProfile:
@@ -282,14 +287,20 @@ def at_full_width(record: Record) -> bool:
 
 def setup(record: Record) -> str:
     """Where and how a record was measured: machine, a CPU's threads, precision, layout, batch."""
-    machine, asked = record["hardware"], record["parameters"]
-    threads = asked.get("threads", machine["threads"])
-    cpu = f"{machine['cpu'] or 'a CPU'}, {threads} thread{'' if threads == 1 else 's'}"
-    words = [machine["gpu"] or cpu, asked.get("precision"),
+    asked = record["parameters"]
+    words = [machine(record, asked.get("threads")), asked.get("precision"),
              asked.get("channels_last") and "channels_last",
              asked.get("compile_network") and "compiled",
              asked.get("batch") and f"batch of {asked['batch']}"]
     return ", ".join(filter(None, words))
+
+
+def machine(record: Record, threads: int | None = None) -> str:
+    """The GPU of a record, or its processor and threads, in words; threads: None for its own."""
+    hardware = record["hardware"]
+    threads = hardware["threads"] if threads is None else threads
+    cpu = f"{hardware['cpu'] or 'a CPU'}, {threads} thread{'' if threads == 1 else 's'}"
+    return hardware["gpu"] or cpu
 
 
 def by_setup(records: Sequence[Record]) -> dict[str, Record]:

@@ -23,7 +23,7 @@ def save(net: nn.Module, path: str | Path, record: Record | None = None) -> Path
     """
     state = {"net": {k: v.detach().cpu() for k, v in net.state_dict().items()},
              "record": None if record is None else json.dumps(record)}
-    files.replace(path, lambda file: torch.save(state, file))
+    files.save(path, state)
     return Path(path)
 
 

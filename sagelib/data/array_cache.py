@@ -48,7 +48,7 @@ def cached(file: Path, folders: Sequence[Path], read: Callable[[], list[Part]]) 
 
 def _save(file, listing, parts):
     state = {"version": VERSION, "listing": listing[0], "crc32": _checksum(parts), "parts": parts}
-    files.replace(file, lambda opened: torch.save(state, opened))
+    files.save(file, state)
 
 
 def _load(file, listing):

@@ -118,10 +118,10 @@ class SageControls(sage.Sage):
     ) -> tuple[Float[Tensor, ""] | float, Float[Tensor, "b 1 h w"]]:
         if self.gradient_of == "loss" or not reused:
             return super().clean_pass(net, x, y, scaler, reused)
-        seen_of = None if self.saliency_fn else lambda out: self.saliency_loss(out, y)
+        of = None if self.saliency_fn else lambda out: self.saliency_loss(out, y)
         with self.saliency_pass_mode(net, training=True):
-            clean, grad = loss_with_stored_grad(net, x, lambda out: self.loss_of(out, y), scaler,
-                                                seen_of)
+            clean, grad = loss_with_stored_grad(
+                net, x, lambda out: self.loss_of(out, y), scaler, of)
         if self.saliency_fn is not None:
             return clean, self.compute_saliency(net, x, y)
         return clean, self.saliency_from_grad(grad)

@@ -1,4 +1,4 @@
-"""Checkpoints: a run that was stopped continues to the same weights and curve.
+"""Checkpoints: a run that was stopped continues to the same weights and curve (`fit`).
 
 The state is copied between two epochs; a thread writes the copy while the next epoch trains.
 """
@@ -45,7 +45,7 @@ class Writer:
         self._raise_errors()
         state = _copied(run)
         older = [write for other, write, _ in self._writes if other is run]
-        self._writes.append((run, self._thread.submit(_write, run.checkpoint, state), state))
+        self._writes.append((run, self._thread.submit(files.save, run.checkpoint, state), state))
         for write in older:
             write.cancel()  # which it only does before it begins
 
@@ -66,10 +66,6 @@ class Writer:
             if error is None:
                 raise
             error.add_note(f"A checkpoint was not written: {failure}")
-
-
-def _write(path, state):
-    files.replace(path, lambda file: torch.save(state, file))
 
 
 def _state(run):
@@ -93,7 +89,7 @@ def _state(run):
 
 
 def _copied(run):
-    """A copy of a run's state on the host. From a GPU, into pinned memory, with a single wait."""
+    """A copy of a run's state on the host. From a GPU, into pinned memory: one wait for all."""
     with run.place():
         found = _on_host(_state(run), run.stream is not None)
         if run.stream is not None:
@@ -143,7 +139,7 @@ def restore(run: Run) -> None:
     run.curve = state["curve"]
     if state["best"] is not None:
         run.best = {name: value.to(run.device) for name, value in state["best"].items()}
-    run.rewind_to = state.get("rewind_to")
+    run.rewind_to = state.get("rewind_to")  # stays on the host: it is only copied from
 
 
 def _read(path: Path) -> dict[str, Any]:

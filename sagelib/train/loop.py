@@ -38,6 +38,9 @@ def fit(
     `on_epoch(curve)` is called after each epoch, that epoch need not be yet. A loss that is not
     finite raises FloatingPointError; the checkpoint then still has the last good epoch.
 
+    On a GPU all of this holds up to rounding, since cuDNN chooses its algorithms by their time,
+    unless `torch.backends.cudnn.deterministic` is set.
+
     On a GPU no step waits for the host. With `graph` the whole step, from the crop of the images to
     the update of the weights, is recorded as one CUDA graph; where that fails, a warning says why.
     """
@@ -60,6 +63,9 @@ def fit_together(
     """
     if not isinstance(test_every, int) or test_every < 1:
         raise ValueError(f"test_every is {test_every!r}; it must be a number of epochs, at least 1")
+    if test_every > 1 and any(run.recipe.schedule == "plateau" for run in runs):
+        raise ValueError(f"test_every is {test_every}; with the schedule plateau it must be 1: the "
+                         "learning rate follows the loss of every epoch")
     for run in runs:
         restore(run)
     with Writer() as writer, _bar(runs, progress) as bar:

@@ -38,7 +38,7 @@ class Recipe:
     `last_lr` times `lr`.
     precision: "fp32", or autocast in "bf16" or "fp16" (with a gradient scaler); weights stay
     float32. compile: by torch.compile, the network and the arithmetic around it; compile_options
-    are its `options`, those of inductor by name, such as {"combo_kernels": True}.
+    are the network's `options`, those of inductor by name, such as {"combo_kernels": True}.
     """
 
     epochs: int = 300
@@ -57,7 +57,7 @@ class Recipe:
     precision: str = "fp32"
     channels_last: bool = False
     compile: bool = False
-    compile_options: Mapping[str, Any] = field(default_factory=dict)
+    compile_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.epochs, int) or self.epochs < 1:
@@ -76,6 +76,9 @@ class Recipe:
         if self.schedule == "plateau" and not 0 < self.decay < 1:
             raise ValueError(f"decay is {self.decay!r}; with the schedule plateau it must be "
                              "between 0 and 1")
+        if self.schedule == "plateau" and not self.monitor.endswith("loss"):
+            raise ValueError(f"monitor is {self.monitor!r}; the plateau follows a loss: a key of "
+                             "the curve that ends with 'loss'")
         if self.compile_options and not self.compile:
             raise ValueError(f"compile_options are {dict(self.compile_options)}, and nothing is "
                              "compiled: set compile, or leave them out")

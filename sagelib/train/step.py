@@ -173,9 +173,8 @@ class Run:
 
         In place, since a recorded step reads these very tensors.
         """
-        if self.rewind_to is None:  # no loss was a number
-            return
-        with torch.no_grad():
+        assert self.rewind_to is not None  # the first epoch is the best so far
+        with torch.no_grad(), self.place():
             self.net.load_state_dict(self.rewind_to["net"])
             for state, kept in zip(self._optimizer_state(), self.rewind_to["optimizer"],
                                    strict=True):

@@ -17,7 +17,7 @@
 # %% [markdown]
 # # Experiment: few-shot classification
 #
-# A network is trained on base classes with any method, then tried on classes it never saw, each
+# A network is trained on base classes with any method, then evaluated on classes that it never saw, each
 # shown by one or five labelled pictures. Validation classes, a third group, choose the epoch. As it
 # stands it is a short run on painted shapes; the paper's Table 2 is about mini-ImageNet, of which
 # you need a copy, and CIFAR-FS is made from CIFAR-100:
@@ -43,7 +43,7 @@ options = {}             # options of the method that are to differ, as in -y 'o
 model = "resnet12"
 width = 0                # channels of the first block; 0: the network's own (64), 8 on the shapes
 seed = 0
-epochs = 0               # 0: 100, the most in the setup that the paper names; on the shapes 6
+epochs = 0               # 0: 100, the most in the set-up that the paper follows; on the shapes 6
 setup = "reference"      # what the next ones are where they are 0, empty or -1; or "book"
 optimizer = ""           # "adam" or "sgd"
 lr = 0.0
@@ -118,7 +118,7 @@ named = ("epochs", "optimizer", "lr", "momentum", "nesterov", "weight_decay", "s
 recipe = Recipe(**{name: settled[name] for name in named}, compile=compile_network, **plateau)
 if not set(distances) <= set(fewshot.DISTANCES):
     raise ValueError(f"distances are {distances}; known: {', '.join(fewshot.DISTANCES)}")
-tries = {k: fewshot.Episodes(ways=ways, shots=k, queries=queries, episodes=episodes, seed=seed) for k in shots}
+evaluations = {k: fewshot.Episodes(ways=ways, shots=k, queries=queries, episodes=episodes, seed=seed) for k in shots}
 
 # %%
 # NBVAL_IGNORE_OUTPUT
@@ -147,7 +147,7 @@ asked = {
     "recipe": {**recipe.described(), "batch": batch, "padding": padding, "flip": flip,
                **({"resize": resize} if resize else {})},
 }
-exam = {**asdict(tries[max(shots)]), "distance": distances[0]}  # what chooses the epoch
+exam = {**asdict(evaluations[max(shots)]), "distance": distances[0]}  # what chooses the epoch
 exam |= {} if choose == "val_accuracy" else {"by": choose}
 run = records.run_id(**asked, seed=seed, exam=exam)
 show.table(["part", "what"], [[k, ", ".join(f"{a} {b}" for a, b in v.items()) if isinstance(v, dict) else v]
@@ -170,7 +170,7 @@ if target.exists():
 # a class would be an error here, before anything is trained.
 
 # %% mystnb={"image": {"alt": "Three of an episode's classes, a row each: support pictures left of a gap, query pictures right of it."}}
-drawn = {k: tried.draw(test.labels) for k, tried in tries.items()}
+drawn = {k: each.draw(test.labels) for k, each in evaluations.items()}
 first = drawn[max(shots)][0, :3].to(device)
 rows = [[*test.images[row[:min(2, max(shots))]], None, *test.images[row[max(shots):max(shots) + 2]]] for row in first]
 show.grid(rows, labels=[test.classes[test.labels[row[0]]].replace(" ", "\n") for row in first], size=0.9)
@@ -190,7 +190,7 @@ live = display(display_id=True)
 
 def validate(net):
     found = fewshot.features(net, val, 100 if device == "cpu" else 500, crop)
-    return fewshot.validate(found, val.labels, tries[max(shots)], distances[0])
+    return fewshot.validate(found, val.labels, evaluations[max(shots)], distances[0])
 
 
 def redraw(curves):
@@ -218,16 +218,16 @@ _ = net.load_state_dict(trained.best)
 # NBVAL_IGNORE_OUTPUT
 with trained.autocast():
     found = fewshot.features(net, test, crop=crop)
-tried = [fewshot.evaluate(found, test.labels, tries[k], distance) for k in shots for distance in distances]
+measured = [fewshot.evaluate(found, test.labels, evaluations[k], distance) for k in shots for distance in distances]
 show.table(["ways", "shots", "distance", "accuracy, %", "± (95 %)"],
-           [[t["ways"], t["shots"], t["distance"], t["accuracy"], t["interval"]] for t in tried])
+           [[t["ways"], t["shots"], t["distance"], t["accuracy"], t["interval"]] for t in measured])
 
 # %% [markdown]
 # ## The record
 
 # %%
 # NBVAL_IGNORE_OUTPUT
-record = records.make_few_shot(**asked, seed=seed, exam=exam, curve=curve, episodes=tried,
+record = records.make_few_shot(**asked, seed=seed, exam=exam, curve=curve, episodes=measured,
                                parameters=parameters.recorded(given), device=device)
 assert record["run"] == run
 if networks:
@@ -240,4 +240,4 @@ show.table(["result", "value"], [["chosen epoch", record["chosen"]["epoch"] + 1]
 
 # %%
 checkpoint.unlink(missing_ok=True)
-assert dataset != "shapes_fs" or all(t["accuracy"] > 100 / ways for t in tried), "no better than guessing on the shapes"
+assert dataset != "shapes_fs" or all(t["accuracy"] > 100 / ways for t in measured), "no better than guessing on the shapes"
