@@ -262,7 +262,7 @@ def test_a_row_that_a_plan_lacks_is_one_clear_error():
     ("in none", dict(better=["vanilla"], than="others")),
     ("in none", dict(better=["mixup"], than=["cutmix"])),
     ("said in words", dict(found="a chapter shows it")),
-    ("said in words", dict(plan="readings"))])
+    ("no numbers printed", dict(plan="readings"))])
 def test_claims_are_counted_by_how_they_fare_as_printed(word, rule):
     """By hand, from the numbers of Table 1 for CIFAR-10 (95.07 vanilla to 96.95 SAGE)."""
     assert scorecard.printed_word({**RULE, **rule}, CELLS) == word

@@ -205,3 +205,9 @@ def test_why_a_family_has_no_difference(here, reason):
     assert not text or not family.differences
     said = text.removeprefix("There is no difference to sage to decide, since ").split(". ")[0]
     assert said == reason
+
+
+def test_an_accuracy_without_a_record_is_not_run():
+    assert summary.accuracy([]) == summary.accuracy(None) == "not run"
+    found = [{"final": {"accuracy": value}} for value in (70.0, 72.0)]
+    assert str(summary.accuracy(found)) == "71.00 ± 1.41 (2)"

@@ -111,7 +111,7 @@ def mixes(x, y, s, pair, lam, g, pixels, std=train.std, gamma=0.5):
 #
 # Two images with the same $\lambda = 0.5$, and what each method makes of them.
 
-# %% mystnb={"image": {"alt": "Ten pictures: two images, then the two mixed by Mixup, CutMix, SaliencyMix, Puzzle Mix, Co-Mixup, GuidedMixup, R-Mix and SAGE."}}
+# %% mystnb={"image": {"alt": "Ten images: two images, then the two mixed by Mixup, CutMix, SaliencyMix, Puzzle Mix, Co-Mixup, GuidedMixup, R-Mix and SAGE."}}
 two = torch.tensor([0, (sample.labels != sample.labels[0]).int().argmax()])  # the first two of different classes
 made = mixes(x[two], y[two], s[two], torch.tensor([1, 0]), 0.5, torch.Generator().manual_seed(5), pixels[two])
 row = [x[two[0]], x[two[1]], *[m.x[0] for m in made.values()]]
@@ -265,12 +265,12 @@ for _ in range(100):
 assert sorted(seen) == list(range(100)) and at == 0  # each image once, and back to the first
 
 # %% [markdown]
-# ## R-Mix: a threshold by chance
+# ## R-Mix: a random threshold
 #
-# R-Mix {cite:p}`luu2022rmix` came after SAGE too, and solves no problem at all. It averages the
-# saliency of each image over the cells of a coarse grid, and draws a percentile for each image. The
-# cells above this percentile of the image's own map are its *top* $T$. Where one image's cell is
-# top and the other's is not, the first is shown alone; elsewhere the two are blended:
+# R-Mix {cite:p}`luu2022rmix` came after SAGE too, and optimises nothing. It averages the saliency of
+# each image over the cells of a coarse grid, and draws a percentile for each image. The cells above
+# this percentile of the image's own map are its *top* $T$. Where a cell is top in one image only,
+# the mixed image shows that image; elsewhere the two are blended:
 #
 # $$
 # m(p) = \begin{cases}
@@ -309,9 +309,9 @@ show.grid([[m.mask[0] for m in made_at], [train.pixels(m.x)[0] for m in made_at]
 # **What to see.** Blue cells show image 1, red ones image 2, grey ones a blend. Above the masks are
 # the percentiles of images 1 and 2. If both are low, nearly all cells are top in both images; if
 # both are high, nearly none is. Either way, most of the image is Mixup. With the same percentile
-# $q$ for two maps that have nothing in common, a share of $2q(1 - q)$ of the cells shows one image
-# alone: at most one half. If one percentile is low and the other is high, most cells show one image
-# alone, as in CutMix. R-Mix trains with all of these.
+# $q$ for two maps that have nothing in common, a share of $2q(1 - q)$ of the cells shows only one
+# image: at most one half. If one percentile is low and the other is high, most cells show only one
+# image, as in CutMix. R-Mix trains with all of these.
 #
 # ## What each one needs
 #
@@ -374,7 +374,7 @@ if sample.masks is not None:
 # each because its labels are even, not because of where it blends. Puzzle Mix, Co-Mixup and SAGE
 # keep more than their labels explain, by about as much: SAGE may put one object beside the other;
 # the others, with two inputs, hand out blocks. R-Mix keeps a little more than its labels explain,
-# without a solver, but less than these three. This is a property of pictures, on synthetic images;
+# without a solver, but less than these three. This is a property of the images, which are synthetic;
 # whether it makes a better classifier is for the benchmark to say.
 #
 # ## What the mixing costs

@@ -23,7 +23,7 @@
 #
 # In the paper's Table 2 {cite:p}`ma2022sage` SAGE comes first on mini-ImageNet. The paper does not
 # say how the networks were trained, nor how many labelled images each new class has. It refers to
-# the setup of earlier work {cite:p}`dvornik2019`, which has published its code. In this chapter you
+# the set-up of earlier work {cite:p}`dvornik2019`, whose code is published. In this chapter you
 # write the evaluation by hand, run a small experiment on painted shapes, compare two ways to train,
 # and read the paper's table beside our own measurements.
 
@@ -257,11 +257,11 @@ show.table(["1 shot", "accuracy, %"], [["no query in the support", accuracy_fair
 # the paper's other tables. So [the experiment](experiments/few_shot.ipynb) has two set-ups:
 # `reference`, the default, is that code's. `book` is the recipe of the other tables. We read each
 # value of `reference` in the code; [Paper and code](appendix_paper_and_code.ipynb) says in which
-# file, and what remains different.
+# file, and what the remaining differences are.
 #
 # The validation loss is the cross-entropy of the queries, with 20 times the cosine as logits. It
-# says more than the accuracy: a query that is barely right counts less than one that is clearly
-# right.
+# distinguishes more than the accuracy does: a query that is barely right has a larger loss than one
+# that is clearly right.
 
 # %%
 reference, book = SETUPS["reference"], SETUPS["book"]

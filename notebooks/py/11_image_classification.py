@@ -685,17 +685,13 @@ show.table(["data, network", "best", "second", "third", "saliency ahead, of 16"]
 # If the schedule brought every method the same, SAGE's lead would be the same in the last two
 # columns.
 #
-# ### Co-Mixup's learning rate
-#
-# The paper trains Co-Mixup on CIFAR-10 with a learning rate of 0.12, because 0.2, the rate of
-# everything else, "results in divergence at the beginning of the training" (appendix B). The plan
-# `book/plans/comixup_rate.yml` trains with both; the last table below has them. A network that
+# After the schedules come the learning rates of Co-Mixup. The paper trains it on CIFAR-10 with
+# 0.12, because 0.2, the rate of everything else, "results in divergence at the beginning of the
+# training" (appendix B). The plan `book/plans/comixup_rate.yml` trains with both. A network that
 # diverged answers at chance, 10 %: the [scorecard](scorecard.ipynb) asks whether 0.12 ends at least
-# 50 points above 0.2.
-#
-# Divergence can also stop a run, and then it leaves no record: a loss that is not finite is an
-# error. The sweep counts the run as failed, and `error.txt` in the folder of the attempt has the
-# epoch and the step. So where 0.12 was run and 0.2 was not, look there.
+# 50 points above 0.2. Divergence can also stop a run, and then it leaves no record: a loss that is
+# not finite is an error. The sweep counts the run as failed, and `error.txt` in the folder of the
+# attempt has the epoch and the step. So where 0.12 was run and 0.2 was not, look there.
 
 # %% tags=["records", "nbval-ignore-output"]
 planned = report.of_plan(plans.PLANS / "schedule.yml", all_records)
@@ -709,25 +705,22 @@ for (size, data), runs in planned.items():
     family = statistics.Family(f"one cycle against steps for {len(gaps)} methods", gaps)
     body = []
     for m in dict.fromkeys([*steps, *cycle]):
-        means = [summary.spread(map(summary.final, by[m])) if m in by else "not run"
-                 for by in (steps, cycle)]
+        means = [summary.accuracy(by.get(m)) for by in (steps, cycle)]
         behind = [statistics.difference(by["sage"], by[m], ACCURACY)
                   if m != "sage" and {m, "sage"} <= by.keys() else "" for by in (steps, cycle)]
         body.append([m, *means, gaps.get(m, ""), *summary.evidence(family, m), *behind])
-    display(show.table(
-        ["method", "steps, %", "one cycle, %", "one cycle minus steps", "error of the seeds",
-         "error of the test set", "one cycle is", "SAGE minus this, steps",
-         "SAGE minus this, one cycle"], body,
-        f"{NAMES[data]}, PreActResNet18. The recipe is {size}, but for the schedule. "
-        f"{family.rule}"))
-    display(show.Markdown(family.sentence))
+    display(show.table(["method", "steps, %", "one cycle, %", "one cycle minus steps",
+                        "error of the seeds", "error of the test set", "one cycle is",
+                        "SAGE minus this, steps", "SAGE minus this, one cycle"], body,
+                       f"{NAMES[data]}, PreActResNet18. The recipe is {size}, but for the "
+                       f"schedule. {family.rule}"), show.Markdown(family.sentence))
 if not planned:
     display(show.Markdown("No recipe has been run with two schedules: **not run**."))
 at, body = ("comixup, lr 0.12", "comixup, lr 0.2"), []
 for (size, data), runs in report.of_plan(plans.PLANS / "comixup_rate.yml", all_records).items():
     if data in NAMES:
         both = [runs.get(rate, []) for rate in at]
-        means = [summary.spread(map(summary.final, rs)) if rs else "not run" for rs in both]
+        means = [summary.accuracy(rs) for rs in both]
         body.append([size, *means, statistics.difference(*both, ACCURACY) or ""])
 display(show.table(["recipe", "0.12, %", "0.2, %", "0.12 minus 0.2"], body, "Co-Mixup on CIFAR-10")
         if body else show.Markdown("Co-Mixup, with 0.12 or 0.2: **not run**."))

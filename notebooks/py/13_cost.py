@@ -406,13 +406,14 @@ SETTINGS = ("precision", "channels_last", "compiled", "cuda_graph")
 at_settings = {}  # settings -> step -> milliseconds
 for step in timed:
     at_settings.setdefault(tuple(step[key] for key in SETTINGS), {})[step["step"]] = step["milliseconds"]
-hours = 300 * 500 / 3.6e6  # of 300 epochs of 500 steps, for each millisecond of a step
-rows = [[*settings, side, f"{ms:.3f}",
+hours_per_ms = 300 * 500 / 3.6e6  # 300 epochs of 500 steps
+rows = [[", ".join([settings[0], *(name.replace("_", " ") for name, on in
+                                   zip(SETTINGS[1:], settings[1:], strict=True) if on == "yes")]),
+         side, f"{ms:.3f}",
          ms / taken["vanilla"] if "vanilla" in taken else "no vanilla step timed",
-         f"{ms * hours:.2f}"]
+         f"{ms * hours_per_ms:.2f}"]
         for settings, taken in at_settings.items() for side, ms in taken.items()]
-display(show.table(["precision", "channels_last", "compiled", "CUDA graph", "step", "milliseconds",
-                    "over vanilla", "300 epochs, hours"], rows,
+display(show.table(["settings", "step", "milliseconds", "over vanilla", "300 epochs, hours"], rows,
                    "Measured outside a record on one {gpu} with commit {commit}, torch {torch}: {network} at full width, "
                    "batch of {batch}. The ratio is to vanilla with the same settings.".format(**timed[0])))
 compiled, eager = at_settings["bf16", "yes", "yes", "yes"], at_settings["bf16", "yes", "no", "yes"]
@@ -430,21 +431,24 @@ show.Markdown(f"""- With the same settings a SAGE step takes {min(over):.2f} to 
 # take longest. That fits a fixed cost beside the passes, but three ratios do not prove it. On this
 # GPU an exhaustive search is not free, although the clock of a slow CPU may not show its cost
 # ([chapter 8](08_search.ipynb)). `reuse=0` saved little here, because the compiled network computed
-# the gradient with respect to its weights even where only the images' gradient is asked for. That
-# is fixed, as is the slow search; [the log](../book/log.md) lists what was changed since, with its
-# prediction, and what has not been measured on a GPU yet. Without a CUDA graph the device waits for
-# the host to launch the next kernel.
+# the gradient with respect to its weights even where only the images' gradient is asked for. Both
+# have been changed since: such a pass computes no gradient with respect to the weights, and the
+# search has a kernel of its own. [The log](../book/log.md) has the prediction for each change, and
+# says which are not yet measured on a GPU. Without a CUDA graph the device waits for the host to
+# launch the next kernel.
 #
 # The last column is Table 6 on this machine: steps alone, without evaluation, checkpoints and
-# compilation. The paper's T4 took 3.35 hours for vanilla and 6.83 for SAGE. Whole runs take longer
-# than their steps. The records of whole runs on a GPU say by how much:
+# compilation. The paper's T4 took 3.35 hours for vanilla and 6.83 for SAGE. Records of whole runs
+# on a GPU follow. Their hours are training seconds: compilation counts, evaluation and checkpoints
+# do not. The last column is 300 times the median epoch. A run that shared its GPU with another
+# process took longer; `vanilla-seed0-ff24d579` did (1.06 s an epoch alone, about 2.3 s shared).
 
 # %% tags=["records", "nbval-ignore-output"]
 whole = [r for r in records.every(results or records.RESULTS)
          if r["hardware"].get("gpu") and "method" in r and r["dataset"]["name"] == "cifar10"]
 rows_of_runs = [[r["method"]["name"], r["hardware"]["gpu"], plans.recipe_text(r),
                  f"{r['seconds']['training'] / 3600:.3f}",
-                 f"{300 * r['seconds']['training'] / r['recipe']['epochs'] / 3600:.2f}"]
+                 f"{300 * r['seconds']['epoch'] / 3600:.2f}"]
                 for r in whole]
 if whole:
     display(show.table(["method", "GPU", "recipe", "hours", "hours of 300 such epochs"],

@@ -409,8 +409,8 @@ show.table(["method", "ms a step beyond two vanilla steps"], [[k, v] for k, v in
 # The paper gives Co-Mixup $\lambda \sim \mathrm{Beta}(1, 1)$, and a learning rate of 0.12 on
 # CIFAR-10 because 0.2 diverges. The code has no $\lambda$ but a Dirichlet(2) prior over the inputs,
 # and 0.12 is nowhere in it. Its worker processes are not seeded, so `--seed` does not repeat a run;
-# ours repeats. The plan `book/plans/comixup_rate.yml` trains with both rates; what its records say
-# is in [Image classification](11_image_classification.ipynb).
+# ours repeats. The plan `book/plans/comixup_rate.yml` trains with both rates; the results are
+# in [Image classification](11_image_classification.ipynb).
 #
 # Co-Mixup's paper penalises an input where its use $r = A P$ by other outputs is above a threshold
 # $\tau$. The code has `(r > tau) * A @ P`, which Python evaluates from the left, so that the
@@ -447,9 +447,9 @@ show.table(["grid", "share of an image's saliency in one block"], [[f"{n} x {n}"
 
 # %%
 # NBVAL_IGNORE_OUTPUT
-rows = []
+rows, misses = [], []
 for blocks in puzzlemix.GRIDS:
-    missed, gaps, tried = 0, [], 0
+    missed, gaps, solved = 0, [], 0
     for lam in (0.2, 0.35, 0.5, 0.65, 0.8):
         exact_terms = puzzlemix.energy_terms(train.pixels(x), saliency(grad), pair, lam, blocks)
         unit = 1000 * blocks**2
@@ -457,11 +457,13 @@ for blocks in puzzlemix.GRIDS:
         best, reached = (energy(solve(*terms), *terms)
                          for solve in (min_cut, puzzlemix.labels_by_swaps))
         above = (reached - best) / best
-        missed, tried = missed + (above > 1e-6).sum().item(), tried + len(above)
+        missed, solved = missed + (above > 1e-6).sum().item(), solved + len(above)
         gaps.append(above)
         assert (above > -1e-6).all()
-    rows.append([f"{blocks} x {blocks}", f"{missed} of {tried}",
+    misses.append(missed)
+    rows.append([f"{blocks} x {blocks}", f"{missed} of {solved}",
                  f"{100 * torch.cat(gaps).max().item():.2f}"])
+assert misses == sorted(misses) and misses[0] > 0
 show.table(["grid", "labellings above the optimum", "at most, % of its energy"], rows)
 
 # %% [markdown]
@@ -574,15 +576,15 @@ show.table(["Table 5", "mean of its rows", "rank of the mean", "rank as printed"
 #
 # ### Few-shot
 #
-# Section 4.2 uses "a single ResNet12" in the setup of {cite:t}`dvornik2019` and refers to the
-# supplement for details. The supplement has none, and the repository of that setup
+# Section 4.2 uses "a single ResNet12" in the set-up of {cite:t}`dvornik2019` and refers to the
+# supplement for details. The supplement has none, and the repository of that set-up
 # (`dvornikita/fewshot_ensemble`, read at commit 46e3ef1) has no ResNet12. [Our
 # experiment](experiments/few_shot.ipynb) trains as that repository does, or with `setup="book"` as
-# for the other tables. The table shows both, and what remains different:
+# for the other tables. The table shows both, and the remaining differences:
 
 # %%
-exam, theirs, ours = Episodes(), SETUPS["reference"], SETUPS["book"]
-assert (exam.ways, exam.shots, exam.queries, exam.episodes) == (5, 5, 15, 1000)
+protocol, theirs, ours = Episodes(), SETUPS["reference"], SETUPS["book"]
+assert (protocol.ways, protocol.shots, protocol.queries, protocol.episodes) == (5, 5, 15, 1000)
 assert (theirs["lr"], theirs["weight_decay"], theirs["batch"]) == (1e-4, 5e-4, 16)
 assert (ours["lr"], ours["weight_decay"], ours["batch"]) == (0.2, 1e-4, 100)
 show.table(["what", "the cited code", "where", "here, `reference`", "here, `book`"], [

@@ -50,7 +50,7 @@ import base64
 from IPython.display import display
 
 from sagelib import show
-from sagelib.bench import leaderboard, records, timing
+from sagelib.bench import leaderboard, plans, records, timing
 
 HEADER = [
     "rank",
@@ -90,7 +90,7 @@ boards = leaderboard.boards(
 
 def title(board):
     """Data set, network and recipe of a board, in short."""
-    short = board.size or board.recipe.split(":")[0].replace("few_shot", "few-shot")
+    short = board.size or plans.recipe_name(board.entries[0].records[0])
     return f"{board.dataset}, {board.model}, recipe {short}"
 
 

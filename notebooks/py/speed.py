@@ -29,7 +29,7 @@ results = ""  # folder of records; empty: the book's own
 from IPython.display import display
 
 from sagelib import show
-from sagelib.bench import records, speed
+from sagelib.bench import records, report, speed
 
 HEADER = ["machine", "seconds to {:g} %", "accuracy at the end, %", "p", "recipe", "commit", "runs"]
 
@@ -55,17 +55,18 @@ HEADER = ["machine", "seconds to {:g} %", "accuracy at the end, %", "p", "recipe
 # 1. It has at least three seeds. Each of them reaches the target, and the mean of their accuracies
 #    after the last epoch does too: one lucky evaluation is not enough.
 # 2. The commit is known, and no file differed from it.
-# 3. Seeds run one at a time. Seeds that are trained side by side share their seconds.
+# 3. Nothing else runs on the machine. Seeds trained side by side are refused. A record cannot show
+#    another process, so look at the seconds of its epochs.
 # 4. The data set is CIFAR-10 with all 10,000 test images. Everything else of the recipe is free:
 #    the network, the schedule, the precision, the training images.
 # 5. A new entry beats the record before it on the same machine with $p < 0.01$, by Welch's t-test
 #    of the times (one-sided). The order is that in which entries were finished.
 #
 # The first evaluation that reaches the target is chosen on the test set. That makes a time a little
-# too short, for all entries alike. No claim about accuracy rests on it.
+# too short, for every entry. No claim about accuracy rests on it.
 
 # %% tags=["hide-input", "records", "nbval-ignore-output"]
-found = records.every(results or records.RESULTS)
+runs = records.every(results or records.RESULTS)
 
 
 def evidence(record):
@@ -92,14 +93,14 @@ def best(method):
     """The highest accuracy of a method's runs on CIFAR-10, in a sentence."""
     ours = [
         r
-        for r in found
+        for r in runs
         if r["dataset"]["name"] == speed.DATASET and r["method"]["name"] == method
     ]
     if not ours:
         return "There is no run of this method on CIFAR-10."
     top = max(ours, key=lambda r: r["best_on_test"]["accuracy"])
     return (
-        f"The highest accuracy in the {len(ours)} records of this method on CIFAR-10 is "
+        f"The highest accuracy of {report.count(len(ours), 'run')} of this method on CIFAR-10 is "
         f"{top['best_on_test']['accuracy']:.2f} %, in a run of {top['recipe']['epochs']} epochs "
         f"on {speed.machine(top)}."
     )
@@ -112,7 +113,7 @@ def best(method):
 refused = []
 for target in speed.TARGETS:
     for method in speed.METHODS:
-        entries = speed.table(found, method, target)
+        entries = speed.table(runs, method, target)
         rows = [row(entry)[:-1] for entry in entries if not entry.refused]
         refused += [[method, target, *row(entry)] for entry in entries if entry.refused]
         display(show.Markdown(f'<h3 id="{method}-{target:g}">{target:g} % with {method}</h3>'))
@@ -120,7 +121,7 @@ for target in speed.TARGETS:
         if rows:
             display(show.table(header, rows))
         else:
-            display(show.Markdown(f"**No run yet.** {best(method)}"))
+            display(show.Markdown(f"**No record yet.** {best(method)}"))
 
 # %% [markdown]
 # ## What did not count
@@ -133,7 +134,7 @@ header[3] = "seconds"
 display(
     show.table(header, refused)
     if refused
-    else show.Markdown("There is none: no other run reaches a target.")
+    else show.Markdown("There is none: no further run reaches a target.")
 )
 
 # %% [markdown]
@@ -148,7 +149,7 @@ display(
 #     -p channels_last True -p results book/results -p seed 0
 # ```
 #
-# On a GPU also set `compile_network`. These settings are an example and have not been tried: which
+# On a GPU also set `compile_network`. These settings are an example and have not been run: which
 # recipe is fastest is the question. Then build the book, and this page has your entry:
 #
 # ```
@@ -156,4 +157,4 @@ display(
 # ```
 #
 # Where a step spends its time on your GPU, and how far it is from our targets, is shown by `ci/gpu`
-# in a few minutes. [The log of speed work](../book/log.md) lists what was tried.
+# in a few minutes. [The log of speed work](../book/log.md) lists every change and its outcome.

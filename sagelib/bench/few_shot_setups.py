@@ -17,7 +17,8 @@ https://github.com/dvornikita/fewshot_ensemble at commit 46e3ef1. Each value was
 
 What differs here: the network, a ResNet12 as the paper says, which that code does not have; mean
 and standard deviation of the training images, there ImageNet's; and the validation episodes, there
-drawn anew after each epoch. Whether the paper's authors trained so is not known: it names no value.
+drawn again after each epoch. Whether the paper's authors trained so is not known: it names no
+value.
 
 "book": the recipe of the paper's other tables, with 100 epochs. The records made before there were
 set-ups are of this one.

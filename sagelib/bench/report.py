@@ -56,6 +56,11 @@ def of_plan(file: str | Path,
     return found
 
 
+def count(n: int, noun: str) -> str:
+    """A number of things in words: 1 run, 2 runs."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
 def labels(file: str | Path) -> Callable[[RunSpec], str]:
     """A function that gives each run of a plan its label.
 

@@ -219,6 +219,11 @@ def by_kind(records: Iterable[Record]) -> dict[str, list[Record]]:
     return {kind: found[kind] for kind in sorted(found, key=place)}
 
 
+def accuracy(records: Iterable[Record] | None) -> Spread | str:
+    """Mean ± standard deviation of the final accuracies, or "not run" without a record."""
+    return spread(map(final, records)) if records else "not run"
+
+
 def kind_of(record: Record) -> str:
     """The recipe of a record in words: its kind.
 

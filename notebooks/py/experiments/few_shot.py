@@ -17,10 +17,10 @@
 # %% [markdown]
 # # Experiment: few-shot classification
 #
-# A network is trained on base classes with any method, then evaluated on classes that it never saw, each
-# shown by one or five labelled pictures. Validation classes, a third group, choose the epoch. As it
-# stands it is a short run on painted shapes; the paper's Table 2 is about mini-ImageNet, of which
-# you need a copy, and CIFAR-FS is made from CIFAR-100:
+# A network is trained on base classes with any method, then evaluated on classes that it never saw,
+# each shown by one or five labelled images. Validation classes, a third group, choose the epoch. As
+# it stands it is a short run on painted shapes; the paper's Table 2 is about mini-ImageNet, of
+# which you need a copy, and CIFAR-FS is made from CIFAR-100:
 #
 # ```
 # papermill notebooks/experiments/few_shot.ipynb OUT.ipynb -p dataset mini_imagenet -p root DATA -p method sage
@@ -118,7 +118,8 @@ named = ("epochs", "optimizer", "lr", "momentum", "nesterov", "weight_decay", "s
 recipe = Recipe(**{name: settled[name] for name in named}, compile=compile_network, **plateau)
 if not set(distances) <= set(fewshot.DISTANCES):
     raise ValueError(f"distances are {distances}; known: {', '.join(fewshot.DISTANCES)}")
-evaluations = {k: fewshot.Episodes(ways=ways, shots=k, queries=queries, episodes=episodes, seed=seed) for k in shots}
+evaluations = {k: fewshot.Episodes(ways=ways, shots=k, queries=queries, episodes=episodes,
+                                   seed=seed) for k in shots}
 
 # %%
 # NBVAL_IGNORE_OUTPUT
@@ -147,11 +148,11 @@ asked = {
     "recipe": {**recipe.described(), "batch": batch, "padding": padding, "flip": flip,
                **({"resize": resize} if resize else {})},
 }
-exam = {**asdict(evaluations[max(shots)]), "distance": distances[0]}  # what chooses the epoch
-exam |= {} if choose == "val_accuracy" else {"by": choose}
-run = records.run_id(**asked, seed=seed, exam=exam)
+protocol = {**asdict(evaluations[max(shots)]), "distance": distances[0]}  # what chooses the epoch
+protocol |= {} if choose == "val_accuracy" else {"by": choose}
+run = records.run_id(**asked, seed=seed, exam=protocol)
 show.table(["part", "what"], [[k, ", ".join(f"{a} {b}" for a, b in v.items()) if isinstance(v, dict) else v]
-                              for k, v in {"run": run, **asked, "exam": exam, "seed": seed, "device": device}.items()])
+                              for k, v in {"run": run, **asked, "protocol": protocol, "seed": seed, "device": device}.items()])
 
 # %% [markdown]
 # A result is never replaced: if this very run has a record already, the notebook stops here.
@@ -218,7 +219,8 @@ _ = net.load_state_dict(trained.best)
 # NBVAL_IGNORE_OUTPUT
 with trained.autocast():
     found = fewshot.features(net, test, crop=crop)
-measured = [fewshot.evaluate(found, test.labels, evaluations[k], distance) for k in shots for distance in distances]
+measured = [fewshot.evaluate(found, test.labels, evaluations[k], distance)
+            for k in shots for distance in distances]
 show.table(["ways", "shots", "distance", "accuracy, %", "± (95 %)"],
            [[t["ways"], t["shots"], t["distance"], t["accuracy"], t["interval"]] for t in measured])
 
@@ -227,7 +229,7 @@ show.table(["ways", "shots", "distance", "accuracy, %", "± (95 %)"],
 
 # %%
 # NBVAL_IGNORE_OUTPUT
-record = records.make_few_shot(**asked, seed=seed, exam=exam, curve=curve, episodes=measured,
+record = records.make_few_shot(**asked, seed=seed, exam=protocol, curve=curve, episodes=measured,
                                parameters=parameters.recorded(given), device=device)
 assert record["run"] == run
 if networks:
@@ -240,4 +242,5 @@ show.table(["result", "value"], [["chosen epoch", record["chosen"]["epoch"] + 1]
 
 # %%
 checkpoint.unlink(missing_ok=True)
-assert dataset != "shapes_fs" or all(t["accuracy"] > 100 / ways for t in measured), "no better than guessing on the shapes"
+assert dataset != "shapes_fs" or all(t["accuracy"] > 100 / ways for t in measured), (
+    "no better than guessing on the shapes")
