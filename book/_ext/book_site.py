@@ -11,7 +11,8 @@ from fontTools import subset
 def setup(app):
     app.connect("config-inited", count)
     app.connect("autodoc-process-docstring", as_written)
-    app.connect("build-finished", finish)
+    # after the theme, which writes its colours of code at the end
+    app.connect("build-finished", finish, priority=900)
     # then the parts that _config.yml names, a third less than all of it
     app.config.mathjax_path = "mathjax/startup.js"
     return {"parallel_read_safe": True}
@@ -87,12 +88,13 @@ def finish(app, exception):
     every page."""
     if exception or app.builder.name != "html":
         return
+    static = app.outdir / "_static"
+    uncoloured = uncoloured_tokens((static / "pygments.css").read_text(encoding="utf-8"))
     pages = {page: page.read_text(encoding="utf-8") for page in app.outdir.rglob("*.html")}
     for page, old in pages.items():
-        new = lighter(with_files(old, page.parent), searches=page.name == "search.html")
+        new = lighter(with_files(old, page.parent), page.name == "search.html", uncoloured)
         if new != old:
             page.write_text(new, encoding="utf-8")
-    static = app.outdir / "_static"
     scripts = "\n".join(s.read_text(encoding="utf-8") for s in static.glob("**/*.js")
                         if "mathjax" not in s.relative_to(static).parts)
     names = set(re.findall(r"[\w-]+", "\n".join([*pages.values(), scripts
@@ -124,15 +126,26 @@ def with_files(page, folder):
                   r'download="(?P<name>[a-z_]+\.[a-z]+)"', file, page)
 
 
-def lighter(page, searches):
-    """One page: icons from the font alone, images when they are near, the search's index where
-    one searches."""
+SCRIPTS = {"explorer": "sage-explorer", "scorecard": "tag_scorecard"}  # and the class they work on
+
+
+def lighter(page, searches, uncoloured=()):
+    """One page: icons from the font alone, images when they are near, scripts and the search's
+    index on the pages that use them, code without the spans of uncoloured tokens (a third of a
+    chapter)."""
     page = re.sub(r"<(script|link)[^>]*fontawesome\.js[^>]*>(</script>)?", "", page)
+    for script, used_by in SCRIPTS.items():
+        if used_by not in page:
+            page = re.sub(rf"<script[^>]*/{script}\.js[^>]*></script>\n?", "", page)
     if not searches:
         page = re.sub(r"<script[^>]*/?(searchtools|language_data|searchindex)\.js[^>]*></script>",
                       "", page)
     page = re.sub(r"<img (?![^>]*loading=)", '<img loading="lazy" ', page)
     page = re.sub(r'<dt class="sig .*?</dt>', lambda m: _plain_signature(m[0]), page, flags=re.S)
+    if uncoloured:
+        span = rf'<span class="(?:{"|".join(uncoloured)})">([^<]*)</span>'
+        page = re.sub(r'<div class="highlight"><pre>.*?</pre>',
+                      lambda m: re.sub(span, r"\1", m[0]), page, flags=re.S)
     # a citation's old role is one that browsers are to forget (DPUB-ARIA 1.1)
     page = page.replace(' role="doc-biblioentry"', "")
     return page.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
@@ -144,6 +157,17 @@ def _plain_signature(signature):
     for kind in ("pre", "p"):  # the inner ones first
         signature = re.sub(rf'<span class="{kind}">([^<]*)</span>', r"\1", signature)
     return signature
+
+
+def uncoloured_tokens(sheet):
+    """Classes of Pygments' tokens, such as n for a name, that the style sheet shows like the text
+    around them in every theme."""
+    text = dict(re.findall(r"(\S+) \.highlight \{[^}]*[^-]color: (#\w+)", sheet))
+    tokens = re.findall(r"(\S+) \.highlight \.(\w+) \{([^}]*)\}", sheet)
+    shown = {(theme, token): rule.strip() for theme, token, rule in tokens}
+    return [token for token in dict.fromkeys(token for _, token in shown) if text and all(
+        shown.get((theme, token), f"color: {colour}") == f"color: {colour}"
+        for theme, colour in text.items())]
 
 
 def used(rules, known):

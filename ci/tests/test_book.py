@@ -135,12 +135,25 @@ def test_what_the_site_does_to_style_sheets_pages_and_docstrings():
     for k in (1, 3, 5, 6, 7, 8, 9, 10):
         assert f"x:{k}" in kept, kept
     page = ('<script src="a/fontawesome.js?x"></script><img src="a.png"><img loading="eager" '
-            'src="b.png"><script src="../searchindex.js"></script><script src="book.js"></script>')
+            'src="b.png"><script src="../searchindex.js"></script><script src="book.js"></script>'
+            '<script src="../_static/explorer.js?v=1"></script>')
     light = site.lighter(page, searches=False)
     assert light == ('<img loading="lazy" src="a.png"><img loading="eager" src="b.png">'
                      '<script src="book.js"></script>')
     assert site.lighter(light, searches=False) == light
     assert "searchindex" in site.lighter(page, searches=True)
+    assert "explorer.js" in site.lighter(page + '<div class="sage-explorer"></div>', False)
+    code = '<div class="highlight"><pre><span class="k">def</span>{}</pre></div>'
+    sheet = """html[data-theme="light"] .highlight { background: #fff; color: #080808 }
+        html[data-theme="light"] .highlight .k { color: #6730C5 }
+        html[data-theme="light"] .highlight .n { color: #080808 }
+        html[data-theme="light"] .highlight .p { color: #080808; font-weight: bold }
+        html[data-theme="light"] .highlight .w { color: #080808 }
+        html[data-theme="dark"] .highlight { background: #000; color: #F8F8F2 }
+        html[data-theme="dark"] .highlight .w { color: #ABE338 }"""
+    assert site.uncoloured_tokens(sheet) == ["n"]
+    plain = site.lighter(code.format(' <span class="n">x</span>'), False, ["n"])
+    assert plain == code.format(" x")
     word = '<span class="pre">Tensor</span>'
     sign = '<span class="p"><span class="pre">:</span></span>'
     signature = f'<dt class="sig py"><em>x{sign}<span class="w"> </span>{word}</em></dt>{word}'
