@@ -262,8 +262,8 @@ ALLOWED = {  # who may import whom inside sagelib; a name is the file's or the f
     "evaluate": {"data", "modes", "pixels", "saliency", "stored_grad"},
     "train": {"evaluate", "files"},
     "teaching": {"catalog", "data", "losses", "methods", "models", "saliency", "train"},
-    "bench": {"catalog", "datasets", "evaluate", "files", "machine", "methods", "models", "modes",
-              "train"},
+    "bench": {"catalog", "data", "datasets", "evaluate", "files", "machine", "methods", "models",
+              "modes", "train"},
 }
 BENCH = {  # and inside bench
     "__init__": set(), "paths": set(), "schema": set(), "provenance": set(),
@@ -271,6 +271,7 @@ BENCH = {  # and inside bench
     "few_shot_setups": set(), "parameters": {"few_shot_setups", "paper_recipe"},
     "timing": {"paper_recipe"},
     "records": {"paper_recipe", "paths", "provenance", "schema"},
+    "small_run": {"records", "weights"},
     "quantities": {"records", "schema", "statistics"},
     "plans": {"few_shot_setups", "parameters", "paths", "timing"},
     "summary": {"few_shot_setups", "quantities", "statistics"},

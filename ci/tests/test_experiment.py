@@ -80,6 +80,7 @@ def test_seeds_trained_together_have_a_record_each_as_if_alone(tmp_path):
      "epochs is 'abc'; it must be a whole number of at least 0, .* -p epochs"),
     ("few_shot", dict(shots="five"), "shots is 'five'; .* -y 'shots: "),
     ("robustness", dict(severities=1), "severities is 1; .* -y 'severities: "),
+    ("attack_readings", dict(images="few"), "images is 'few'; it must be a whole number "),
     ("search_time", dict(sizes="big"), "sizes is 'big'; .* -y 'sizes: "),
     ("step_time", dict(sides="sage"), "sides is 'sage'; .* -y 'sides: "),
 ])
@@ -277,3 +278,31 @@ def test_an_evaluation_of_a_network_that_was_trained_again_says_so(tmp_path):
     with pytest.raises(ValueError, match="the record of run 00000000: they do not belong together"):
         execute("robustness", tmp_path,
                 {"record": str(stranger), "weights_file": str(kept), **asked})
+
+
+def test_readings_of_the_attacks_go_into_the_record_of_each_network_once(tmp_path):
+    for method, seed in (("vanilla", 0), ("vanilla", 1), ("sage", 0)):
+        run(tmp_path, method=method, seed=seed, train_images=100)
+    asked = dict(dataset="shapes", images=30)
+    execute("attack_readings", tmp_path, asked)
+    found = {(r["method"]["name"], r["seed"]): r for r in records.every(tmp_path / "runs")}
+    ids = {key: r["run"] for key, r in found.items()}
+    attackers = {("vanilla", 0): ([ids["vanilla", 1]], [ids["sage", 0]]),
+                 ("vanilla", 1): ([ids["vanilla", 0]], []),
+                 ("sage", 0): ([ids["vanilla", 1]], [ids["vanilla", 0]])}
+    for key, (another, several) in attackers.items():
+        added, = found[key]["evaluations"]
+        assert added["what"] == "attack_readings" and added["parameters"]["images"] == 30
+        assert (added["parameters"]["another"], added["parameters"]["several"]) == (another, several)
+        assert len(added["results"]["fgsm"]) == 6 * (2 + len(several))
+    execute("attack_readings", tmp_path, asked)
+    assert records.every(tmp_path / "runs") == [*found.values()]
+    kept = next((tmp_path / "runs/networks").rglob("sage-*.pt"))
+    state = torch.load(kept, weights_only=True)
+    better = copy.deepcopy(found["sage", 0])
+    better["final"]["accuracy"] += 5
+    torch.save({**state, "record": json.dumps(better)}, kept)
+    with pytest.raises(REFUSED, match="do not belong together"):
+        execute("attack_readings", tmp_path, asked)
+    with pytest.raises(REFUSED, match="has no network of wrn16_8 on shapes: train some"):
+        execute("attack_readings", tmp_path, {**asked, "model": "wrn16_8"})
