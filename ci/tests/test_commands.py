@@ -354,7 +354,9 @@ def test_an_experiment_runs_as_printed(command, trained, image_folder, tmp_path)
     notebook, given = small(command)
     record = next((trained / "runs").rglob("sage-seed0-*.json"))
     places = {"DATA": str(tmp_path / "data"), "IMAGES": str(image_folder)}
-    given = {k: str(record) if "…" in str(v) else places.get(v, v) if isinstance(v, str) else v
+    network = next((trained / "runs/networks").rglob("sage-seed0-*.pt"))
+    files = {"record": str(record), "weights_file": str(network)}
+    given = {k: files[k] if "…" in str(v) else places.get(v, v) if isinstance(v, str) else v
              for k, v in given.items()}
     evaluation = {"robustness": "corruptions", "attack_readings": "fgsm"}.get(notebook)
     if evaluation:

@@ -13,7 +13,7 @@ import torch
 from experiments import execute
 
 from sagelib import methods
-from sagelib.bench import records, schema, weights
+from sagelib.bench import records, schema, timing, weights
 from sagelib.catalog import names
 
 REFUSED = ValueError, FileExistsError, papermill.PapermillExecutionError
@@ -144,6 +144,29 @@ def test_every_methods_step_is_timed_over_two_vanilla_steps(tmp_path):
     assert set(names(methods)) < set(rows) and rows["two vanilla steps"]["ratio"]["median"] == 1
     assert rows["sage"]["launches"] > rows["vanilla"]["launches"] and "part: search" in rows
     assert 0 < record["parameters"]["bf16_agreement"]["correlation"] <= 1
+
+
+def test_steps_are_timed_on_the_weights_of_a_run_or_with_more_classes(tmp_path):
+    trained, = run(tmp_path, method="puzzlemix", train_images=100)
+    kept, = (tmp_path / "runs/networks").rglob("*.pt")
+    asked = dict(batch=4, rounds=1, sides=[["puzzlemix", {}]])
+    execute("step_time", tmp_path, {**asked, "weights_file": str(kept)})
+    execute("step_time", tmp_path, {**asked, "width": 4, "classes": 20})
+    of_run, wide = (r["parameters"] for r in records.timings(tmp_path / "runs", "step_time"))
+    if of_run["trained"] is None:  # they finished in the same second
+        of_run, wide = wide, of_run
+    assert (of_run["trained"], of_run["classes"]) == (trained["run"], 10)
+    assert of_run["network"] == wide["network"] == {"name": "preactresnet18", "width": 4}
+    assert (wide["trained"], wide["classes"]) == (None, 20)
+    setups = sorted(timing.setup(r) for r in records.timings(tmp_path / "runs", "step_time"))
+    assert setups[0].endswith(", 20 classes")
+    assert setups[1].endswith(f", weights and images of run {trained['run']}")
+    with pytest.raises(ValueError, match="classes is 5; these images have 10, so it must be 0 or"):
+        execute("step_time", tmp_path, {**asked, "classes": 5})
+    state = torch.load(kept, weights_only=True)
+    torch.save({"net": state["net"]}, tmp_path / "bare.pt")
+    with pytest.raises(ValueError, match=r"bare\.pt does not say which run its weights are of"):
+        execute("step_time", tmp_path, {**asked, "weights_file": str(tmp_path / "bare.pt")})
 
 
 def few_shot(folder, kernel=False, **parameters):
@@ -293,7 +316,8 @@ def test_readings_of_the_attacks_go_into_the_record_of_each_network_once(tmp_pat
     for key, (another, several) in attackers.items():
         added, = found[key]["evaluations"]
         assert added["what"] == "attack_readings" and added["parameters"]["images"] == 30
-        assert (added["parameters"]["another"], added["parameters"]["several"]) == (another, several)
+        assert added["parameters"]["another"] == another
+        assert added["parameters"]["several"] == several
         assert len(added["results"]["fgsm"]) == 6 * (2 + len(several))
     execute("attack_readings", tmp_path, asked)
     assert records.every(tmp_path / "runs") == [*found.values()]

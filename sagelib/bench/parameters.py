@@ -74,7 +74,7 @@ KINDS = {  # of every parameter of the experiments
     **dict.fromkeys(_WORDS.split(), TEXT),
     **dict.fromkeys("nesterov flip channels_last compile_network graph progress".split(), SWITCH),
     **dict.fromkeys("lr momentum weight_decay linf l2 variance".split(), NUMBER),
-    **dict.fromkeys(f"{_COUNTS} autoattack_images corruption_images".split(), _whole(0)),
+    **dict.fromkeys(f"{_COUNTS} classes autoattack_images corruption_images".split(), _whole(0)),
     **dict.fromkeys("ways queries episodes pairs loop_pairs rounds threads test_every".split(),
                     _whole(1)),
     **dict.fromkeys(("padding", "resize"), _whole(-1)),
