@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
+from sagelib.bench.attack_distances import distances
 from sagelib.datasets import shapes
 from sagelib.evaluate import attack_readings as readings
 from sagelib.evaluate import robustness
@@ -134,3 +135,40 @@ def test_an_unknown_word_of_a_reading_is_refused_with_the_known_ones(words):
         readings.name(*words)
     with pytest.raises(ValueError, match="unknown unit 'metres'; it must be one of 'pixels'"):
         readings.unit_in_pixels("metres", 0.2)
+
+
+def outcome(own, another, noise):
+    """An evaluation in which every reading of a source has one accuracy; clean: 80."""
+    found = {"clean": 80.0, "fgsm": {}, "fgm": {},
+             "gaussian": {unit: noise for unit in readings.UNITS}}
+    for source, accuracy in (("own", own), ("another", another)):
+        for label in readings.LABELS:
+            for unit, length in readings.FGM:
+                found["fgsm"][readings.name(source, label, unit)] = accuracy
+                found["fgm"][readings.name(source, label, unit, length)] = accuracy
+    found["fgsm"][readings.name("another", "true", "normalised")] += 4
+    return found
+
+
+def evaluated(*outcomes):
+    asked = {"linf": 8 / 255, "l2": 0.5, "variance": 0.01, "images": 100}
+    return [{"evaluations": [{"what": "attack_readings", "results": each, "parameters": asked}]}
+            for each in outcomes]
+
+
+def test_distances_are_between_shares_of_the_clean_accuracy_nearest_first():
+    runs = {"mixup": evaluated(outcome(20, 60, 40), outcome(20, 68, 40)),
+            "sage": [*evaluated(outcome(20, 64, 40)), {"evaluations": []}],
+            "cutmix": [{}], "unprinted": evaluated(outcome(1, 1, 1))}
+    clean = {"mixup": 100.0, "sage": 50.0, "cutmix": 90.0}
+    printed = {"fgsm": {"mixup": 85.0, "sage": 42.5}, "fgm": {"mixup": 80.0, "sage": 45.0},
+               "gaussian": {"mixup": 50.0, "sage": 26.0}}
+    found = distances(runs, printed, clean)
+    assert len(found) == 2 * 2 * 5 and found[0].reading == "another, true label, normalised"
+    # mixup 68 / 80 = 85 %, sage 68 / 80 = 85 %; mixup 80 %, sage 80 %; 50 %
+    for kind, want in (("fgsm", (0, 0)), ("fgm", (0, 10)), ("gaussian", (0, 2))):
+        assert found[0].points[kind] == pytest.approx(dict(zip(("mixup", "sage"), want,
+                                                               strict=True)))
+    assert found[0].mean == pytest.approx((0 + 5 + 1) / 3)
+    assert {d.source for d in found[10:]} == {"own"}
+    assert distances({"cutmix": [{}]}, printed, clean) == []

@@ -36,7 +36,6 @@ results = ""  # folder of records; empty: the book's own
 
 # %% tags=["setup"]
 import copy
-import itertools
 import statistics
 
 import torch
@@ -45,6 +44,7 @@ from IPython.display import display
 
 from sagelib import catalog, datasets, show, teaching
 from sagelib.bench import plans, records, summary
+from sagelib.bench.attack_distances import distances
 from sagelib.bench.quantities import ACCURACY, BUDGET, perturbed
 from sagelib.bench.statistics import Family, difference, rank
 from sagelib.data.batches import Batches
@@ -130,12 +130,11 @@ show.source(robustness.fgsm, robustness.fgm)
 # gives the largest value that $\langle \nabla_{\!x}\, \ell, \delta \rangle$ can have under each
 # budget. Both steps reach it:
 
-# %%
+# %% mystnb={"image": {"alt": "An image of a shape as it is, with Gaussian noise, after FGSM and after FGM; below each the change, doubled around grey."}}
 slope, step = grad.flatten(1), (robustness.fgsm(pixels, grad, 8 / 255) - pixels).flatten(1)
 torch.testing.assert_close((step * slope).sum(1), 8 / 255 * slope.abs().sum(1), rtol=1e-3, atol=1e-6)
 torch.testing.assert_close(((fgm - pixels).flatten(1) * slope).sum(1), 0.5 * slope.norm(dim=1), rtol=1e-3, atol=1e-6)
 
-# %% mystnb={"image": {"alt": "An image of a shape as it is, with Gaussian noise, after FGSM and after FGM; below each the change, doubled around grey."}}
 variants = {"as it is": pixels, "noise": seen.real(noisy), "FGSM": fgsm, "FGM": seen.real(fgm)}
 with torch.no_grad():
     probabilities = torch.stack([seen(z).softmax(1) for z in variants.values()])  # (4, N, classes)
@@ -504,38 +503,25 @@ MEANS = {"own": "each network was attacked on its own gradient",
          "several": "the perturbed images were made on several networks; the tables then show how attacks transfer"}
 
 
-def distances(k, runs):
-    """Rows, the nearest first: a reading, then mean and largest distance from the printed shares, points."""
-    found = {m: [e for r in rs if (e := records.evaluation(r, "attack_readings", **BUDGET))] for m, rs in runs.items()}
-    found = {m: es for m, es in found.items() if es and m in METHODS}
-
-    def apart(p, reading):
-        shares = {m: [100 * e[p][reading] / e["clean"] for e in es if reading in e[p]] for m, es in found.items()}
-        return [abs(statistics.fmean(share) - 100 * printed[k][p][m] / clean[TABLES[k][0]][m]) for m, share in shares.items() if share]
-
-    rows = []
-    for source, label, (unit, length) in itertools.product(attack_readings.SOURCES, attack_readings.LABELS, attack_readings.FGM):
-        parts = [apart("fgsm", attack_readings.name(source, label, unit)),
-                 apart("fgm", attack_readings.name(source, label, unit, length)), apart("gaussian", unit)]
-        if all(parts):
-            rows.append([source, label, unit, length, *(f"{statistics.fmean(part):.1f} ({max(part):.1f})" for part in parts),
-                         statistics.fmean(map(statistics.fmean, parts))])
-    return found, sorted(rows, key=lambda row: row[-1])
+def cells(d):
+    """A row of the table: the reading, and mean and largest distance over the methods for each perturbation."""
+    spread = [f"{statistics.fmean(points.values()):.1f} ({max(points.values()):.1f})" for points in d.points.values()]
+    return [d.source, d.label, d.unit, d.length, *spread, d.mean]
 
 
 with_readings = [r for r in every if records.evaluation(r, "attack_readings", **BUDGET)]
-read = [(k, kind, *distances(k, runs), runs) for k, (dataset, _) in TABLES.items() for kind, runs in summary.runs_by_row(
-    with_readings, dataset, "preactresnet18", {m: (m, {}) for m in METHODS}).items()]
-for k, kind, found, rows, runs in read:
-    default = next(row for row in rows if row[:4] == ["own", "true", "pixels", "image"])
-    best = {source: next(row for row in rows if row[0] == source) for source in dict.fromkeys(row[0] for row in rows)}
-    nearest = attack_readings.name(*rows[0][:4])
+read = [(k, kind, runs, distances(runs, printed[k], {m: clean[dataset][m] for m in METHODS}))
+        for k, (dataset, _) in TABLES.items() for kind, runs in summary.runs_by_row(
+            with_readings, dataset, "preactresnet18", {m: (m, {}) for m in METHODS}).items()]
+for k, kind, runs, found in read:
+    default = next(d for d in found if d.reading == attack_readings.name("own", "true", "pixels"))
+    best = {source: next(d for d in found if d.source == source) for source in dict.fromkeys(d.source for d in found)}
     display(show.table(["whose gradient", "label", "unit", "length", "FGSM", "FGM", "noise", "mean of the three"],
-                       [*rows[:8], *([] if default in rows[:8] else [default])],
+                       [cells(d) for d in (*found[:8], *([] if default in found[:8] else [default]))],
                        f"Distance from the printed shares, points: the nearest readings and the default. {recipe_of(k, kind, runs)}"),
-            show.Markdown(f"Of {len(rows)} readings, *{nearest}* is the nearest over {len(found)} methods. If that is what the paper did, "
-                          f"{MEANS[rows[0][0]]}. The smallest distance, mean of the three, is "
-                          f"{', '.join(f'{row[-1]:.1f} points ({source})' for source, row in best.items())}; the default's is {default[-1]:.1f}."))
+            show.Markdown(f"Of {len(found)} readings, *{found[0].reading}* is the nearest over {len(runs)} methods. If that is what the paper "
+                          f"did, {MEANS[found[0].source]}. The smallest mean distance is "
+                          f"{', '.join(f'{d.mean:.1f} points ({source})' for source, d in best.items())}; the default's is {default.mean:.1f}."))
 if not read:
     display(show.table(["readings of the attacks", "ours"], [["all", "not run"]]))
 

@@ -109,11 +109,11 @@ given["classes"] = len(train.classes)
 # graph where there is a GPU. Each side has a network of its own.
 
 # %%
-def run_of(name, options):
+def run_of(name, options, from_file=bool(trained)):
     """A method's training run and a function that makes one of its steps."""
     torch.manual_seed(seed)
     net = catalog.load(models, model, classes=given["classes"], **({"width": width} if width else {}))
-    net = (weights.load(net, weights_file) if trained else net).to(device)
+    net = (weights.load(net, weights_file) if from_file else net).to(device)
     known = {k: getattr(train, k) for k in ("mean", "std") if k in catalog.defaults(methods, name)}
     method = catalog.load(methods, name, **known, **options).seed(seed, device)
     run = Run(net, Batches(train, batch, generator=torch.Generator(device).manual_seed(seed)), method, recipe)
@@ -129,8 +129,9 @@ yardstick = {"two vanilla steps": lambda: (steps["vanilla"](), steps["vanilla"](
 timed = timing.interleaved({**yardstick, **steps}, rounds, warm=5 if device == "cuda" else 1)
 
 # %% [markdown]
-# The same for `mix` alone, which makes the pictures; for the methods that need a gradient it has a
-# pass through the network, without the gradient with respect to the weights.
+# The same for `mix` alone, which makes the images; for the methods that need a gradient it has a
+# pass through the network, without the gradient with respect to the weights. With a `weights_file`
+# an untrained network mixes the same images in the same rounds: what do trained maps cost?
 
 # %%
 def mixing(run):
@@ -143,7 +144,11 @@ def mixing(run):
     return mix
 
 
-mixes = timing.interleaved({label: mixing(run) for label, (run, _) in made.items()}, rounds)
+mixing_sides = {label: mixing(run) for label, (run, _) in made.items()}
+if trained:
+    mixing_sides |= {f"{label}, untrained": mixing(run_of(*side, from_file=False)[0])
+                     for label, side in zip(labels, sides, strict=True)}
+mixes = timing.interleaved(mixing_sides, rounds)
 
 # %% [markdown]
 # Two vanilla steps over two vanilla steps is 1 by definition; SAGE may come out below it, since it
@@ -167,6 +172,9 @@ for label in ["two vanilla steps", *steps]:
         row |= {"mix_seconds": timing.spread(mixes[label]), "images_per_second": batch / row["seconds"]["median"],
                 "peak_bytes": timing.peak_memory(steps[label], device),
                 "launches": timing.launches(plain(made[label][0]), device)}
+    if f"{label}, untrained" in mixes:
+        row |= {"untrained_mix_seconds": timing.spread(mixes[f"{label}, untrained"]),
+                "mix_over_untrained": timing.ratio(mixes[label], mixes[f"{label}, untrained"])}
     rows.append(row)
 
 # %%
