@@ -15,8 +15,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import glossary_links
+import nbformat
 import numpy as np
 import pytest
+import text_pages
 import torch
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
@@ -29,7 +31,9 @@ from sagelib.rearrange import offsets, total_saliency
 from sagelib.saliency import smooth
 
 SITE = Path(os.environ.get("SITE", TOP / "book/_build/html"))
-PAGES = sorted(str(p.relative_to(SITE)) for p in SITE.rglob("*.html") if "_static" not in p.parts)
+PRINT = "book/print.html"  # all pages in one: as heavy as all of them
+PAGES = sorted(name for p in SITE.rglob("*.html") if "_static" not in p.parts
+               and (name := str(p.relative_to(SITE))) != PRINT)
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -598,7 +602,8 @@ def test_a_link_shows_what_it_leads_to(width, browser, address):
             return shown
 
         assert "The file that a run leaves" in preview("[href*='glossary.html#term-record']")
-        page.locator("a.reference[href='#equation-eq-use-reuse']").first.focus()  # with the keyboard
+        # with the keyboard
+        page.locator("a.reference[href='#equation-eq-use-reuse']").first.focus()
         box.wait_for()
         assert box.locator("mjx-container").count() == 1
         page.keyboard.press("Tab")
@@ -651,3 +656,70 @@ def test_the_first_use_of_a_term_on_a_page_is_a_link_to_the_glossary():
         linked = re.findall(r'glossary\.html#term-([\w-]+)"', html)
         assert linked and len(linked) == len({*linked})
         assert {*linked} <= {term.replace(" ", "-") for term in terms}
+
+
+def test_every_page_is_there_as_markdown_and_llms_txt_lists_them():
+    contents = text_pages.contents(TOP)
+    text = (SITE / "llms.txt").read_text()
+    assert text.startswith("# The SAGE book\n\n> ") and text.count("\n## ") == 5
+    listed = re.findall(r"^- \[(.+)\]\((.+)\.md\)", text, re.M)
+    assert [page for _, page in listed] == list(contents)
+    for title, page in listed:
+        found = (SITE / f"{page}.md").read_text()
+        assert f"# {title}\n" in found and found.count("```") % 2 == 0
+        assert not any(part in found for part in ("{{ progress }}", str(TOP), "data:image"))
+        link = f'<link rel="alternate" type="text/markdown" href="{page.split("/")[-1]}.md"'
+        assert link in (SITE / f"{page}.html").read_text()
+    chapter = (SITE / "notebooks/05_algorithm_1.md").read_text()
+    assert "```python\n" in chapter and "*Figure: " in chapter and "\n| " in chapter
+
+
+def test_a_notebook_as_markdown_has_text_code_and_outputs(tmp_path):
+    new, out = nbformat.v4, nbformat.v4.new_output
+    shown = [out("stream", text="one\ntwo\n"), out("display_data", {"image/png": "AAAA"}),
+             out("execute_result", {"text/plain": "7"}),
+             out("display_data", {"text/markdown": "| a |\n| --- |", "text/plain": "x"}),
+             out("display_data", {"text/html": "<b>x</b>", "text/plain": "<Widget>"}),
+             out("stream", text="\n".join(map(str, range(100))))]
+    described = {"mystnb": {"image": {"alt": "A cat."}}}
+    code = new.new_code_cell("f()", outputs=shown, metadata=described)
+    cells = [new.new_markdown_cell("# T"), code]
+    nbformat.write(new.new_notebook(cells=cells), tmp_path / "n.ipynb")
+    lines = "\n".join(map(str, range(text_pages.LINES)))
+    assert text_pages.markdown(tmp_path / "n") == (
+        "# T\n\n```python\nf()\n```\n\n```text\none\ntwo\n```\n\n*Figure: A cat.*\n\n```text\n7\n"
+        "```\n\n| a |\n| --- |\n\n"
+        f"```text\n{lines}\n... {100 - text_pages.LINES} more lines\n```\n")
+
+
+def test_the_whole_book_prints_within_its_page_and_cuts_no_figure(browser, address):
+    page, wrong = opened(browser, address, PRINT, 680)  # A4 less 15 mm on each side
+    try:
+        assert not wrong
+        chapters = [p for p in text_pages.contents(TOP) if p not in text_pages.UNPRINTED]
+        assert page.locator(".print-page").count() == len(chapters)
+        lost = page.evaluate("""[...document.querySelectorAll("a[href^='#']")].map(a =>
+            decodeURIComponent(a.getAttribute('href').slice(1))).filter(id =>
+            id && !document.getElementById(id))""")
+        assert not lost
+        twice = page.evaluate("""(ids => ids.filter((id, k) => ids.indexOf(id) !== k))(
+            [...document.querySelectorAll('.print-page [id]')].map(e => e.id))""")
+        assert not twice
+        page.wait_for_function("window.MathJax && MathJax.startup && MathJax.startup.promise")
+        page.evaluate("MathJax.startup.promise.then(() => 0)")
+        page.emulate_media(media="print")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 680
+        wide = page.evaluate("""[...document.querySelectorAll(`.print-book :is(table, img, pre,
+            mjx-container)`)].filter(e => e.getBoundingClientRect().right > 681).map(e =>
+            e.closest('.print-page').id + ' ' + e.tagName)""")
+        assert not wide
+        kept = page.evaluate("""[...new Set([...document.querySelectorAll(`.print-book :is(img,
+            tr, mjx-container[display])`)].map(e => getComputedStyle(e).breakInside))]""")
+        assert kept == ["avoid"] and page.locator("details:not([open])").count() == 0
+        assert page.evaluate("getComputedStyle(document.querySelectorAll('.print-page')[1])"
+                             ".breakBefore") == "page"
+        tall = page.evaluate("Math.max(...[...document.querySelectorAll('.print-book img')]"
+                             ".map(e => e.getBoundingClientRect().height))")
+        assert tall < 1000  # of about 1,010 pixels: else it would be cut all the same
+    finally:
+        page.close()
