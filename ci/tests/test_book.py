@@ -261,7 +261,7 @@ ALLOWED = {  # who may import whom inside sagelib; a name is the file's or the f
     "data": {"compiled", "files", "losses", "pixels"}, "datasets": {"data", "machine"},
     "evaluate": {"data", "modes", "pixels", "saliency", "stored_grad"},
     "train": {"evaluate", "files"},
-    "teaching": {"catalog", "data", "losses", "methods", "models", "saliency", "train"},
+    "teaching": {"catalog", "data", "datasets", "losses", "methods", "models", "saliency", "train"},
     "bench": {"catalog", "datasets", "evaluate", "files", "machine", "methods", "models", "modes",
               "train"},
 }
