@@ -24,6 +24,7 @@ from sagelib.bench.paths import TOP
 NOTEBOOKS = sorted(p for p in (TOP / "notebooks").rglob("*.ipynb")
                    if ".ipynb_checkpoints" not in p.parts)
 TWINS = sorted((TOP / "notebooks/py").rglob("*.py"))
+IMAGES = ("image/png", "image/jpeg")
 notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 
 
@@ -68,15 +69,16 @@ def test_committed_outputs_are_there_and_small(path):
             assert cell.execution_count, f"not executed: {cell.source[:60]}"
             for out in cell.outputs:
                 assert out.output_type != "error" and out.get("name") != "stderr"
-                png = out.get("data", {}).get("image/png", "")
-                size = len(png) * 3 / 4
-                assert size < 60_000, f"image of {size // 1000} KB: {cell.source[:60]}"
+                for kind in IMAGES:
+                    size = len(out.get("data", {}).get(kind, "")) * 3 / 4
+                    assert size < 60_000, f"image of {size // 1000} KB: {cell.source[:60]}"
 
 
 @notebooks
 def test_every_image_has_an_alternative_text(path):
     for cell in nbformat.read(path, 4).cells:
-        if any("image/png" in out.get("data", {}) for out in cell.get("outputs", [])):
+        if any(not out.get("data", {}).keys().isdisjoint(IMAGES)
+               for out in cell.get("outputs", [])):
             alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
             assert len(alt) > 20, f"no alternative text: {cell.source[:60]}"
 
@@ -292,7 +294,7 @@ def test_what_is_allowed_goes_round_in_no_circle(allowed):
                          ids=lambda p: str(p.relative_to(TOP)))
 def test_imports_run_one_way_and_the_core_needs_torch_alone(path):
     parts = path.relative_to(TOP / "sagelib").with_suffix("").parts
-    heavy = {"torchvision", "cv2", "ray", "PIL", "tqdm", "jsonschema"}
+    heavy = {"torchvision", "cv2", "ray", "PIL", "tqdm", "jsonschema", "skimage", "sklearn"}
     tree = ast.parse(path.read_text())
     annotations = [n for n in tree.body if isinstance(n, ast.If)
                    and ast.unparse(n.test) == "TYPE_CHECKING"]  # never imported when it runs

@@ -28,6 +28,8 @@
 # looks at a table.
 
 # %% tags=["parameters"]
+dataset = "shapes"  # or photographs, cifar10, cifar100; images of 32 x 32
+root = None         # where the data set is; the first two are built in
 seed = 0
 train_images = 1000
 epochs = 10
@@ -45,7 +47,7 @@ import torch
 from IPython.display import display
 from scipy import stats
 
-from sagelib import catalog, datasets, methods, show, teaching
+from sagelib import catalog, methods, show, teaching
 from sagelib.bench import plans, records, report, scorecard, statistics, summary
 from sagelib.bench.quantities import ACCURACY
 from sagelib.bench.statistics import rank
@@ -68,23 +70,29 @@ VERSIONS = {label: row.get("options", {})
 # A small network gives the saliency maps. We train it briefly on synthetic shapes and compute the
 # maps in training mode, as a step of SAGE does. The batch has 100 images, as in the authors'
 # commands. The shapes show what a version does to an image. They are no evidence about accuracy on
-# photographs.
+# photographs. For the eye there is a second network, trained to recognise six
+# [photographs](02_saliency.ipynb).
 
 # %%
-train, test = catalog.load(datasets, "shapes", train=train_images)
+train, test = teaching.small_sets(dataset, root, train_images)
 net = teaching.short_training(train, epochs, seed)
-x, y = test.normalised()[:100], one_hot(test.labels[:100], 10)
+x, y = test.normalised()[:100], one_hot(test.labels[:100], len(train.classes))
 maps = teaching.saliency_maps(net, x, y)
 s = smooth(maps)
 all_shifts, no_shift = offsets(32, 32), torch.zeros(1, 2, dtype=torch.long)
 
 
-def mixed_by(version, partner, lam, tau):
-    """The library's mix of the batch by a version, which is a row of the plan."""
+def mixed_by(version, batch, partner, lam, tau):
+    """The library's mix of a batch x, y, s by a version, which is a row of the plan."""
     step = sage_controls.SageControls(**VERSIONS[version])
     if step.guided:
-        return sage_controls.mix(x, y, s, partner, lam, tau, step.mixing)
-    return sage.mix(x, y, s, partner, lam, tau, guided=False)
+        return sage_controls.mix(*batch, partner, lam, tau, step.mixing)
+    return sage.mix(*batch, partner, lam, tau, guided=False)
+
+
+photos, photo_net = teaching.photographs(seed=seed)
+x_photo, y_photo = photos.normalised()[:60], one_hot(photos.labels[:60], len(photos.classes))
+s_photo = smooth(teaching.saliency_maps(photo_net, x_photo, y_photo), 3)  # (60, 1, 96, 96)
 
 # %% [markdown]
 # ## What replaces a part
@@ -148,13 +156,24 @@ def pixel_by_pixel(first, second, a, b, lam, tau, version):
     return out, share
 
 
-draw = torch.Generator().manual_seed(seed)
-partner = torch.randperm(100, generator=draw)
-tau = all_shifts[torch.randperm(len(all_shifts), generator=draw)[:39]]
-a, b = sage.weighted(x, y, s, partner, 0.4)
-versions = {"SAGE": ("sage", tau), "w/o OR": ("without rearrangement", no_shift),
+def draws(n, shifts):
+    """A batch permutation of n images, and 1 % of the shifts."""
+    draw = torch.Generator().manual_seed(seed)
+    partner = torch.randperm(n, generator=draw)
+    return partner, shifts[torch.randperm(len(shifts), generator=draw)[:len(shifts) // 100]]
+
+
+def all_mixes(batch, partner, tau):
+    """A batch mixed by every version, with lambda = 0.4."""
+    rows = {"SAGE": ("sage", tau), "w/o OR": ("without rearrangement", no_shift),
             **{name: (name, tau) for name in READINGS}}
-mixes = {name: mixed_by(row, partner, 0.4, shifts) for name, (row, shifts) in versions.items()}
+    return {name: mixed_by(row, batch, partner, 0.4, shifts)
+            for name, (row, shifts) in rows.items()}
+
+
+partner, tau = draws(100, all_shifts)
+a, b = sage.weighted(x, y, s, partner, 0.4)
+mixes = all_mixes((x, y, s), partner, tau)
 for name, ours in mixes.items():
     image, share = pixel_by_pixel(x[0], x[partner[0]], a[0, 0], b[0, 0], 0.4, ours.tau[0], name)
     torch.testing.assert_close(ours.x[0], image, rtol=1e-4, atol=1e-5)
@@ -171,18 +190,27 @@ show.source(sage_controls.mask_of)
 # 4 is the total saliency that the mixed image keeps.
 
 # %% mystnb={"image": {"alt": "A dotted disc and its partner, a striped square at the same place. SAGE moves the square to the right, beside the disc; without rearrangement the two melt into one. Of the readings without guided mixing, the whole partner hides most of the disc, the rounded mask shows both with hard edges, the box is a square cut out of the partner, and the uniform mask fades both. The share gamma and the saliency kept, v, are written above each of the masks."}}
-masks = {name: mixed.mask for name, mixed in mixes.items()}
-v = {name: (m * a + (1 - m) * shift(b, mixes[name].tau)).sum((1, 2, 3))
-     for name, m in masks.items()}
-assert all((v["rounded"] >= v[name] - 1e-6).all() for name in ("SAGE", *READINGS))
-gains = v["SAGE"] - v["w/o OR"]
-k = int(gains.argmax())
-shown = test.pixels(torch.stack([x[k], x[partner[k]], *(mixed.x[k] for mixed in mixes.values())]))
-numbers = [f"γ {float(m[k].mean()):.2f}\nv {float(v[name][k]):.2f}" for name, m in masks.items()]
-of_masks, names = [None, None, *(m[k] for m in masks.values())], ["image", "partner", *masks]
-numbers = ["", "", *numbers]
-for part in (slice(4), slice(4, 8)):  # four to a row: readable on a phone
-    show.grid([[*shown[part]], of_masks[part]], [names[part], numbers[part]], kind="mask", size=1.1)
+def figure_8(data, batch, partner, mixes, **options):
+    """The pair of a batch that gains most saliency by moving, mixed by every version."""
+    x, (a, b) = batch[0], sage.weighted(*batch, partner, 0.4)
+    masks = {name: mixed.mask for name, mixed in mixes.items()}
+    v = {name: (m * a + (1 - m) * shift(b, mixes[name].tau)).sum((1, 2, 3))
+         for name, m in masks.items()}
+    assert all((v["rounded"] >= v[name] - 1e-6).all() for name in ("SAGE", *READINGS))
+    differ = (batch[1] * batch[1][partner]).sum(1) == 0  # in their class
+    k = int(((v["SAGE"] - v["w/o OR"]) * differ).argmax())
+    shown = [data.pixels(z[k]) for z in (x, x[partner], *(mixed.x for mixed in mixes.values()))]
+    names, of_masks = ["image", "partner", *masks], [None, None, *(m[k] for m in masks.values())]
+    numbers = ["", "", *(f"γ {float(m[k].mean()):.2f}\nv {float(v[name][k]):.2f}"
+                         for name, m in masks.items())]
+    for part in (slice(4), slice(4, 8)):  # four to a row: readable on a phone
+        show.grid([shown[part], of_masks[part]], [names[part], numbers[part]], kind="mask",
+                  **options)
+
+
+figure_8(test, (x, y, s), partner, mixes, size=1.1)
+batch, (others, some) = (x_photo, y_photo, s_photo), draws(60, offsets(96, 96))
+figure_8(photos, batch, others, all_mixes(batch, others, some), size=1.1, jpeg=True)
 
 # %% [markdown]
 # **What to see.** Without rearrangement the two objects melt into one. Pasted whole, the partner
@@ -281,7 +309,7 @@ def gradients(method):
     return [p.grad for p in copy.parameters()]
 
 
-neither = {name: mixed_by(name, partner, 0.4, no_shift) for name in READINGS}
+neither = {name: mixed_by(name, (x, y, s), partner, 0.4, no_shift) for name in READINGS}
 boxes = saliencymix.box(s[partner, 0], torch.tensor(0.4))
 a, b = sage.weighted(x, y, s, partner, 0.4)
 known = {"whole": (x[partner], y[partner]), "rounded": (torch.where(a > b, x, x[partner]), None),
@@ -760,9 +788,10 @@ print(f"{needed} seeds of each version for {smallest:.2f} points, with s = {seed
 # %% tags=["hide-cell"]
 step = sage.Sage().seed(seed)
 partner, tau = step.draw_permutation(100, "cpu"), step.candidates(32, 32, "cpu")
-exact = sage.mix(x, y, test.masks[:100].float(), partner, 0.4, tau)
+exact = sage.mix(x, y, teaching.object_masks(test)[:100], partner, 0.4, tau)
 fill = (exact.mask == 0) & (shift(torch.ones_like(s), exact.tau) == 0)
-assert fill.float().mean() > 0.05 and (exact.x * fill).eq(0).all()
+assert fill.float().mean() > 0.05 or dataset != "shapes"  # their masks are exact
+assert (exact.x * fill).eq(0).all()
 print(f"{fill.float().mean():.0%} of all pixels")
 
 # %% [markdown]
