@@ -264,8 +264,8 @@ ALLOWED = {  # who may import whom inside sagelib; a name is the file's or the f
     "evaluate": {"data", "modes", "pixels", "saliency", "stored_grad"},
     "train": {"evaluate", "files"},
     "teaching": {"catalog", "data", "datasets", "losses", "methods", "models", "saliency", "train"},
-    "bench": {"catalog", "datasets", "evaluate", "files", "machine", "methods", "models", "modes",
-              "train"},
+    "bench": {"catalog", "data", "datasets", "evaluate", "files", "machine", "methods", "models",
+              "modes", "train"},
 }
 BENCH = {  # and inside bench
     "__init__": set(), "paths": set(), "schema": set(), "provenance": set(),
@@ -273,6 +273,7 @@ BENCH = {  # and inside bench
     "few_shot_setups": set(), "parameters": {"few_shot_setups", "paper_recipe"},
     "timing": {"paper_recipe"},
     "records": {"paper_recipe", "paths", "provenance", "schema"},
+    "small_run": {"records", "weights"}, "attack_distances": {"quantities", "records", "schema"},
     "quantities": {"records", "schema", "statistics"},
     "plans": {"few_shot_setups", "parameters", "paths", "timing"},
     "summary": {"few_shot_setups", "quantities", "statistics"},
@@ -417,3 +418,14 @@ def test_a_call_is_followed_through_few_files():
     assert opened[1] == {"mixer.py", "method.py", "methods/sage.py", "stored_grad.py", "unwrap.py"}
     assert opened[2] == {"train/step.py", "data/batches.py", "data/dataset.py", "method.py",
                          "methods/sage.py", "stored_grad.py", "unwrap.py"}
+
+
+def test_the_workflow_runs_the_two_commands_and_publishes_what_the_second_one_builds():
+    jobs = yaml.safe_load((TOP / ".github/workflows/book.yml").read_text())["jobs"]
+    steps = {name: job["steps"] for name, job in jobs.items()}
+    commands = [step["run"] for name in ("test", "site") for step in steps[name] if "run" in step]
+    assert commands == ["ci/test", "ci/book"] and jobs["site"]["needs"] == "test"
+    assert all(os.access(TOP / command, os.X_OK) for command in commands)
+    upload, = (s for s in steps["site"] if "upload-pages" in s.get("uses", ""))
+    assert f'"the book is at $PWD/{upload["with"]["path"]}/index.html"' in (
+        TOP / "ci/book").read_text()

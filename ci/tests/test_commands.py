@@ -244,6 +244,7 @@ SMALL = {
     "train": dict(epochs=1, width=4, train_images=100, progress=False),
     "few_shot": dict(epochs=2, width=4, episodes=40, progress=False),
     "robustness": dict(images=50, pgd_steps=2, corruption_images=20, severities=[5]),
+    "attack_readings": dict(images=50),
     "step_time": dict(width=4, batch=4, rounds=1, compile_network=False, sides=[["sage", {}]]),
     "search_time": dict(pairs=6, rounds=1, sizes=[12])}
 INSTEAD = {"cifar10": "shapes", "cifar100": "shapes", "mini_imagenet": "shapes_fs",
@@ -353,13 +354,16 @@ def test_an_experiment_runs_as_printed(command, trained, image_folder, tmp_path)
     notebook, given = small(command)
     record = next((trained / "runs").rglob("sage-seed0-*.json"))
     places = {"DATA": str(tmp_path / "data"), "IMAGES": str(image_folder)}
-    given = {k: str(record) if "…" in str(v) else places.get(v, v) if isinstance(v, str) else v
+    network = next((trained / "runs/networks").rglob("sage-seed0-*.pt"))
+    files = {"record": str(record), "weights_file": str(network)}
+    given = {k: files[k] if "…" in str(v) else places.get(v, v) if isinstance(v, str) else v
              for k, v in given.items()}
-    if notebook == "robustness":
-        given["networks"] = str(trained / "runs/networks")
+    evaluation = {"robustness": "corruptions", "attack_readings": "fgsm"}.get(notebook)
+    if evaluation:
+        given |= {"networks": str(trained / "runs/networks"), "results": str(trained / "runs")}
     execute(notebook, tmp_path, given)
-    if notebook == "robustness":
-        assert records.evaluation(records.read(record), "robustness")["corruptions"]
+    if evaluation:
+        assert records.evaluation(records.read(record), notebook)[evaluation]
     else:
         found = records.of_notebook(notebook, tmp_path / "runs")
         assert len(found) == 1 + len(given.get("more_seeds", []))

@@ -13,7 +13,7 @@ import torch
 from experiments import execute
 
 from sagelib import methods
-from sagelib.bench import records, schema, weights
+from sagelib.bench import records, schema, timing, weights
 from sagelib.catalog import names
 
 REFUSED = ValueError, FileExistsError, papermill.PapermillExecutionError
@@ -80,6 +80,7 @@ def test_seeds_trained_together_have_a_record_each_as_if_alone(tmp_path):
      "epochs is 'abc'; it must be a whole number of at least 0, .* -p epochs"),
     ("few_shot", dict(shots="five"), "shots is 'five'; .* -y 'shots: "),
     ("robustness", dict(severities=1), "severities is 1; .* -y 'severities: "),
+    ("attack_readings", dict(images="few"), "images is 'few'; it must be a whole number "),
     ("search_time", dict(sizes="big"), "sizes is 'big'; .* -y 'sizes: "),
     ("step_time", dict(sides="sage"), "sides is 'sage'; .* -y 'sides: "),
 ])
@@ -143,6 +144,32 @@ def test_every_methods_step_is_timed_over_two_vanilla_steps(tmp_path):
     assert set(names(methods)) < set(rows) and rows["two vanilla steps"]["ratio"]["median"] == 1
     assert rows["sage"]["launches"] > rows["vanilla"]["launches"] and "part: search" in rows
     assert 0 < record["parameters"]["bf16_agreement"]["correlation"] <= 1
+
+
+def test_steps_are_timed_on_the_weights_of_a_run_or_with_more_classes(tmp_path):
+    trained, = run(tmp_path, method="puzzlemix", train_images=100)
+    kept, = (tmp_path / "runs/networks").rglob("*.pt")
+    asked = dict(batch=4, rounds=1, sides=[["puzzlemix", {}]])
+    execute("step_time", tmp_path, {**asked, "weights_file": str(kept)})
+    execute("step_time", tmp_path, {**asked, "width": 4, "classes": 20})
+    of_run, wide = (r["parameters"] for r in records.timings(tmp_path / "runs", "step_time"))
+    if of_run["trained"] is None:  # they finished in the same second
+        of_run, wide = wide, of_run
+    rows = [row for r in records.timings(tmp_path / "runs", "step_time") for row in r["rows"]]
+    both, = (row for row in rows if "mix_over_untrained" in row)
+    assert both["name"] == "puzzlemix" and both["untrained_mix_seconds"]["median"] > 0
+    assert (of_run["trained"], of_run["classes"]) == (trained["run"], 10)
+    assert of_run["network"] == wide["network"] == {"name": "preactresnet18", "width": 4}
+    assert (wide["trained"], wide["classes"]) == (None, 20)
+    setups = sorted(timing.setup(r) for r in records.timings(tmp_path / "runs", "step_time"))
+    assert setups[0].endswith(", 20 classes")
+    assert setups[1].endswith(f", weights and images of run {trained['run']}")
+    with pytest.raises(ValueError, match="classes is 5; these images have 10, so it must be 0 or"):
+        execute("step_time", tmp_path, {**asked, "classes": 5})
+    state = torch.load(kept, weights_only=True)
+    torch.save({"net": state["net"]}, tmp_path / "bare.pt")
+    with pytest.raises(ValueError, match=r"bare\.pt does not say which run its weights are of"):
+        execute("step_time", tmp_path, {**asked, "weights_file": str(tmp_path / "bare.pt")})
 
 
 def few_shot(folder, kernel=False, **parameters):
@@ -277,3 +304,32 @@ def test_an_evaluation_of_a_network_that_was_trained_again_says_so(tmp_path):
     with pytest.raises(ValueError, match="the record of run 00000000: they do not belong together"):
         execute("robustness", tmp_path,
                 {"record": str(stranger), "weights_file": str(kept), **asked})
+
+
+def test_readings_of_the_attacks_go_into_the_record_of_each_network_once(tmp_path):
+    for method, seed in (("vanilla", 0), ("vanilla", 1), ("sage", 0)):
+        run(tmp_path, method=method, seed=seed, train_images=100)
+    asked = dict(dataset="shapes", images=30)
+    execute("attack_readings", tmp_path, asked)
+    found = {(r["method"]["name"], r["seed"]): r for r in records.every(tmp_path / "runs")}
+    ids = {key: r["run"] for key, r in found.items()}
+    attackers = {("vanilla", 0): ([ids["vanilla", 1]], [ids["sage", 0]]),
+                 ("vanilla", 1): ([ids["vanilla", 0]], []),
+                 ("sage", 0): ([ids["vanilla", 1]], [ids["vanilla", 0]])}
+    for key, (another, several) in attackers.items():
+        added, = found[key]["evaluations"]
+        assert added["what"] == "attack_readings" and added["parameters"]["images"] == 30
+        assert added["parameters"]["another"] == another
+        assert added["parameters"]["several"] == several
+        assert len(added["results"]["fgsm"]) == 6 * (2 + len(several))
+    execute("attack_readings", tmp_path, asked)
+    assert records.every(tmp_path / "runs") == [*found.values()]
+    kept = next((tmp_path / "runs/networks").rglob("sage-*.pt"))
+    state = torch.load(kept, weights_only=True)
+    better = copy.deepcopy(found["sage", 0])
+    better["final"]["accuracy"] += 5
+    torch.save({**state, "record": json.dumps(better)}, kept)
+    with pytest.raises(REFUSED, match="do not belong together"):
+        execute("attack_readings", tmp_path, asked)
+    with pytest.raises(REFUSED, match="has no network of wrn16_8 on shapes: train some"):
+        execute("attack_readings", tmp_path, {**asked, "model": "wrn16_8"})

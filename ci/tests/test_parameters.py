@@ -120,6 +120,7 @@ SETTLED = [
      dict(images=100, pgd_images=100, autoattack_images=100, corruption_images=100,
           linf=8 / 255, published=True)),
     ("robustness", dict(test=10_000), dict(corruption_images=10_000)),
+    ("attack_readings", dict(test=10_000), dict(images=10_000, linf=8 / 255)),
 ]
 
 
@@ -129,12 +130,16 @@ def test_what_zero_stands_for(experiment, given, want):
     assert {k: found[k] for k in want} == want
 
 
-def test_all_test_images_are_a_number_of_a_test_set():
-    with pytest.raises(ValueError, match="robustness with images 0 needs `test`"):
-        settled("robustness", images=0)
+EVALUATIONS = ["robustness", "attack_readings"]
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "robustness"])
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_all_test_images_are_a_number_of_a_test_set(name):
+    with pytest.raises(ValueError, match=f"{name} with images 0 needs `test`"):
+        settled(name, images=0)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in EVALUATIONS])
 def test_settled_parameters_stay(name):
     once = settled(name, test=10_000, height=32)
     assert parameters.settled(name, once, height=32) == once

@@ -44,10 +44,11 @@ from IPython.display import display
 
 from sagelib import catalog, datasets, show, teaching
 from sagelib.bench import plans, records, summary
+from sagelib.bench.attack_distances import distances
 from sagelib.bench.quantities import ACCURACY, BUDGET, perturbed
 from sagelib.bench.statistics import Family, difference, rank
 from sagelib.data.batches import Batches
-from sagelib.evaluate import calibration, corruptions, robustness
+from sagelib.evaluate import attack_readings, calibration, corruptions, robustness
 from sagelib.evaluate.robustness import CONVENTIONS, PERTURBATIONS, AttackSpace, Convention
 
 # %% [markdown]
@@ -129,12 +130,11 @@ show.source(robustness.fgsm, robustness.fgm)
 # gives the largest value that $\langle \nabla_{\!x}\, \ell, \delta \rangle$ can have under each
 # budget. Both steps reach it:
 
-# %%
+# %% mystnb={"image": {"alt": "An image of a shape as it is, with Gaussian noise, after FGSM and after FGM; below each the change, doubled around grey."}}
 slope, step = grad.flatten(1), (robustness.fgsm(pixels, grad, 8 / 255) - pixels).flatten(1)
 torch.testing.assert_close((step * slope).sum(1), 8 / 255 * slope.abs().sum(1), rtol=1e-3, atol=1e-6)
 torch.testing.assert_close(((fgm - pixels).flatten(1) * slope).sum(1), 0.5 * slope.norm(dim=1), rtol=1e-3, atol=1e-6)
 
-# %% mystnb={"image": {"alt": "An image of a shape as it is, with Gaussian noise, after FGSM and after FGM; below each the change, doubled around grey."}}
 variants = {"as it is": pixels, "noise": seen.real(noisy), "FGSM": fgsm, "FGM": seen.real(fgm)}
 with torch.no_grad():
     probabilities = torch.stack([seen(z).softmax(1) for z in variants.values()])  # (4, N, classes)
@@ -407,8 +407,8 @@ assert sage_gain["gaussian"] < 0 < min(sage_gain["fgsm"], sage_gain["fgm"])
 
 # %% tags=["records", "nbval-ignore-output", "hide-input"]
 DEFAULT = CONVENTIONS[0].name
-evaluated = [r for r in records.every(results or records.RESULTS)
-             if perturbed("mean", DEFAULT).value(r) is not None]
+every = records.every(results or records.RESULTS)
+evaluated = [r for r in every if perturbed("mean", DEFAULT).value(r) is not None]
 methods_here = dict.fromkeys([*METHODS, *sorted(r["method"]["name"] for r in evaluated)])
 ours = {k: summary.runs_by_row(evaluated, dataset, "preactresnet18", {m: (m, {}) for m in methods_here})
         for k, (dataset, _) in TABLES.items()}  # table -> recipe -> method -> records by seed
@@ -480,6 +480,56 @@ for k, kind, runs in [table for table in tables if {*table[2]} & {*METHODS}]:
 # training, the width of the network, or an attack that is weaker than its budget says, for instance
 # because its gradient comes from another loss. And the default stays the default, whichever
 # convention is nearest.
+#
+# ### What may the attacks have meant?
+#
+# The conventions are not all that the two sentences leave open. An attack may be computed on the
+# network that is evaluated, once on *another* network, or on the mean loss of *several*: then all
+# methods see the same images, and the accuracy says how well an attack transfers. It may lead away
+# from the *true* label or from the *predicted* one. A budget may count in pixels, in values from −1
+# to 1 or in normalised values. FGM's length may be that of each *image*'s step or that of a whole
+# *batch*, and without a division (*none*) the budget is a factor of the gradient.
+# [An experiment](experiments/attack_readings.ipynb) evaluates trained networks under every
+# combination. Here *another* is a network trained without mixing, with another seed, and *several*
+# are the other methods' networks with the same seed.
+#
+# A reading that explains the tables must come near the printed shares for *all* methods, under both
+# attacks and the noise. So each row has the mean distance over the methods and, in brackets, the
+# largest.
+
+# %% tags=["records", "nbval-ignore-output", "hide-input"]
+MEANS = {"own": "each network was attacked on its own gradient",
+         "another": "the perturbed images were made once, on another network; the tables then show how attacks transfer",
+         "several": "the perturbed images were made on several networks; the tables then show how attacks transfer"}
+
+
+def cells(d):
+    """A row of the table: the reading, and mean and largest distance over the methods for each perturbation."""
+    spread = [f"{statistics.fmean(points.values()):.1f} ({max(points.values()):.1f})" for points in d.points.values()]
+    return [d.source, d.label, d.unit, d.length, *spread, d.mean]
+
+
+with_readings = [r for r in every if records.evaluation(r, "attack_readings", **BUDGET)]
+read = [(k, kind, runs, distances(runs, printed[k], {m: clean[dataset][m] for m in METHODS}))
+        for k, (dataset, _) in TABLES.items() for kind, runs in summary.runs_by_row(
+            with_readings, dataset, "preactresnet18", {m: (m, {}) for m in METHODS}).items()]
+for k, kind, runs, found in read:
+    default = next(d for d in found if d.reading == attack_readings.name("own", "true", "pixels"))
+    best = {source: next(d for d in found if d.source == source) for source in dict.fromkeys(d.source for d in found)}
+    display(show.table(["whose gradient", "label", "unit", "length", "FGSM", "FGM", "noise", "mean of the three"],
+                       [cells(d) for d in (*found[:8], *([] if default in found[:8] else [default]))],
+                       f"Distance from the printed shares, points: the nearest readings and the default. {recipe_of(k, kind, runs)}"),
+            show.Markdown(f"Of {len(found)} readings, *{found[0].reading}* is the nearest over {len(runs)} methods. If that is what the paper "
+                          f"did, {MEANS[found[0].source]}. The smallest mean distance is "
+                          f"{', '.join(f'{d.mean:.1f} points ({source})' for source, d in best.items())}; the default's is {default.mean:.1f}."))
+if not read:
+    display(show.table(["readings of the attacks", "ours"], [["all", "not run"]]))
+
+# %% [markdown]
+# **What to see.** A small distance is a hint and no proof. We chose the nearest of many readings
+# after we knew the results, and unless the recipe is the paper's, the networks are not the paper's
+# either. The default stays *own, true label, pixels*: FGSM and FGM were introduced as attacks on
+# the network itself, and only such an attack measures robustness.
 #
 # ### Is robustness traded for accuracy?
 #

@@ -153,7 +153,6 @@ def counted(net, name, **options):
     return timing.operations(lambda: method.loss(net, images, labels).backward())
 
 
-# %%
 name = "preactresnet18"
 steps = {m: counted(nets[name], m) for m in METHODS} | {"sage, reuse 0": counted(nets[name], "sage", reuse=0)}
 units = {m: [operations / (2 * forward[name]) for operations in both] for m, both in steps.items()}
@@ -269,6 +268,29 @@ show.Markdown("\n".join(readings) or "No record times all eight methods yet, so 
 # noise, whose size the range shows; and units of equal work that take unequal time. SAGE can come
 # out a little below two, since it updates the weights once for its two passes.
 #
+# ### Do trained maps cost more?
+#
+# The networks that are timed above are untrained, and they see painted shapes. Passes take equally
+# long whatever the weights are, and so does SAGE's search. But Puzzle Mix and Co-Mixup solve a
+# problem for each batch, and a solver may need longer for some saliency maps than for others. So
+# the same experiment times `mix` alone on the weights and images of a trained network, and in the
+# same rounds with an untrained network on the same images.
+
+# %% tags=["records", "nbval-ignore-output"]
+def of_trained(record):
+    """Rows for a record on a trained network: method, both times of `mix` alone, and their ratio with its range."""
+    return [[row["name"], 1000 * row["untrained_mix_seconds"]["median"], 1000 * row["mix_seconds"]["median"],
+             "{median:.2f} ({low:.2f} to {high:.2f})".format(**row["mix_over_untrained"])]
+            for row in record["rows"] if "mix_over_untrained" in row]
+
+
+on_trained = {timing.setup(r): r for r in timings if of_trained(r)}
+for where, record in on_trained.items():
+    display(show.table(["method", "untrained, ms", "trained, ms", "trained over untrained"], of_trained(record),
+                       f"Time of `mix` alone, {network_words(record)}: {where}"))
+None if on_trained else show.Markdown("Step times on a trained network: not run.")
+
+# %% [markdown]
 # ### Can the hours be right?
 #
 # The counted work of 300 epochs of 50,000 images, divided by the hours, is a rate. The data sheet

@@ -74,7 +74,7 @@ KINDS = {  # of every parameter of the experiments
     **dict.fromkeys(_WORDS.split(), TEXT),
     **dict.fromkeys("nesterov flip channels_last compile_network graph progress".split(), SWITCH),
     **dict.fromkeys("lr momentum weight_decay linf l2 variance".split(), NUMBER),
-    **dict.fromkeys(f"{_COUNTS} autoattack_images corruption_images".split(), _whole(0)),
+    **dict.fromkeys(f"{_COUNTS} classes autoattack_images corruption_images".split(), _whole(0)),
     **dict.fromkeys("ways queries episodes pairs loop_pairs rounds threads test_every".split(),
                     _whole(1)),
     **dict.fromkeys(("padding", "resize"), _whole(-1)),
@@ -144,7 +144,7 @@ def settled(experiment: str, given: Parameters, height: int | None = None,
     """The parameters an experiment runs with: `given`, with what 0, -1 or "all" stand for.
 
     height: of the images, pixels, which few_shot's sizes follow; test: images of the test set, for
-    robustness.
+    robustness and attack_readings.
     """
     found = given | {k: given[k] or v for k, v in _defaults(experiment, given).items()}
     if experiment == "few_shot":
@@ -155,12 +155,13 @@ def settled(experiment: str, given: Parameters, height: int | None = None,
             found["width"] = given["width"] or catalog.defaults(models, given["model"]).get("width")
         if given["sides"] == "all":
             found["sides"] = [[name, {}] for name in catalog.names(methods)]
-    if experiment == "robustness":
+    if experiment in ("robustness", "attack_readings"):
         found["linf"] = given["linf"] / 255
-        found["published"] = bool(given["published"])
         found["images"] = images = given["images"] or test
         if images is None:
-            raise ValueError("robustness with images 0 needs `test`, the images of the test set")
+            raise ValueError(f"{experiment} with images 0 needs `test`, the images of the test set")
+    if experiment == "robustness":
+        found["published"] = bool(given["published"])
         found["corruption_images"] = given["corruption_images"] or images
         for name in ("pgd_images", "autoattack_images", "corruption_images"):
             found[name] = min(found[name], images)

@@ -286,12 +286,16 @@ def at_full_width(record: Record) -> bool:
 
 
 def setup(record: Record) -> str:
-    """Where and how a record was measured: machine, a CPU's threads, precision, layout, batch."""
+    """Where and how a record was measured: machine, precision, layout, batch, and the network's
+    classes and weights where they are not 10 and untrained."""
     asked = record["parameters"]
+    classes = asked.get("classes") or 10
     words = [machine(record, asked.get("threads")), asked.get("precision"),
              asked.get("channels_last") and "channels_last",
              asked.get("compile_network") and "compiled",
-             asked.get("batch") and f"batch of {asked['batch']}"]
+             asked.get("batch") and f"batch of {asked['batch']}",
+             classes != 10 and f"{classes} classes",
+             asked.get("trained") and f"weights and images of run {asked['trained']}"]
     return ", ".join(filter(None, words))
 
 

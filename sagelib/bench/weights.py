@@ -48,6 +48,23 @@ def record(path: str | Path) -> Record | None:
     return json.loads(text) if isinstance(text, str) else None
 
 
+def check_accuracy(trained: Record, accuracy: float) -> None:
+    """ValueError unless a network has the test accuracy, percent, that its record states.
+
+    Other hardware or batches move it by at most 0.1.
+    """
+    stated = trained["final"]["accuracy"]
+    if abs(accuracy - stated) > 0.1:
+        raise ValueError(f"these weights have an accuracy of {accuracy:.2f} %, the record of their "
+                         f"training says {stated:.2f} %: they do not belong together")
+
+
+def stored(folder: str | Path) -> dict[Path, Record]:
+    """All files of weights under a folder that hold the record of their training, by path."""
+    found = {file: record(file) for file in sorted(Path(folder).rglob("*.pt"))}
+    return {file: trained for file, trained in found.items() if trained is not None}
+
+
 def retrained(record: Record, trained: Record) -> dict[str, Any] | None:
     """What an evaluation says of a network whose record `trained` came with the weights.
 

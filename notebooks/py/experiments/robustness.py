@@ -62,11 +62,11 @@ from pathlib import Path
 
 import torch
 
-from sagelib import catalog, datasets, methods, models, show
+from sagelib import catalog, datasets, models, show
 from sagelib.bench import parameters, records, weights
+from sagelib.bench.small_run import small_run
 from sagelib.data.batches import Batches
 from sagelib.evaluate import calibration, corruptions, robustness
-from sagelib.train import Recipe, fit
 
 given = parameters.checked(
     record=record, networks=networks, weights_file=weights_file, root=root, images=images, linf=linf, l2=l2,
@@ -76,21 +76,7 @@ given = parameters.checked(
 device, severities = device or ("cuda" if torch.cuda.is_available() else "cpu"), given["severities"]
 if not record:
     given["images"] = images or 300
-    train, test = catalog.load(datasets, "shapes")
-    torch.manual_seed(seed)
-    net, method = catalog.load(models, "preactresnet18", classes=10, width=8), catalog.load(methods, "vanilla")
-    recipe = Recipe(epochs=12)
-    shuffled = Batches(train, 50, generator=torch.Generator().manual_seed(seed))
-    curve = fit(net, shuffled, method.seed(seed), recipe, Batches(test, 500), progress=False)
-    made = records.make(
-        dataset=dict(name="shapes", classes=10, train=1000, test=1000, height=32, width=32),
-        model=dict(name="preactresnet18", width=8, parameters=sum(p.numel() for p in net.parameters())),
-        method=dict(name="vanilla", settings="default", **method.options()), seed=seed, curve=curve, parameters={},
-        recipe={**recipe.described(), "batch": 50, "padding": 2, "flip": True})
-    weights.save(net, records.path(made, networks).with_suffix(".pt"), made)
-    record = records.path(made, results)
-    record.unlink(missing_ok=True)  # this small run is done anew each time
-    records.write(made, results)
+    record = small_run(results, networks, seed=seed)
 
 run = records.read(record)
 _, whole = catalog.load(datasets, run["dataset"]["name"], root=root or None)
@@ -104,9 +90,7 @@ file = weights_file or records.path(run, networks).with_suffix(".pt")
 net, trained = weights.load(net, file).to(device).eval(), weights.record(file) or run
 own = robustness.evaluate(net, whole.to(device), (), batch=batch)["clean"]
 again = weights.retrained(run, trained)
-if abs(own - trained["final"]["accuracy"]) > 0.1:
-    raise ValueError(f"these weights have an accuracy of {own:.2f} %, the record of their training says "
-                     f"{trained['final']['accuracy']:.2f} %: they do not belong together")
+weights.check_accuracy(trained, own)
 published_images = corruptions.published(published, whole) if published else None  # refused if made from other images
 show.table(["run", "method", "model", "width", "recipe", "network"],
            [[run["run"], run["method"]["name"], model, width, run["kind"], "trained again" if again else "the record's own"]])

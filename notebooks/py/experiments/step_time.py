@@ -29,10 +29,22 @@
 # and on a GPU from the same command with `-p batch 100 -p precision bf16 -p channels_last True -p
 # compile_network True`. Other methods and options are a list and go through `-y`: `-y 'sides:
 # [[sage, {}], [sage, {fraction: 0.1}]]'`.
+#
+# The network is untrained and sees the built-in shapes; `-p classes 100` gives it as many classes as
+# CIFAR-100 has. Some methods solve a problem for each batch, and how long that takes depends on the
+# saliency maps. Their time on the maps of a trained network and on its own data is measured with
+#
+# ```
+# papermill notebooks/experiments/step_time.ipynb OUT.ipynb -p root DATA -p weights_file runs/networks/….pt \
+#     -y 'sides: [[puzzlemix, {}], [comixup, {}], [sage, {}]]'
+# ```
 
 # %% tags=["parameters"]
 model = "preactresnet18"
 width = 8                # channels of the first stage, or the network's own measure of width; 0: its own value, as in the paper
+classes = 0              # of the network; 0: those of the images, 10 without a weights_file
+weights_file = ""        # of a network that the train notebook trained: it decides model, width and data set
+root = ""                # folder of that data set
 batch = 20               # images in a batch; the paper has 100
 sides = [["vanilla", {}], ["mixup", {}], ["cutmix", {}], ["sage", {}], ["sage", {"fraction": 1.0}],
          ["sage", {"reuse": 0}], ["sage_merged", {}]]  # methods and options; "all": every method, as it comes
@@ -47,11 +59,13 @@ seed = 0
 results = "runs"         # the record goes to results/timings/
 
 # %%
+import dataclasses
+
 import matplotlib.pyplot as plt
 import torch
 
 from sagelib import catalog, datasets, methods, models, show
-from sagelib.bench import parameters, records, timing
+from sagelib.bench import parameters, records, timing, weights
 from sagelib.data.batches import Batches
 from sagelib.methods import sage
 from sagelib.rearrange import best_offset
@@ -59,17 +73,34 @@ from sagelib.saliency import saliency, smooth
 from sagelib.stored_grad import loss_with_stored_grad
 from sagelib.train import Recipe, Run, fit_together
 
-given = parameters.checked(model=model, width=width, batch=batch, sides=sides, rounds=rounds, threads=threads,
+given = parameters.checked(model=model, width=width, classes=classes, weights_file=weights_file, root=root,
+                           batch=batch, sides=sides, rounds=rounds, threads=threads,
                            precision=precision, channels_last=channels_last,
                            compile_network=compile_network, compile_options=compile_options,
                            device=device, seed=seed, results=results)
+trained = weights.record(weights_file) if weights_file else None
+if weights_file and not trained:
+    raise ValueError(f"{weights_file} does not say which run its weights are of: take a file that the train notebook wrote")
+if trained:
+    given |= {"model": trained["model"]["name"], "width": trained["model"]["width"] or 0}
+dataset = trained["dataset"]["name"] if trained else "shapes"
 given = parameters.settled("step_time", given)
-sides, width, device = given["sides"], given["width"], device or ("cuda" if torch.cuda.is_available() else "cpu")
+sides, model, width, device = given["sides"], given["model"], given["width"], device or ("cuda" if torch.cuda.is_available() else "cpu")
 torch.set_num_threads(threads)
 # the same batch again and again: with the usual learning rate the network would know it by heart
 recipe = Recipe(epochs=1, lr=1e-6, precision=precision, channels_last=channels_last,
                 compile=compile_network, compile_options=given["compile_options"])
-train = catalog.load(datasets, "shapes", train=20 * batch, test=10)[0].to(device)
+if trained:
+    train = catalog.load(datasets, dataset, root=root or None)[0].subset(20 * batch, seed).to(device)
+else:
+    train = catalog.load(datasets, "shapes", train=20 * batch, test=10)[0].to(device)
+if classes not in (0, len(train.classes)):
+    if trained or classes < len(train.classes):
+        raise ValueError(f"classes is {classes}; these images have {len(train.classes)}"
+                         + ("" if trained else ", so it must be 0 or more than that"))
+    # the labels are those of the images, one-hot among more classes
+    train = dataclasses.replace(train, classes=[*train.classes, *(f"class {k}" for k in range(len(train.classes), classes))])
+given["classes"] = len(train.classes)
 
 # %% [markdown]
 # ## A step
@@ -78,10 +109,11 @@ train = catalog.load(datasets, "shapes", train=20 * batch, test=10)[0].to(device
 # graph where there is a GPU. Each side has a network of its own.
 
 # %%
-def run_of(name, options):
+def run_of(name, options, from_file=bool(trained)):
     """A method's training run and a function that makes one of its steps."""
     torch.manual_seed(seed)
-    net = catalog.load(models, model, classes=10, **({"width": width} if width else {})).to(device)
+    net = catalog.load(models, model, classes=given["classes"], **({"width": width} if width else {}))
+    net = (weights.load(net, weights_file) if from_file else net).to(device)
     known = {k: getattr(train, k) for k in ("mean", "std") if k in catalog.defaults(methods, name)}
     method = catalog.load(methods, name, **known, **options).seed(seed, device)
     run = Run(net, Batches(train, batch, generator=torch.Generator(device).manual_seed(seed)), method, recipe)
@@ -97,8 +129,9 @@ yardstick = {"two vanilla steps": lambda: (steps["vanilla"](), steps["vanilla"](
 timed = timing.interleaved({**yardstick, **steps}, rounds, warm=5 if device == "cuda" else 1)
 
 # %% [markdown]
-# The same for `mix` alone, which makes the pictures; for the methods that need a gradient it has a
-# pass through the network, without the gradient with respect to the weights.
+# The same for `mix` alone, which makes the images; for the methods that need a gradient it has a
+# pass through the network, without the gradient with respect to the weights. With a `weights_file`
+# an untrained network mixes the same images in the same rounds: what do trained maps cost?
 
 # %%
 def mixing(run):
@@ -111,7 +144,11 @@ def mixing(run):
     return mix
 
 
-mixes = timing.interleaved({label: mixing(run) for label, (run, _) in made.items()}, rounds)
+mixing_sides = {label: mixing(run) for label, (run, _) in made.items()}
+if trained:
+    mixing_sides |= {f"{label}, untrained": mixing(run_of(*side, from_file=False)[0])
+                     for label, side in zip(labels, sides, strict=True)}
+mixes = timing.interleaved(mixing_sides, rounds)
 
 # %% [markdown]
 # Two vanilla steps over two vanilla steps is 1 by definition; SAGE may come out below it, since it
@@ -135,6 +172,9 @@ for label in ["two vanilla steps", *steps]:
         row |= {"mix_seconds": timing.spread(mixes[label]), "images_per_second": batch / row["seconds"]["median"],
                 "peak_bytes": timing.peak_memory(steps[label], device),
                 "launches": timing.launches(plain(made[label][0]), device)}
+    if f"{label}, untrained" in mixes:
+        row |= {"untrained_mix_seconds": timing.spread(mixes[f"{label}, untrained"]),
+                "mix_over_untrained": timing.ratio(mixes[label], mixes[f"{label}, untrained"])}
     rows.append(row)
 
 # %%
@@ -241,6 +281,7 @@ show.table(["bfloat16 against float32", ""], [["correlation of the maps", agreem
 # NBVAL_IGNORE_OUTPUT
 record = records.make_timing(what="step_time", rows=rows, device=device,
                              parameters={**parameters.recorded(given), "network": {"name": model, "width": width},
+                                         "dataset": dataset, "trained": trained and trained["run"],
                                          "bf16_agreement": agreement})
 written = records.write(record, results)
 assert records.read(written) == record
