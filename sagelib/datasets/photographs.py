@@ -83,7 +83,7 @@ CLASSES = (*PHOTOGRAPHS, SURROUNDINGS)
 
 def load(root: str | Path | None = None, train: int = 700, test: int = 350, size: int = 32,
          seed: int = 0) -> tuple[Dataset, Dataset]:
-    """Training and test set of so many crops, RGB, size x size, as many of each class to within one.
+    """Training and test set of so many crops, size x size, as many of each class to within one.
 
     The same `seed` gives the same crops. `root` is not needed. The masks are outlines drawn by
     hand, to within a few pixels of the photograph. ValueError for fewer images than classes or a
