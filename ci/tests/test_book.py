@@ -96,6 +96,19 @@ def test_a_chapter_has_its_shape(path):
     assert max(len(c.splitlines()) for c in code) <= 30
 
 
+@pytest.mark.parametrize("chapter", ["02_saliency", "03_mask", "04_rearrangement", "05_algorithm_1",
+                                     "09_out_of_distribution", "12_ablations"])
+def test_the_chapters_with_figures_take_a_data_set_and_its_place(chapter):
+    """What they say of shapes is asserted of shapes alone, so that they run on other images."""
+    cells = nbformat.read(TOP / f"notebooks/{chapter}.ipynb", 4).cells
+    given, = (c.source for c in cells if "parameters" in c.metadata.get("tags", []))
+    values = {line.targets[0].id: ast.literal_eval(line.value) for line in ast.parse(given).body}
+    assert (values["dataset"], values["root"]) == ("shapes", None)
+    code = "\n".join(c.source for c in cells if c.cell_type == "code")
+    assert "teaching.small_sets(dataset, root, train_images)" in code
+    assert "test.masks" not in code  # None for most data sets: teaching.object_masks
+
+
 def public_files():
     """The files of sagelib that a user may import, as methods/sage.py."""
     files = [p.relative_to(TOP / "sagelib") for p in (TOP / "sagelib").rglob("*.py")]
@@ -322,8 +335,8 @@ ONCE = {  # pattern -> the files of sagelib and ci that may have it, and second 
         ["os.replace(part, path)", "part.rename(target)", "Path(part).replace(target)"],
     ),
     r"\.training = |\.eval\(\)": (
-        # the latter: a module around a function
-        {"sagelib/modes.py", "sagelib/evaluate/autoattack.py"},
+        # the others: a module around a function, and a network that is returned for its maps
+        {"sagelib/modes.py", "sagelib/evaluate/autoattack.py", "sagelib/teaching.py"},
         ["net.eval()", "m.training = False"],
     ),
     r"2 \* \(n - 1\)|% *period": ({"sagelib/saliency.py"},

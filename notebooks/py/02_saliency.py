@@ -51,7 +51,8 @@ from sagelib.losses import bce, one_hot
 from sagelib.saliency import normalise, saliency, smooth
 
 train, test = teaching.small_sets(dataset, root, train_images)
-classes, exact = len(train.classes), dataset == "shapes"  # their masks are exact
+classes = len(train.classes)
+as_told = dataset == "shapes"  # what the text says of images it says of shapes
 torch.manual_seed(seed)
 untrained = load(models, "preactresnet18", classes=classes, width=8).eval()
 net = teaching.short_training(train, epochs, seed).eval()
@@ -111,7 +112,7 @@ def correlation(one, two):
 
 
 alike = [correlation(one, two) for one, two in zip(saliency(grad), saliency(grad, "l1"), strict=True)]
-assert min(alike) > 0.95
+assert min(alike) > 0.95 or not as_told
 print(f"correlation of the l2 and the l1 map: {min(alike):.3f} to {max(alike):.3f}")
 
 # %% [markdown]
@@ -160,6 +161,8 @@ show.grid([test.pixels(x[:5].detach()), s[:5], smooth(s)[:5]], labels=["image", 
 # | [flower](https://www.flickr.com/photos/vultilion/6056698931/), cropped and resized | vultilion on Flickr | [CC BY 2.0](https://creativecommons.org/licenses/by/2.0/) |
 # | [pagoda](https://www.flickr.com/photos/danielbuechele/6061409035/), cropped and resized | danielbuechele on Flickr | [CC BY 2.0](https://creativecommons.org/licenses/by/2.0/) |
 # | [rocket](https://www.flickr.com/photos/spacexphotos/16511594820/), DSCOVR | SpaceX | public domain |
+#
+# (In later chapters they are also mixed with each other.)
 #
 # A network learns which of the six objects a crop shows, or that it shows none of them, only their
 # surroundings. Training and test crops are from the same photographs, so this says nothing about
@@ -222,7 +225,7 @@ for bad in (zero, broken):
 alone, = torch.autograd.grad(bce(net(x[:1]), y[:1]), x)
 torch.testing.assert_close(normalise(saliency(alone[:1])), normalise(s[:1]), rtol=1e-3, atol=1e-6)
 total = s.sum((1, 2, 3))
-assert total.max() > 3 * total.min()
+assert total.max() > 3 * total.min() or not as_told
 print(f"the largest map sums to {total.max() / total.min():.0f} times the smallest")
 
 # %% [markdown]
@@ -262,7 +265,7 @@ for name, who in (("untrained", untrained), ("trained", net)):
     share[name] = (normalise(found) * masks).sum((1, 2, 3)).mean().item()
     top = found.flatten(1).argmax(1, keepdim=True)
     share[f"{name}:\nbrightest pixel"] = masks.flatten(1).gather(1, top).mean().item()
-if exact:
+if as_told:
     assert share["trained"] > max(1.5 * share["area of the object"], share["untrained"])
     assert share["trained:\nbrightest pixel"] > share["area of the object"]
 show.bars(share, "share on the object", limit=(0, 1.1), size=(7, 3))
@@ -291,7 +294,7 @@ score = net(x)[range(60), test.labels[:60]].sum()
 classic = smooth(saliency(torch.autograd.grad(score, x)[0]))
 alike = torch.tensor([correlation(a, b) for a, b in zip(classic, smooth(s), strict=True)])
 on_object = [(normalise(m) * masks).sum((1, 2, 3)).mean().item() for m in (classic, smooth(s))]
-assert alike.mean() > 0.5
+assert alike.mean() > 0.5 or not as_told
 print(f"{(alike > 0.9).sum()} of 60 above 0.9; on the object: score {on_object[0]:.2f}, loss {on_object[1]:.2f}")
 
 # %% [markdown]
@@ -329,7 +332,7 @@ assert (second.sum((1, 2, 3)) - 1).abs().max() > 1e-4  # mirrored pixels count t
 # %% mystnb={"image": {"alt": "A falling curve: the share of saliency on the object against the width of the Gaussian."}} tags=["hide-cell"]
 sigmas = [0, 0.5, 1, 2, 3, 4]
 on_object = [(normalise(smooth(s, sigma)) * masks).sum((1, 2, 3)).mean().item() for sigma in sigmas]
-assert on_object[-1] < on_object[0] or not exact
+assert on_object[-1] < on_object[0] or not as_told
 _, axis = plt.subplots(figsize=(5, 2.6), layout="constrained")
 axis.plot(sigmas, on_object, marker="o")
 axis.set(xlabel="sigma, pixels", ylabel="share on the object", ylim=(0, 1))

@@ -45,7 +45,7 @@ from sagelib.rearrange import best_offset, offsets, shift, total_saliency
 from sagelib.saliency import normalise, smooth
 
 train, test = teaching.small_sets(dataset, root, train_images)
-exact = dataset == "shapes"  # their masks are exact
+as_told = dataset == "shapes"  # what the text says of images it says of shapes
 net = teaching.short_training(train, epochs, seed).eval()
 x, y = test.normalised()[:200], one_hot(test.labels[:200], len(train.classes))
 s = normalise(smooth(teaching.saliency_maps(net, x, y)))
@@ -204,10 +204,10 @@ x_photo, y_photo = photos.normalised()[:96], one_hot(photos.labels[:96], len(pho
 s_photo = normalise(smooth(teaching.saliency_maps(photo_net, x_photo, y_photo), 3))
 differ = (photos.labels[:48] != photos.labels[48:96]).nonzero()[:24, 0]
 tau_photo = offsets(96, 96)
-v_photo = total_saliency(0.5 * s_photo[differ], 0.5 * s_photo[differ + 48], tau_photo)  # (24, 36481)
-gain = v_photo.amax(1) - v_photo[:, len(tau_photo) // 2]
-k = gain.argmax()
-figure_4(photos, x_photo, s_photo, differ[k], differ[k] + 48, v_photo[k], tau_photo, size=1.5, jpeg=True)
+v_photo = total_saliency(0.5 * s_photo[differ], 0.5 * s_photo[differ + 48], tau_photo)  # (24, T)
+k = (v_photo.amax(1) - v_photo[:, len(tau_photo) // 2]).argmax()  # in the middle: no shift
+figure_4(photos, x_photo, s_photo, differ[k], differ[k] + 48, v_photo[k], tau_photo,
+         size=1.5, jpeg=True)
 
 # %% [markdown]
 # **What to see.** Unmoved, the cup is a ghost on the pagoda. Moved to the best place, each is
@@ -240,7 +240,7 @@ for _ in range(20):
     short.append((v.amax(1) - top) / (v.amax(1) - 0.5))  # 0.5 is what a shift out of the frame is worth
     distinct.append(which.unique().numel())
 short, distinct = torch.stack(short), torch.tensor(distinct)
-assert distinct.max() <= 25 and short.median() < 0.5
+assert not as_told or (distinct.max() <= 25 and short.median() < 0.5)
 print(f"of the gain over leaving the second image out, the median search misses {short.median():.0%}")
 print(f"100 pairs use {distinct.min()} to {distinct.max()} different shifts, {distinct.float().mean():.1f} on average")
 
@@ -279,7 +279,7 @@ def worse_off(t):
 
 
 kept = {"no shift": worse_off(torch.zeros(2, dtype=torch.long)), "best of 1 %": worse_off(used), "best of all": worse_off(found)}
-assert kept["best of all"] > kept["no shift"] or not exact
+assert kept["best of all"] > kept["no shift"] or not as_told
 show.table(["search", "visible share of the worse-off object"], [[name, value] for name, value in kept.items()])
 
 # %% [markdown]
