@@ -243,7 +243,7 @@ def train_mode_map(images, labels):
 
 first = train_mode_map(x[:10], y[:10])
 other = train_mode_map(torch.cat([x[:1], x[30:39]]), torch.cat([y[:1], y[30:39]]))
-assert not torch.allclose(normalise(first), normalise(other), rtol=1e-2)
+assert not torch.allclose(normalise(first), normalise(other), rtol=1e-2) or not as_told
 print(f"same image, other company: correlation {correlation(smooth(first), smooth(other)):.2f}; "
       f"training mode and evaluation mode: {correlation(smooth(first), smooth(s[:1])):.2f}")
 

@@ -91,9 +91,14 @@ def mixed_by(version, batch, partner, lam, tau):
     return sage.mix(*batch, partner, lam, tau, guided=False)
 
 
-photos, photo_net = teaching.photographs(seed=seed)
-x_photo, y_photo = photos.normalised()[:60], one_hot(photos.labels[:60], len(photos.classes))
-s_photo = smooth(teaching.saliency_maps(photo_net, x_photo, y_photo), 3)  # (60, 1, 96, 96)
+def all_mixes(batch, shifts):
+    """A batch mixed by every version: lambda = 0.4, the same partners and 1 % of the shifts."""
+    draw = torch.Generator().manual_seed(seed)
+    partner = torch.randperm(len(batch[0]), generator=draw)
+    tau = shifts[torch.randperm(len(shifts), generator=draw)[:len(shifts) // 100]]
+    rows = {"SAGE": ("sage", tau), "w/o OR": ("without rearrangement", no_shift),
+            **{name: (name, tau) for name in READINGS}}
+    return {name: mixed_by(row, batch, partner, 0.4, some) for name, (row, some) in rows.items()}
 
 # %% [markdown]
 # ## What replaces a part
@@ -157,24 +162,9 @@ def pixel_by_pixel(first, second, a, b, lam, tau, version):
     return out, share
 
 
-def draws(n, shifts):
-    """A batch permutation of n images, and 1 % of the shifts."""
-    draw = torch.Generator().manual_seed(seed)
-    partner = torch.randperm(n, generator=draw)
-    return partner, shifts[torch.randperm(len(shifts), generator=draw)[:len(shifts) // 100]]
-
-
-def all_mixes(batch, partner, tau):
-    """A batch mixed by every version, with lambda = 0.4."""
-    rows = {"SAGE": ("sage", tau), "w/o OR": ("without rearrangement", no_shift),
-            **{name: (name, tau) for name in READINGS}}
-    return {name: mixed_by(row, batch, partner, 0.4, shifts)
-            for name, (row, shifts) in rows.items()}
-
-
-partner, tau = draws(100, all_shifts)
+mixes = all_mixes((x, y, s), all_shifts)
+partner = mixes["SAGE"].pair
 a, b = sage.weighted(x, y, s, partner, 0.4)
-mixes = all_mixes((x, y, s), partner, tau)
 for name, ours in mixes.items():
     image, share = pixel_by_pixel(x[0], x[partner[0]], a[0, 0], b[0, 0], 0.4, ours.tau[0], name)
     torch.testing.assert_close(ours.x[0], image, rtol=1e-4, atol=1e-5)
@@ -192,9 +182,10 @@ show.source(sage_controls.mask_of)
 # Equation 4 is the total saliency that the mixed image keeps.
 
 # %% mystnb={"image": {"alt": "A dotted disc and its partner, a striped square at the same place. SAGE moves the square to the right, beside the disc; without rearrangement the two melt into one. Of the readings without guided mixing, the whole partner hides most of the disc, the rounded mask shows both with hard edges, the box is a square cut out of the partner, and the uniform mask fades both. The share gamma and the saliency kept, v, are written above each of the masks. Then the same for two photographs, a flower and a pagoda."}}
-def figure_8(data, batch, partner, mixes, **options):
+def figure_8(data, batch, mixes, **options):
     """The pair of a batch that gains most saliency by moving, mixed by every version."""
-    x, (a, b) = batch[0], sage.weighted(*batch, partner, 0.4)
+    x, partner = batch[0], mixes["SAGE"].pair
+    a, b = sage.weighted(*batch, partner, 0.4)
     masks = {name: mixed.mask for name, mixed in mixes.items()}
     v = {name: (m * a + (1 - m) * shift(b, mixes[name].tau)).sum((1, 2, 3))
          for name, m in masks.items()}
@@ -210,9 +201,11 @@ def figure_8(data, batch, partner, mixes, **options):
                   **options)
 
 
-figure_8(test, (x, y, s), partner, mixes, size=1.1)
-batch, (others, some) = (x_photo, y_photo, s_photo), draws(60, offsets(96, 96))
-figure_8(photos, batch, others, all_mixes(batch, others, some), size=1.1, jpeg=True)
+figure_8(test, (x, y, s), mixes, size=1.1)
+photos, photo_net = teaching.photographs(seed=seed)
+batch = photos.normalised()[:60], one_hot(photos.labels[:60], len(photos.classes))
+batch = *batch, smooth(teaching.saliency_maps(photo_net, *batch), 3)  # images, labels, maps
+figure_8(photos, batch, all_mixes(batch, offsets(96, 96)), size=1.1, jpeg=True)
 
 # %% [markdown]
 # **What to see.** Shapes and photographs show the same. Without rearrangement the two objects melt
