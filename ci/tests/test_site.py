@@ -14,6 +14,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import glossary_links
 import numpy as np
 import pytest
 import torch
@@ -572,3 +573,81 @@ def test_links_inside_the_site_lead_somewhere():
             assert file.exists(), f"{name} -> {link}"
             if url.fragment and file.suffix == ".html":
                 assert url.fragment in read(file).places, f"{name} -> {link}"
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_link_shows_what_it_leads_to(width, browser, address):
+    page, wrong = opened(browser, address, "notebooks/14_use_it.html", width)
+    box = page.locator(".reading-preview")
+    try:
+        def preview(selector):
+            link = page.locator(f".bd-article a.reference.internal{selector}").first
+            title = link.get_attribute("title")
+            link.hover()
+            box.wait_for()
+            page.wait_for_function("!document.querySelector('.reading-preview').innerHTML"
+                                   ".includes('\\\\\\\\(')")
+            assert link.get_attribute("aria-describedby") == box.get_attribute("id")
+            shown, place = box.inner_text(), box.bounding_box()
+            assert place["x"] >= 0 and place["x"] + place["width"] <= width
+            assert not link.get_attribute("title")
+            page.keyboard.press("Escape")
+            assert box.count() == 0 and link.get_attribute("aria-describedby") is None
+            assert link.get_attribute("title") == title
+            page.mouse.move(0, 0)
+            return shown
+
+        assert "The file that a run leaves" in preview("[href*='glossary.html#term-record']")
+        page.locator("a.reference[href='#equation-eq-use-reuse']").first.focus()  # with the keyboard
+        box.wait_for()
+        assert box.locator("mjx-container").count() == 1
+        page.keyboard.press("Tab")
+        page.goto(f"{address}/notebooks/09_out_of_distribution.html", wait_until="networkidle")
+        assert "Avery Ma" in preview("[href*='bibliography.html#']")
+        # what is no definition shows nothing
+        page.evaluate("document.querySelector('a.headerlink').dispatchEvent("
+                      "new PointerEvent('pointerover', {bubbles: true}))")
+        page.wait_for_timeout(300)
+        assert box.count() == 0 and not wrong
+    finally:
+        page.close()
+
+
+def test_one_button_opens_all_solutions(browser, address):
+    page, wrong = opened(browser, address, "notebooks/04_rearrangement.html")
+    try:
+        closed = "document.querySelectorAll('#exercises details:not([open])').length"
+        several, button = page.evaluate(closed), page.locator("#exercises > .reading-solutions")
+        assert several > 1 and button.inner_text() == "Show all solutions"
+        button.focus()
+        page.keyboard.press("Enter")
+        page.wait_for_function(f"{closed} === 0")
+        page.wait_for_function("document.querySelector('.reading-solutions').textContent"
+                               " === 'Hide all solutions'")
+        assert not wrong
+        assert not violations(page)  # which loads style sheets by itself
+        page.locator("#exercises details > summary").first.click()  # one by hand
+        page.wait_for_function("document.querySelector('.reading-solutions').textContent"
+                               " === 'Show all solutions'")
+        button.click()
+        button.click()
+        page.wait_for_function(f"{closed} === {several}")
+    finally:
+        page.close()
+
+
+def test_the_first_use_of_a_term_on_a_page_is_a_link_to_the_glossary():
+    text = "the mixing masks of saliency maps, a shift and Shifts, the saliency map's end"
+    left = ["saliency map", "mixing mask", "shift", "plan"]
+    parts = glossary_links.linked(text, left, "notebooks/x")
+    links = {part.astext(): part["reftarget"] for part in parts if "reftarget" in part}
+    assert "".join(part.astext() for part in parts) == text and left == ["plan"]
+    assert links == {"mixing masks": "mixing mask", "saliency maps": "saliency map",
+                     "shift": "shift"}
+    assert [p.astext() for p in glossary_links.linked("no term", left, "x")] == ["no term"]
+    terms = glossary_links.terms((TOP / "book/glossary.md").read_text())
+    for page in ("04_rearrangement", "05_algorithm_1"):
+        html = (SITE / f"notebooks/{page}.html").read_text()
+        linked = re.findall(r'glossary\.html#term-([\w-]+)"', html)
+        assert linked and len(linked) == len({*linked})
+        assert {*linked} <= {term.replace(" ", "-") for term in terms}
