@@ -25,8 +25,8 @@
 # 3,969 without building a single mask, and say what a random one per cent of them really chooses.
 
 # %% tags=["parameters"]
-dataset = "shapes"  # or photographs, cifar10, cifar100, folder
-root = None         # where the data set is; the first two are built in
+dataset = "shapes"  # or cifar10, cifar100, folder
+root = None         # where the data set is; the shapes are built in
 seed = 0
 train_images = 1000
 epochs = 12

@@ -28,8 +28,8 @@
 # looks at a table.
 
 # %% tags=["parameters"]
-dataset = "shapes"  # or photographs, cifar10, cifar100; images of 32 x 32
-root = None         # where the data set is; the first two are built in
+dataset = "shapes"  # or cifar10, cifar100: images of 32 x 32
+root = None         # where the data set is; the shapes are built in
 seed = 0
 train_images = 1000
 epochs = 10

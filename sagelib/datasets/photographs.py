@@ -6,7 +6,8 @@ The photographs come with scikit-image and scikit-learn; nothing is downloaded. 
 - cat: Chelsea, by Stefan van der Walt, CC0.
 - coffee: by Rachel Michetti, courtesy of Pikolo Espresso Bar, CC0.
 - flower: by the Flickr user vultilion, CC BY 2.0
-  (https://www.flickr.com/photos/vultilion/6056698931/). Cropped and resized here.
+  (https://www.flickr.com/photos/vultilion/6056698931/). Cropped and resized here. (The README of
+  scikit-learn names the pagoda's author beside this address.)
 - pagoda: by the Flickr user danielbuechele, CC BY 2.0
   (https://www.flickr.com/photos/danielbuechele/6061409035/). Cropped and resized here.
 - rocket: DSCOVR on a Falcon 9, by SpaceX, public domain
@@ -21,18 +22,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from ..data.dataset import Dataset, channel_mean_std
-
-if TYPE_CHECKING:
-    from jaxtyping import Bool, Int, UInt8
-
-    Drawn = tuple[UInt8[Tensor, "n 3 size size"], Int[Tensor, " n"], Bool[Tensor, "n 1 size size"]]
 
 IMAGES = dict(train=700, held_out=350, height=32, width=32)
 
