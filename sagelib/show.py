@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import io
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,31 +37,47 @@ plt.rcParams.update({"figure.dpi": 80, "savefig.dpi": 80, "font.size": 10, "axes
 
 def grid(rows: Sequence[Tensor | Sequence[Image | None]],
          titles: Sequence[str] | Sequence[Sequence[str]] | None = None,
-         labels: Sequence[str] | None = None, kind: str = "saliency", size: float = 1.5) -> None:
+         labels: Sequence[str] | None = None, kind: str | Sequence[str] = "saliency",
+         size: float = 1.5, jpeg: bool = False) -> None:
     """Rows of images (3, H, W), floats in [0, 1] or bytes, and of maps (1, H, W) or (H, W).
 
     `titles` are above the columns: a list, or one list for each row. `labels` are left of the
     rows. `kind` of the maps: "saliency", "mask" (blue: the first image, red: the second) or
-    "value". None leaves a place empty.
+    "value"; one for all, or a list, one for each column. None leaves a place empty. `jpeg`: for
+    photographs, which take four times as many bytes as PNG.
     """
     columns = max(map(len, rows))
+    kinds = [kind] * columns if isinstance(kind, str) else kind
     each = bool(titles) and isinstance(titles[0], (list, tuple))
     above: Any = titles if each else [titles]  # a list for each row, or for the first
     height = size * len(rows) * (1.18 if each else 1) + (0.25 if titles else 0)
-    _, axes = plt.subplots(len(rows), columns, squeeze=False, layout="constrained",
-                           figsize=(size * columns, height))
+    figure, axes = plt.subplots(len(rows), columns, squeeze=False, layout="constrained",
+                                figsize=(size * columns, height))
     for i, row in enumerate(rows):
         for j, axis in enumerate(axes[i]):
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
             z = row[j] if j < len(row) else None
             if z is not None:
-                picture(axis, z, kind)
+                picture(axis, z, kinds[j])
                 if titles and (each or i == 0):
                     axis.set_title(above[i][j], fontsize=10)
         if labels:
             axes[i, 0].set_ylabel(labels[i], fontsize=10)
-    plt.show()
+    if jpeg:
+        _show_jpeg(figure)
+    else:
+        plt.show()
+
+
+def _show_jpeg(figure):
+    from IPython.display import Image as Shown
+    from IPython.display import display
+
+    data = io.BytesIO()
+    figure.savefig(data, format="jpeg", pil_kwargs={"quality": 85})
+    plt.close(figure)  # or the notebook shows it again, as PNG
+    display(Shown(data.getvalue(), format="jpeg"))
 
 
 def picture(axis: Axes, z: Image, kind: str = "saliency") -> AxesImage:

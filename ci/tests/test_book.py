@@ -24,6 +24,7 @@ from sagelib.bench.paths import TOP
 NOTEBOOKS = sorted(p for p in (TOP / "notebooks").rglob("*.ipynb")
                    if ".ipynb_checkpoints" not in p.parts)
 TWINS = sorted((TOP / "notebooks/py").rglob("*.py"))
+IMAGES = ("image/png", "image/jpeg")
 notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 
 
@@ -68,15 +69,16 @@ def test_committed_outputs_are_there_and_small(path):
             assert cell.execution_count, f"not executed: {cell.source[:60]}"
             for out in cell.outputs:
                 assert out.output_type != "error" and out.get("name") != "stderr"
-                png = out.get("data", {}).get("image/png", "")
-                size = len(png) * 3 / 4
-                assert size < 60_000, f"image of {size // 1000} KB: {cell.source[:60]}"
+                for kind in IMAGES:
+                    size = len(out.get("data", {}).get(kind, "")) * 3 / 4
+                    assert size < 60_000, f"image of {size // 1000} KB: {cell.source[:60]}"
 
 
 @notebooks
 def test_every_image_has_an_alternative_text(path):
     for cell in nbformat.read(path, 4).cells:
-        if any("image/png" in out.get("data", {}) for out in cell.get("outputs", [])):
+        if any(not out.get("data", {}).keys().isdisjoint(IMAGES)
+               for out in cell.get("outputs", [])):
             alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
             assert len(alt) > 20, f"no alternative text: {cell.source[:60]}"
 
@@ -92,6 +94,19 @@ def test_a_chapter_has_its_shape(path):
     assert 9 <= len(lessons) <= 20 and words >= 800
     assert any("assert" in c for c in code) and any("## Exercises" in c.source for c in cells)
     assert max(len(c.splitlines()) for c in code) <= 30
+
+
+@pytest.mark.parametrize("chapter", ["02_saliency", "03_mask", "04_rearrangement", "05_algorithm_1",
+                                     "09_out_of_distribution", "12_ablations"])
+def test_the_chapters_with_figures_take_a_data_set_and_its_place(chapter):
+    """What they say of shapes is asserted of shapes alone, so that they run on other images."""
+    cells = nbformat.read(TOP / f"notebooks/{chapter}.ipynb", 4).cells
+    given, = (c.source for c in cells if "parameters" in c.metadata.get("tags", []))
+    values = {line.targets[0].id: ast.literal_eval(line.value) for line in ast.parse(given).body}
+    assert (values["dataset"], values["root"]) == ("shapes", None)
+    code = "\n".join(c.source for c in cells if c.cell_type == "code")
+    assert "teaching.small_sets(dataset, root, train_images)" in code
+    assert "test.masks" not in code  # None for most data sets: teaching.object_masks
 
 
 def public_files():
@@ -261,7 +276,7 @@ ALLOWED = {  # who may import whom inside sagelib; a name is the file's or the f
     "data": {"compiled", "files", "losses", "pixels"}, "datasets": {"data", "machine"},
     "evaluate": {"data", "modes", "pixels", "saliency", "stored_grad"},
     "train": {"evaluate", "files"},
-    "teaching": {"catalog", "data", "losses", "methods", "models", "saliency", "train"},
+    "teaching": {"catalog", "data", "datasets", "losses", "methods", "models", "saliency", "train"},
     "bench": {"catalog", "data", "datasets", "evaluate", "files", "machine", "methods", "models",
               "modes", "train"},
 }
@@ -293,7 +308,7 @@ def test_what_is_allowed_goes_round_in_no_circle(allowed):
                          ids=lambda p: str(p.relative_to(TOP)))
 def test_imports_run_one_way_and_the_core_needs_torch_alone(path):
     parts = path.relative_to(TOP / "sagelib").with_suffix("").parts
-    heavy = {"torchvision", "cv2", "ray", "PIL", "tqdm", "jsonschema"}
+    heavy = {"torchvision", "cv2", "ray", "PIL", "tqdm", "jsonschema", "skimage", "sklearn"}
     tree = ast.parse(path.read_text())
     annotations = [n for n in tree.body if isinstance(n, ast.If)
                    and ast.unparse(n.test) == "TYPE_CHECKING"]  # never imported when it runs
@@ -320,8 +335,8 @@ ONCE = {  # pattern -> the files of sagelib and ci that may have it, and second 
         ["os.replace(part, path)", "part.rename(target)", "Path(part).replace(target)"],
     ),
     r"\.training = |\.eval\(\)": (
-        # the latter: a module around a function
-        {"sagelib/modes.py", "sagelib/evaluate/autoattack.py"},
+        # the others: a module around a function, and a network that is returned for its maps
+        {"sagelib/modes.py", "sagelib/evaluate/autoattack.py", "sagelib/teaching.py"},
         ["net.eval()", "m.training = False"],
     ),
     r"2 \* \(n - 1\)|% *period": ({"sagelib/saliency.py"},

@@ -1,15 +1,18 @@
 """Data sets and batches: exact masks, balanced subsets, crops and flips against loops, errors that
 name the file."""
+import sys
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch.testing import assert_close
 
-from sagelib import datasets
+from sagelib import catalog, datasets, teaching
 from sagelib.catalog import load
 from sagelib.data.batches import Batches
 from sagelib.data.dataset import Dataset
+from sagelib.datasets import photographs
 from sagelib.datasets import shapes as shapes_module
 
 
@@ -39,6 +42,104 @@ def test_shapes_masks_are_exact(height, width):
         colours = inside[k][:, masks[k, 0]].T.unique(dim=0)
         around = x[k][:, ~masks[k, 0]].T.unique(dim=0)
         assert len(colours) <= 3 and len(around) > 50
+
+
+@pytest.fixture(scope="module")
+def photos():
+    return load(datasets, "photographs", train=28, test=21, size=24, seed=3)
+
+
+def test_photographs_are_the_same_for_the_same_seed_and_balanced(photos):
+    train, test = photos
+    again, _ = load(datasets, "photographs", train=28, test=21, size=24, seed=3)
+    other, _ = load(datasets, "photographs", train=28, test=21, size=24, seed=4)
+    assert "photographs" in catalog.names(datasets)
+    assert torch.equal(train.images, again.images) and not torch.equal(train.images, other.images)
+    assert train.images.shape == (28, 3, 24, 24) and train.images.dtype == torch.uint8
+    assert train.masks.shape == (28, 1, 24, 24) and train.masks.dtype == torch.bool
+    assert train.classes == ("astronaut", "cat", "coffee", "flower", "pagoda", "rocket",
+                             "surroundings") == test.classes
+    assert train.labels.bincount().tolist() == [4] * 7
+    assert test.labels.bincount().tolist() == [3] * 7
+    assert train.images.min() < 20 and train.images.max() > 235
+    assert train.mean == test.mean and train.std == test.std
+    gaps = (train.images[:, None].int() - test.images[None].int()).abs().amax((2, 3, 4))
+    assert gaps.min() > 10  # no crop is in both sets
+
+
+@pytest.mark.parametrize("name", photographs.PHOTOGRAPHS)
+def test_a_crop_shows_its_object_and_lies_in_its_photograph(name):
+    """A photograph whose pixels say where they are, and whose mask is the core of its object."""
+    photograph = photographs.PHOTOGRAPHS[name]
+    height, width = photographs._read(photograph).shape[1:]
+    left, top, right, bottom = photograph.core
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    core = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
+    source = torch.stack([rows, columns, rows, core])
+    g, corners = torch.Generator().manual_seed(0), set()
+    for _ in range(50):
+        square = photographs._with_object({name: source}, name, g)
+        side = square.shape[1]
+        assert square.shape == (4, side, side)
+        assert photograph.sides[0] <= side <= photograph.sides[1] <= min(height, width)
+        assert square[3].sum() == core.sum() > 0
+        corners.add((square[0, 0, 0].item(), square[1, 0, 0].item()))
+    assert len(corners) > 10
+
+
+def test_masks_of_photographs_are_outlines_of_what_stands_out(photos):
+    """The flower is orange on dark green, and its mask knows; surroundings have no object."""
+    train, _ = photos
+    flower = train[train.labels == train.classes.index("flower")]
+    red, green = (flower.images[:, k:k + 1].float() for k in (0, 1))
+    inside = (red > green + 20) == flower.masks
+    assert inside.float().mean() > 0.85
+    share = train.masks.float().mean((1, 2, 3))
+    empty = train.labels == train.classes.index("surroundings")
+    assert share[empty].max() < 0.05 < share[~empty].min()
+
+
+def test_photographs_without_their_package_or_with_impossible_sizes_are_one_clear_error(
+        monkeypatch):
+    for wrong in (dict(train=6), dict(test=0), dict(size=7)):
+        with pytest.raises(ValueError, match="at least 7 images in each set, of at least 8 x 8"):
+            load(datasets, "photographs", **wrong)
+    for package in ("skimage", "sklearn"):
+        with monkeypatch.context() as gone:
+            for name in [n for n in sys.modules if n.split(".")[0] == package]:
+                gone.delitem(sys.modules, name)
+            gone.setitem(sys.modules, package, None)
+            with pytest.raises(ImportError, match=r"pip install 'sagelib\[book\]'"):
+                load(datasets, "photographs", train=7, test=7)
+
+
+def test_the_chapters_take_any_data_set_of_the_catalogue(image_folder):
+    """So many training images, the test images in random order; masks, or whole images."""
+    train, test = teaching.small_sets("shapes", None, 40)
+    assert len(train) == 40 and torch.equal(teaching.object_masks(train), train.masks.float())
+    train, test = teaching.small_sets("folder", image_folder, 4)
+    assert train.labels.tolist() == [0, 0, 1, 1] and len(test) == 4
+    other = teaching.small_sets("folder", image_folder, 99, seed=1)
+    assert len(other[0]) == 6 and not torch.equal(test.images, other[1].images)
+    assert sorted(test.labels.tolist()) == [0, 0, 1, 1]
+    assert torch.equal(teaching.object_masks(test), torch.ones(4, 1, *test.images.shape[2:]))
+    with pytest.raises(ValueError, match="shapes_fs is for few-shot learning"):
+        teaching.small_sets("shapes_fs", None, 40)
+
+
+def test_an_image_without_an_object_counts_as_a_whole(photos):
+    masks = teaching.object_masks(photos[0])
+    empty = ~photos[0].masks.flatten(1).any(1)
+    assert empty.any() and masks[empty].min() == 1
+    assert torch.equal(masks[~empty], photos[0].masks[~empty].float())
+
+
+def test_a_network_that_shrinks_images_is_one_of_the_means_of_squares(photos):
+    train = photos[0]
+    net = teaching.short_training(train, 1, shrink=3).eval()
+    x = train.normalised()[:4]
+    small = torch.stack([x[..., r::3, c::3] for r in range(3) for c in range(3)]).mean(0)
+    assert_close(net(x), net[1](small), rtol=1e-4, atol=1e-5)
 
 
 def test_normalised_and_pixels_are_inverse(shapes):

@@ -139,7 +139,7 @@ def test_networks_and_images_of_other_sizes_are_not_taken_for_cifar_with_preactr
     assert 1 / estimate.t4().per_operation < 8.1e12  # the peak in its data sheet
 
 
-@pytest.mark.parametrize("name", ["shapes", "shapes_fs"])
+@pytest.mark.parametrize("name", ["shapes", "shapes_fs", "photographs"])
 def test_data_sets_state_their_images(name):
     train, held_out, *_ = catalog.load(datasets, name)
     size = dict(zip(("height", "width"), train.images.shape[2:], strict=True))

@@ -1,5 +1,10 @@
-"""Figures that are redrawn while something runs."""
+"""Figures that are redrawn while something runs, and grids of images."""
+import io
+
+import matplotlib.pyplot as plt
 import pytest
+import torch
+from PIL import Image
 
 from sagelib import show
 
@@ -43,3 +48,17 @@ def test_a_failing_drawing_is_tried_again():
     slow()
     slow()
     assert len(calls) == 2
+
+
+def test_a_grid_has_a_kind_for_each_column_and_photographs_are_jpeg(monkeypatch):
+    shown, kinds, picture = [], [], show.picture
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    monkeypatch.setattr(show, "picture", lambda axis, z, kind: (kinds.append(kind),
+                                                                picture(axis, z, kind)))
+    image, map_ = torch.rand(3, 8, 8), torch.rand(1, 8, 8)
+    show.grid([[image, map_, map_]] * 2, kind=["saliency", "mask", "value"], size=1, jpeg=True)
+    assert kinds == ["saliency", "mask", "value"] * 2
+    (jpeg,) = shown
+    with Image.open(io.BytesIO(jpeg.data)) as opened:
+        assert jpeg.format == opened.format.lower() == "jpeg" and opened.size == (240, 160)
+    assert not plt.get_fignums()  # or the notebook would show it a second time

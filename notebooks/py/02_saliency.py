@@ -26,6 +26,8 @@
 # usually is only looked at.
 
 # %% tags=["parameters"]
+dataset = "shapes"  # or cifar10, cifar100, folder
+root = None         # where the data set is; the shapes are built in
 seed = 0
 train_images = 1000
 epochs = 12
@@ -43,14 +45,16 @@ from copy import deepcopy
 import matplotlib.pyplot as plt
 import torch
 
-from sagelib import datasets, models, show, teaching
+from sagelib import models, show, teaching
 from sagelib.catalog import load
 from sagelib.losses import bce, one_hot
 from sagelib.saliency import normalise, saliency, smooth
 
-train, test = load(datasets, "shapes", train=train_images)
+train, test = teaching.small_sets(dataset, root, train_images)
+classes = len(train.classes)
+as_told = dataset == "shapes"  # what the text says of images it says of shapes
 torch.manual_seed(seed)
-untrained = load(models, "preactresnet18", classes=10, width=8).eval()
+untrained = load(models, "preactresnet18", classes=classes, width=8).eval()
 net = teaching.short_training(train, epochs, seed).eval()
 show.source(teaching.short_training)
 
@@ -74,7 +78,7 @@ show.source(teaching.short_training)
 
 # %%
 x = test.normalised()[:60].requires_grad_()
-y = one_hot(test.labels[:60], 10)
+y = one_hot(test.labels[:60], classes)
 grad, = torch.autograd.grad(bce(net(x), y), x)
 grad.shape
 
@@ -108,7 +112,7 @@ def correlation(one, two):
 
 
 alike = [correlation(one, two) for one, two in zip(saliency(grad), saliency(grad, "l1"), strict=True)]
-assert min(alike) > 0.95
+assert min(alike) > 0.95 or not as_told
 print(f"correlation of the l2 and the l1 map: {min(alike):.3f} to {max(alike):.3f}")
 
 # %% [markdown]
@@ -144,6 +148,50 @@ show.grid([test.pixels(x[:5].detach()), s[:5], smooth(s)[:5]], labels=["image", 
 # nobody told the network where the object is. Smoothing joins the speckles to a region that can be
 # moved and mixed as a whole.
 #
+# ## On photographs
+#
+# Painted shapes are easy to read. The book's other pictures are crops of six free photographs,
+# which come with scikit-image and scikit-learn:
+#
+# | photograph | by | licence |
+# |---|---|---|
+# | [astronaut](https://flic.kr/p/r9qvLn), Eileen Collins | NASA | public domain |
+# | cat, Chelsea | Stefan van der Walt | CC0 |
+# | coffee, Pikolo Espresso Bar | Rachel Michetti | CC0 |
+# | [flower](https://www.flickr.com/photos/vultilion/6056698931/), cropped and resized | vultilion on Flickr | [CC BY 2.0](https://creativecommons.org/licenses/by/2.0/) |
+# | [pagoda](https://www.flickr.com/photos/danielbuechele/6061409035/), cropped and resized | danielbuechele on Flickr | [CC BY 2.0](https://creativecommons.org/licenses/by/2.0/) |
+# | [rocket](https://www.flickr.com/photos/spacexphotos/16511594820/), DSCOVR | SpaceX | public domain |
+#
+# (In later chapters they are also mixed with each other.)
+#
+# A network learns which of the six objects a crop shows, or that it shows none of them, only their
+# surroundings. Training and test crops are from the same photographs, so this says nothing about
+# photographs that it has not seen. Outlines drawn by hand take the place of exact masks. The images
+# have 96 x 96 pixels, so the maps are smoothed with a Gaussian of three.
+
+# %% mystnb={"image": {"alt": "Crops of six photographs, an astronaut, a cat, a cup of coffee, a flower, a pagoda and a rocket, and below each its saliency map: bright on the collar of the space suit, along the cat's nose, on the rim of the cup, on the petals and on the roofs; for the rocket also in the empty sky."}} tags=["hide-input"]
+# NBVAL_IGNORE_OUTPUT
+photos, photo_net = teaching.photographs(seed=seed)
+x_photo = photos.normalised()  # (N, 3, 96, 96)
+s_photo = teaching.saliency_maps(photo_net, x_photo, one_hot(photos.labels, len(photos.classes)))
+s_photo, objects = normalise(smooth(s_photo, 3)), photos.masks.float()
+first = [int((photos.labels == k).nonzero()[0]) for k in photos.labels.unique()]
+show.grid([photos.images[first], s_photo[first]], [photos.classes[k] for k in photos.labels[first]],
+          ["image", "saliency"], size=1.2, jpeg=True)
+area, on_object = objects.mean((1, 2, 3)), (s_photo * objects).sum((1, 2, 3))
+assert on_object.mean() > area.mean()
+show.table(["object", "its share of the area", "its share of the saliency"],
+           [[name, *(float(z[photos.labels == k].mean()) for z in (area, on_object))]
+            for k, name in enumerate(photos.classes) if (photos.labels == k).any()])
+
+# %% [markdown]
+# **What to see.** Here, too, the network looks at the objects, and at parts of them: the collar of
+# the space suit, the rim of the cup, the eaves of the pagoda. The rocket is the exception: much of
+# its map lies on the empty sky. A map tells where a change of the pixels would matter, not where
+# the object is.
+#
+# ## Normalise
+#
 # Normalising looks harmless, a division by a sum. It is the step in which things break.
 
 # %%
@@ -177,7 +225,7 @@ for bad in (zero, broken):
 alone, = torch.autograd.grad(bce(net(x[:1]), y[:1]), x)
 torch.testing.assert_close(normalise(saliency(alone[:1])), normalise(s[:1]), rtol=1e-3, atol=1e-6)
 total = s.sum((1, 2, 3))
-assert total.max() > 3 * total.min()
+assert total.max() > 3 * total.min() or not as_told
 print(f"the largest map sums to {total.max() / total.min():.0f} times the smallest")
 
 # %% [markdown]
@@ -195,29 +243,31 @@ def train_mode_map(images, labels):
 
 first = train_mode_map(x[:10], y[:10])
 other = train_mode_map(torch.cat([x[:1], x[30:39]]), torch.cat([y[:1], y[30:39]]))
-assert not torch.allclose(normalise(first), normalise(other), rtol=1e-2)
+assert not torch.allclose(normalise(first), normalise(other), rtol=1e-2) or not as_told
 print(f"same image, other company: correlation {correlation(smooth(first), smooth(other)):.2f}; "
       f"training mode and evaluation mode: {correlation(smooth(first), smooth(s[:1])):.2f}")
 
 # %% [markdown]
 # ## How much of it falls on the object?
 #
-# Now the masks earn their keep. For each image we ask which share of the normalised map lies on the
+# Now the masks earn their keep. (A data set without masks counts whole images as objects, and the
+# numbers say nothing.) For each image we ask which share of the normalised map lies on the
 # object, and compare it with the share of the area that the object takes: what a map without
 # knowledge would put there.
 #
 # A second measure is the *pointing game*: does the brightest pixel lie on the object?
 
 # %% mystnb={"image": {"alt": "Bars: share of the image that is object, and the share of saliency on it for the untrained and the trained network; the trained network's bar is the highest."}} tags=["hide-input"]
-masks = test.masks[:60].float()
+masks = teaching.object_masks(test)[:60]
 share = {"area of the object": masks.mean().item()}
 for name, who in (("untrained", untrained), ("trained", net)):
     found = smooth(saliency(torch.autograd.grad(bce(who(x), y), x)[0]))
     share[name] = (normalise(found) * masks).sum((1, 2, 3)).mean().item()
     top = found.flatten(1).argmax(1, keepdim=True)
     share[f"{name}:\nbrightest pixel"] = masks.flatten(1).gather(1, top).mean().item()
-assert share["trained"] > 1.5 * share["area of the object"] and share["trained"] > share["untrained"]
-assert share["trained:\nbrightest pixel"] > share["area of the object"]
+if as_told:
+    assert share["trained"] > max(1.5 * share["area of the object"], share["untrained"])
+    assert share["trained:\nbrightest pixel"] > share["area of the object"]
 show.bars(share, "share on the object", limit=(0, 1.1), size=(7, 3))
 
 # %% [markdown]
@@ -244,7 +294,7 @@ score = net(x)[range(60), test.labels[:60]].sum()
 classic = smooth(saliency(torch.autograd.grad(score, x)[0]))
 alike = torch.tensor([correlation(a, b) for a, b in zip(classic, smooth(s), strict=True)])
 on_object = [(normalise(m) * masks).sum((1, 2, 3)).mean().item() for m in (classic, smooth(s))]
-assert alike.mean() > 0.5
+assert alike.mean() > 0.5 or not as_told
 print(f"{(alike > 0.9).sum()} of 60 above 0.9; on the object: score {on_object[0]:.2f}, loss {on_object[1]:.2f}")
 
 # %% [markdown]
@@ -282,7 +332,7 @@ assert (second.sum((1, 2, 3)) - 1).abs().max() > 1e-4  # mirrored pixels count t
 # %% mystnb={"image": {"alt": "A falling curve: the share of saliency on the object against the width of the Gaussian."}} tags=["hide-cell"]
 sigmas = [0, 0.5, 1, 2, 3, 4]
 on_object = [(normalise(smooth(s, sigma)) * masks).sum((1, 2, 3)).mean().item() for sigma in sigmas]
-assert on_object[-1] < on_object[0]
+assert on_object[-1] < on_object[0] or not as_told
 _, axis = plt.subplots(figsize=(5, 2.6), layout="constrained")
 axis.plot(sigmas, on_object, marker="o")
 axis.set(xlabel="sigma, pixels", ylabel="share on the object", ylim=(0, 1))

@@ -25,6 +25,8 @@
 # 3,969 without building a single mask, and say what a random one per cent of them really chooses.
 
 # %% tags=["parameters"]
+dataset = "shapes"  # or cifar10, cifar100, folder
+root = None         # where the data set is; the shapes are built in
 seed = 0
 train_images = 1000
 epochs = 12
@@ -36,16 +38,16 @@ epochs = 12
 import matplotlib.pyplot as plt
 import torch
 
-from sagelib import datasets, show, teaching
-from sagelib.catalog import load
+from sagelib import show, teaching
 from sagelib.losses import one_hot
 from sagelib.mask import mask
 from sagelib.rearrange import best_offset, offsets, shift, total_saliency
 from sagelib.saliency import normalise, smooth
 
-train, test = load(datasets, "shapes", train=train_images)
+train, test = teaching.small_sets(dataset, root, train_images)
+as_told = dataset == "shapes"  # what the text says of images it says of shapes
 net = teaching.short_training(train, epochs, seed).eval()
-x, y = test.normalised()[:200], one_hot(test.labels[:200], 10)
+x, y = test.normalised()[:200], one_hot(test.labels[:200], len(train.classes))
 s = normalise(smooth(teaching.saliency_maps(net, x, y)))
 
 # %% [markdown]
@@ -168,23 +170,48 @@ plt.show()
 #
 # Three rearrangements of that pair, from poor to best.
 
-# %% mystnb={"image": {"alt": "Three columns, each with the mixed saliency above and the mixed image below: with no shift both objects lie on each other, at a middling shift the second is half out of the frame, at the best both are clear."}} tags=["hide-input"]
-middle = everywhere[(v[n] - (v[n].max() + v[n][none]) / 2).abs().argmin()]
-one, two = i[n:n + 1], j[n:n + 1]
-rows, titles = [[], []], []
-for t in (torch.zeros_like(best), middle, best):
-    half = 0.5 * s[one], shift(0.5 * s[two], t)
-    m = mask(*half)
-    kept = m * half[0] + (1 - m) * half[1]
-    rows[0].append(kept[0])
-    rows[1].append(test.pixels(m * x[one] + (1 - m) * shift(x[two], t))[0])
-    titles.append(f"{tuple(t.tolist())}\nv = {kept.sum():.2f}")
-show.grid(rows, titles, labels=["saliency", "mix"], size=1.5)
+# %% mystnb={"image": {"alt": "The two images, then three columns with the mixed saliency above and the mixed image below: with no shift both objects lie on each other, at a middling shift the second is half out of the frame, at the best both are clear."}} tags=["hide-input"]
+def figure_4(data, x, s, one, two, values, tau, **options):
+    """Images one and two, and their mix at no shift, at a middling one and at the best of tau."""
+    still, best = torch.zeros_like(tau[0]), tau[values.argmax()]
+    unmoved = values[(tau == 0).all(1)]
+    middle = tau[(values - (values.max() + unmoved) / 2).abs().argmin()]
+    rows, titles = [[data.pixels(x[n])] for n in (one, two)], ["the images"]
+    for t in (still, middle, best):
+        a, b = 0.5 * s[one:one + 1], shift(0.5 * s[two:two + 1], t)
+        m = mask(a, b)
+        kept = m * a + (1 - m) * b
+        rows[0].append(kept[0])
+        rows[1].append(data.pixels(m * x[one] + (1 - m) * shift(x[two:two + 1], t))[0])
+        titles.append(f"{tuple(t.tolist())}\nv = {kept.sum():.2f}")
+    show.grid(rows, titles, **options)
+
+
+figure_4(test, x, s, i[n], j[n], v[n], everywhere, size=1.5)
 
 # %% [markdown]
 # **What to see.** The first column wastes saliency, because strong pixels fall on each other and
 # something between the two is kept. The second wastes it at the border, where the moved image
 # leaves the frame. The last keeps nearly all of both.
+#
+# The same for [photographs](02_saliency.ipynb), whose saliency comes from a network trained to
+# recognise them. Of 24 pairs the figure has the one that gains most by moving. Images of 96 x 96
+# pixels have 36,481 shifts, and all are searched.
+
+# %% mystnb={"image": {"alt": "Two photographs, a pagoda and a cup of coffee, then three columns with the mixed saliency above and the mixed image below: with no shift the cup is a ghost on the pagoda, at a middling shift half of it has left the frame, at the best shift it stands in front of the pagoda and both are clear."}} tags=["hide-input"]
+photos, photo_net = teaching.photographs(seed=seed)
+x_photo, y_photo = photos.normalised()[:96], one_hot(photos.labels[:96], len(photos.classes))
+s_photo = normalise(smooth(teaching.saliency_maps(photo_net, x_photo, y_photo), 3))
+differ = (photos.labels[:48] != photos.labels[48:96]).nonzero()[:24, 0]
+tau_photo = offsets(96, 96)
+v_photo = total_saliency(0.5 * s_photo[differ], 0.5 * s_photo[differ + 48], tau_photo)  # (24, T)
+k = (v_photo.amax(1) - v_photo[:, len(tau_photo) // 2]).argmax()  # in the middle: no shift
+figure_4(photos, x_photo, s_photo, differ[k], differ[k] + 48, v_photo[k], tau_photo,
+         size=1.5, jpeg=True)
+
+# %% [markdown]
+# **What to see.** Unmoved, the cup is a ghost on the pagoda. Moved to the best place, each is
+# visible on its own.
 #
 # `best_offset` returns the winner for each pair, and among equals the first: a search that is free
 # to choose among equals could not be repeated.
@@ -213,7 +240,7 @@ for _ in range(20):
     short.append((v.amax(1) - top) / (v.amax(1) - 0.5))  # 0.5 is what a shift out of the frame is worth
     distinct.append(which.unique().numel())
 short, distinct = torch.stack(short), torch.tensor(distinct)
-assert distinct.max() <= 25 and short.median() < 0.5
+assert not as_told or (distinct.max() <= 25 and short.median() < 0.5)
 print(f"of the gain over leaving the second image out, the median search misses {short.median():.0%}")
 print(f"100 pairs use {distinct.min()} to {distinct.max()} different shifts, {distinct.float().mean():.1f} on average")
 
@@ -241,7 +268,7 @@ plt.show()
 
 # %%
 # NBVAL_IGNORE_OUTPUT
-objects = test.masks[:200].float()
+objects = teaching.object_masks(test)[:200]
 
 
 def worse_off(t):
@@ -252,7 +279,7 @@ def worse_off(t):
 
 
 kept = {"no shift": worse_off(torch.zeros(2, dtype=torch.long)), "best of 1 %": worse_off(used), "best of all": worse_off(found)}
-assert kept["best of all"] > kept["no shift"]
+assert kept["best of all"] > kept["no shift"] or not as_told
 show.table(["search", "visible share of the worse-off object"], [[name, value] for name, value in kept.items()])
 
 # %% [markdown]

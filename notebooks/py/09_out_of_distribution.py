@@ -29,6 +29,8 @@
 # beside our own measurements.
 
 # %% tags=["parameters"]
+dataset = "shapes"  # or cifar10, cifar100
+root = None         # where the data set is; the shapes are built in
 seed = 0
 train_images = 1000
 epochs = 16
@@ -56,7 +58,9 @@ from sagelib.evaluate.robustness import CONVENTIONS, PERTURBATIONS, AttackSpace,
 # One is trained without mixing (*vanilla*), the other with SAGE.
 
 # %%
-train, test = catalog.load(datasets, "shapes", train=train_images)
+train, test = teaching.small_sets(dataset, root, train_images)
+test = test[:1000]
+as_told = dataset == "shapes"  # what the text says of two networks it says of these
 nets = {name: teaching.short_training(train, epochs, seed, name).eval()
         for name in ("vanilla", "sage")}
 net = nets["vanilla"]
@@ -178,14 +182,14 @@ for convention in CONVENTIONS:
 
 # %%
 # NBVAL_IGNORE_OUTPUT
-on_shapes = {name: robustness.evaluate(each, test) for name, each in nets.items()}
-for accuracy in on_shapes.values():
+by_network = {name: robustness.evaluate(each, test) for name, each in nets.items()}
+for accuracy in by_network.values():
     strict, mild = (accuracy[Convention(space, True).name] for space in ("pixels", "normalised"))
-    assert all(strict[p] < mild[p] for p in PERTURBATIONS)
-    assert max(strict["fgsm"], strict["fgm"]) < strict["gaussian"] < accuracy["clean"]
+    assert all(strict[p] < mild[p] for p in PERTURBATIONS) or not as_told
+    assert max(strict["fgsm"], strict["fgm"]) < strict["gaussian"] < accuracy["clean"] or not as_told
 show.table(["network", "budget in", "clean", "noise", "FGSM", "FGM"],
            [[name, c.name, accuracy["clean"], *(accuracy[c.name][p] for p in PERTURBATIONS)]
-            for name, accuracy in on_shapes.items() for c in CONVENTIONS], "Accuracy on shapes, %")
+            for name, accuracy in by_network.items() for c in CONVENTIONS], f"Accuracy on {dataset}, %")
 
 # %% [markdown]
 # **What to see.** For each network, the same three budgets do far more harm when they count in
@@ -231,9 +235,10 @@ torch.testing.assert_close(robustness.pgd(seen, start, y[:20], epsilon, alpha, s
 hundred = test.subset(100, seed)
 one_step = {name: robustness.evaluate(each, hundred, linf=epsilon)["pixels, clamped"]["fgsm"] for name, each in nets.items()}
 ten_steps = {name: robustness.evaluate_pgd(each, hundred, epsilon=epsilon, step=alpha, steps=10) for name, each in nets.items()}
-assert all(ten_steps[name] <= one_step[name] for name in nets) and sum(ten_steps.values()) < sum(one_step.values())
+assert all(ten_steps[name] <= one_step[name] for name in nets)
+assert sum(ten_steps.values()) < sum(one_step.values()) or not as_told
 show.table(["network", "FGSM", "PGD, 10 steps"], [[name, one_step[name], ten_steps[name]] for name in nets],
-           "Accuracy on 100 shapes within 4/255, %")
+           f"Accuracy on 100 images of {dataset} within 4/255, %")
 
 # %% [markdown]
 # **What to see.** Even within half of the paper's budget, ten small steps find errors that one
@@ -252,8 +257,7 @@ show.table(["network", "FGSM", "PGD, 10 steps"], [[name, one_step[name], ten_ste
 
 # %%
 # NBVAL_IGNORE_OUTPUT
-one_class = y.argsort()[:100]  # the indices of 100 images of one class
-assert len(y[one_class].unique()) == 1
+one_class = (y == 0).nonzero()[:100, 0]  # the indices of up to 100 images of one class
 
 
 def clean_and_fgsm(training):
@@ -266,9 +270,9 @@ def clean_and_fgsm(training):
 
 
 modes = {"training": clean_and_fgsm(True), "evaluation": clean_and_fgsm(False)}
-assert modes["training"][0] < modes["evaluation"][0]
+assert modes["training"][0] < modes["evaluation"][0] or not as_told
 show.table(["mode", "clean", "FGSM, 2/255"], [[mode, *both] for mode, both in modes.items()],
-           "Accuracy on 100 images of one class, %")
+           f"Accuracy on {len(one_class)} images of one class, %")
 
 # %% [markdown]
 # ## Common corruptions
@@ -276,13 +280,17 @@ show.table(["mode", "clean", "FGSM, 2/255"], [[mode, *both] for mode, both in mo
 # Attacks are the worst case. The fifteen common corruptions {cite:p}`hendrycks2019` are the
 # everyday case: sensor noise, blur, weather and compression, each at five severities.
 # `corruptions.corrupt` applies them to a whole batch on the device. The *mean corruption accuracy*
-# is the mean over all 75 combinations.
+# is the mean over all 75 combinations. Their strengths are those for images of 32 x 32 pixels; to
+# show what they are, here is a [photograph](02_saliency.ipynb) of 96 x 96.
 
-# %% mystnb={"image": {"alt": "The same image of a shape under fifteen corruptions, each at severity three, in three rows of five."}}
+# %% mystnb={"image": {"alt": "A photograph of a pagoda under fifteen corruptions, each at severity three, in three rows of five: three kinds of noise, four of blur, snow, frost, fog, brightness, contrast, elastic distortion, pixelation and compression."}}
 draw = torch.Generator().manual_seed(seed)
-corrupted = [corruptions.corrupt(test.images[example:example + 1], name, 3, draw)[0] for name in corruptions.NAMES]
+_, photos = catalog.load(datasets, "photographs", size=96, train=7, test=7)
+pagoda = photos.images[photos.labels == photos.classes.index("pagoda")]  # (1, 3, 96, 96)
+corrupted = [corruptions.corrupt(pagoda, name, 3, draw)[0] for name in corruptions.NAMES]
 for row in (slice(0, 5), slice(5, 10), slice(10, 15)):
-    show.grid([corrupted[row]], [name.replace("_", "\n") for name in corruptions.NAMES[row]], size=1.25)
+    names = [name.replace("_", "\n") for name in corruptions.NAMES[row]]
+    show.grid([corrupted[row]], names, size=1.25, jpeg=True)
 
 # %%
 # NBVAL_IGNORE_OUTPUT
@@ -299,7 +307,7 @@ def accuracy_under(each, corruption):
 harmed = {name: [accuracy_under(each, corruption) for corruption in corruptions.NAMES] for name, each in nets.items()}
 show.table(["network", *groups], [[name, *(statistics.fmean(values[g]) for g in groups.values())]
                                   for name, values in harmed.items()],
-           "Accuracy on 200 shapes at severity 3, mean over each group, %")
+           f"Accuracy on 200 images of {dataset} at severity 3, mean over each group, %")
 
 # %% [markdown]
 # **What to see.** What a corruption costs depends on its kind, far more than the single word
@@ -341,9 +349,9 @@ for name, each in nets.items():
     scored[name] = calibration.scores(logits, labels)
     assert abs(scored[name]["ece"] - slow_ece(confidence, correct)) < 1e-6
     rows.append([name, 100 * scored[name]["ece"], scored[name]["nll"], 100 * float(confidence.mean()), 100 * float(correct.mean())])
-assert all(confidence < accuracy for *_, confidence, accuracy in rows)
+assert all(confidence < accuracy for *_, confidence, accuracy in rows) or not as_told
 display(show.table(["network", "ECE, %", "NLL, nats", "mean confidence, %", "accuracy, %"], rows))
-show.reliability(scored["sage"]["bins"], "trained with SAGE, on shapes")
+show.reliability(scored["sage"]["bins"], f"trained with SAGE, on {dataset}")
 
 # %% [markdown]
 # **What to see.** Where a bar is above its line, the network is right more often than it is sure:
@@ -637,10 +645,10 @@ for k, kind, runs in tables:
 # NBVAL_IGNORE_OUTPUT
 # a step of e in normalised values is a step of e * std in pixels: divide 8 by the standard
 # deviation of the data
-target, guess = on_shapes["vanilla"]["pixels, clamped"]["fgsm"], round(8 / (sum(test.std) / 3))
+target, guess = by_network["vanilla"]["pixels, clamped"]["fgsm"], round(8 / (sum(test.std) / 3))
 tried = {budget: robustness.evaluate(net, test, (Convention("normalised", True),), linf=budget / 255)["normalised, clamped"]["fgsm"]
          for budget in (8, 16, 32, guess, 64)}
-assert abs(tried[guess] - target) < 5
+assert abs(tried[guess] - target) < 5 or not as_told
 show.table(["budget, of 255", "accuracy, %"],
            [["8, in pixels", target], *([f"{budget}, normalised", value] for budget, value in tried.items())])
 
@@ -660,8 +668,8 @@ show.table(["budget, of 255", "accuracy, %"],
 with torch.no_grad():
     random_step = robustness.fgm(pixels, noise, 0.5)
     harmless = 100 * float((seen(random_step).argmax(1) == y).float().mean())
-assert harmless > on_shapes["vanilla"]["pixels, not clamped"]["fgm"] + 10
-show.table(["an l2 step of 0.5", "accuracy, %"], [["along the gradient", on_shapes["vanilla"]["pixels, not clamped"]["fgm"]],
+assert harmless > by_network["vanilla"]["pixels, not clamped"]["fgm"] + 10 or not as_told
+show.table(["an l2 step of 0.5", "accuracy, %"], [["along the gradient", by_network["vanilla"]["pixels, not clamped"]["fgm"]],
                                                   ["in a random direction", harmless]])
 
 # %% [markdown]

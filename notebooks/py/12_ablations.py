@@ -28,6 +28,8 @@
 # looks at a table.
 
 # %% tags=["parameters"]
+dataset = "shapes"  # or cifar10, cifar100: images of 32 x 32
+root = None         # where the data set is; the shapes are built in
 seed = 0
 train_images = 1000
 epochs = 10
@@ -45,7 +47,7 @@ import torch
 from IPython.display import display
 from scipy import stats
 
-from sagelib import catalog, datasets, methods, show, teaching
+from sagelib import catalog, methods, show, teaching
 from sagelib.bench import plans, records, report, scorecard, statistics, summary
 from sagelib.bench.quantities import ACCURACY
 from sagelib.bench.statistics import rank
@@ -68,23 +70,35 @@ VERSIONS = {label: row.get("options", {})
 # A small network gives the saliency maps. We train it briefly on synthetic shapes and compute the
 # maps in training mode, as a step of SAGE does. The batch has 100 images, as in the authors'
 # commands. The shapes show what a version does to an image. They are no evidence about accuracy on
-# photographs.
+# photographs. For the eye there is a second network, trained to recognise six
+# [photographs](02_saliency.ipynb).
 
 # %%
-train, test = catalog.load(datasets, "shapes", train=train_images)
+train, test = teaching.small_sets(dataset, root, train_images)
+as_told = dataset == "shapes"  # what the text says of a batch it says of shapes
 net = teaching.short_training(train, epochs, seed)
-x, y = test.normalised()[:100], one_hot(test.labels[:100], 10)
+x, y = test.normalised()[:100], one_hot(test.labels[:100], len(train.classes))
 maps = teaching.saliency_maps(net, x, y)
 s = smooth(maps)
 all_shifts, no_shift = offsets(32, 32), torch.zeros(1, 2, dtype=torch.long)
 
 
-def mixed_by(version, partner, lam, tau):
-    """The library's mix of the batch by a version, which is a row of the plan."""
+def mixed_by(version, batch, partner, lam, tau):
+    """The library's mix of a batch x, y, s by a version, which is a row of the plan."""
     step = sage_controls.SageControls(**VERSIONS[version])
     if step.guided:
-        return sage_controls.mix(x, y, s, partner, lam, tau, step.mixing)
-    return sage.mix(x, y, s, partner, lam, tau, guided=False)
+        return sage_controls.mix(*batch, partner, lam, tau, step.mixing)
+    return sage.mix(*batch, partner, lam, tau, guided=False)
+
+
+def all_mixes(batch, shifts):
+    """A batch mixed by every version: lambda = 0.4, the same partners and 1 % of the shifts."""
+    draw = torch.Generator().manual_seed(seed)
+    partner = torch.randperm(len(batch[0]), generator=draw)
+    tau = shifts[torch.randperm(len(shifts), generator=draw)[:len(shifts) // 100]]
+    rows = {"SAGE": ("sage", tau), "w/o OR": ("without rearrangement", no_shift),
+            **{name: (name, tau) for name in READINGS}}
+    return {name: mixed_by(row, batch, partner, 0.4, some) for name, (row, some) in rows.items()}
 
 # %% [markdown]
 # ## What replaces a part
@@ -148,13 +162,9 @@ def pixel_by_pixel(first, second, a, b, lam, tau, version):
     return out, share
 
 
-draw = torch.Generator().manual_seed(seed)
-partner = torch.randperm(100, generator=draw)
-tau = all_shifts[torch.randperm(len(all_shifts), generator=draw)[:39]]
+mixes = all_mixes((x, y, s), all_shifts)
+partner = mixes["SAGE"].pair
 a, b = sage.weighted(x, y, s, partner, 0.4)
-versions = {"SAGE": ("sage", tau), "w/o OR": ("without rearrangement", no_shift),
-            **{name: (name, tau) for name in READINGS}}
-mixes = {name: mixed_by(row, partner, 0.4, shifts) for name, (row, shifts) in versions.items()}
 for name, ours in mixes.items():
     image, share = pixel_by_pixel(x[0], x[partner[0]], a[0, 0], b[0, 0], 0.4, ours.tau[0], name)
     torch.testing.assert_close(ours.x[0], image, rtol=1e-4, atol=1e-5)
@@ -165,32 +175,45 @@ show.source(sage_controls.mask_of)
 # %% [markdown]
 # ## Figure 8
 #
-# The figure shows the pair of the batch that gains most saliency by moving, because the two objects
-# are in the same place. $\lambda$ is 0.4. Above each mask (blue: the image itself, red: its
-# partner) are two numbers. $\gamma$ is the share that the label gives to the image. $v$ of Equation
-# 4 is the total saliency that the mixed image keeps.
+# The figure shows the pair of the batch, of two classes, that gains most saliency by moving,
+# because the two objects are in the same place: first of shapes, then of
+# [photographs](02_saliency.ipynb). $\lambda$ is 0.4. Above each mask (blue: the image itself, red:
+# its partner) are two numbers. $\gamma$ is the share that the label gives to the image. $v$ of
+# Equation 4 is the total saliency that the mixed image keeps.
 
-# %% mystnb={"image": {"alt": "A dotted disc and its partner, a striped square at the same place. SAGE moves the square to the right, beside the disc; without rearrangement the two melt into one. Of the readings without guided mixing, the whole partner hides most of the disc, the rounded mask shows both with hard edges, the box is a square cut out of the partner, and the uniform mask fades both. The share gamma and the saliency kept, v, are written above each of the masks."}}
-masks = {name: mixed.mask for name, mixed in mixes.items()}
-v = {name: (m * a + (1 - m) * shift(b, mixes[name].tau)).sum((1, 2, 3))
-     for name, m in masks.items()}
-assert all((v["rounded"] >= v[name] - 1e-6).all() for name in ("SAGE", *READINGS))
-gains = v["SAGE"] - v["w/o OR"]
-k = int(gains.argmax())
-shown = test.pixels(torch.stack([x[k], x[partner[k]], *(mixed.x[k] for mixed in mixes.values())]))
-numbers = [f"γ {float(m[k].mean()):.2f}\nv {float(v[name][k]):.2f}" for name, m in masks.items()]
-of_masks, names = [None, None, *(m[k] for m in masks.values())], ["image", "partner", *masks]
-numbers = ["", "", *numbers]
-for part in (slice(4), slice(4, 8)):  # four to a row: readable on a phone
-    show.grid([[*shown[part]], of_masks[part]], [names[part], numbers[part]], kind="mask", size=1.1)
+# %% mystnb={"image": {"alt": "A dotted disc and its partner, a striped square at the same place. SAGE moves the square to the right, beside the disc; without rearrangement the two melt into one. Of the readings without guided mixing, the whole partner hides most of the disc, the rounded mask shows both with hard edges, the box is a square cut out of the partner, and the uniform mask fades both. The share gamma and the saliency kept, v, are written above each of the masks. Then the same for two photographs, a flower and a pagoda."}}
+def figure_8(data, batch, mixes, **options):
+    """The pair of a batch that gains most saliency by moving, mixed by every version."""
+    x, partner = batch[0], mixes["SAGE"].pair
+    a, b = sage.weighted(*batch, partner, 0.4)
+    masks = {name: mixed.mask for name, mixed in mixes.items()}
+    v = {name: (m * a + (1 - m) * shift(b, mixes[name].tau)).sum((1, 2, 3))
+         for name, m in masks.items()}
+    assert all((v["rounded"] >= v[name] - 1e-6).all() for name in ("SAGE", *READINGS))
+    differ = (batch[1] * batch[1][partner]).sum(1) == 0  # in their class
+    k = int(((v["SAGE"] - v["w/o OR"]) * differ).argmax())
+    shown = [data.pixels(z[k]) for z in (x, x[partner], *(mixed.x for mixed in mixes.values()))]
+    names, of_masks = ["image", "partner", *masks], [None, None, *(m[k] for m in masks.values())]
+    numbers = ["", "", *(f"γ {float(m[k].mean()):.2f}\nv {float(v[name][k]):.2f}"
+                         for name, m in masks.items())]
+    for part in (slice(4), slice(4, 8)):  # four to a row: readable on a phone
+        show.grid([shown[part], of_masks[part]], [names[part], numbers[part]], kind="mask",
+                  **options)
+
+
+figure_8(test, (x, y, s), mixes, size=1.1)
+photos, photo_net = teaching.photographs(seed=seed)
+batch = photos.normalised()[:60], one_hot(photos.labels[:60], len(photos.classes))
+batch = *batch, smooth(teaching.saliency_maps(photo_net, *batch), 3)  # images, labels, maps
+figure_8(photos, batch, all_mixes(batch, offsets(96, 96)), size=1.1, jpeg=True)
 
 # %% [markdown]
-# **What to see.** Without rearrangement the two objects melt into one. Pasted whole, the partner
-# hides whatever it covers, and the image survives only in the strip that the shift uncovers. The
-# rounded mask shows both objects, with hard edges. The box keeps the partner's object and cuts what
-# lies around it. The uniform mask fades both objects and darkens the strip. At a given shift the
-# rounded mask keeps the most saliency of all, as the `assert` checks: by Equation 4 alone the soft
-# mask is not the best one.
+# **What to see.** Shapes and photographs show the same. Without rearrangement the two objects melt
+# into one. Pasted whole, the partner hides whatever it covers, and the image survives only in the
+# strip that the shift uncovers. The rounded mask shows both objects, with hard edges. The box keeps
+# the partner's object, or its most salient part, and cuts what lies around it. The uniform mask
+# fades both objects and darkens the strip. At a given shift the rounded mask keeps the most
+# saliency of all, as the `assert` checks: by Equation 4 alone the soft mask is not the best one.
 #
 # ## A whole batch
 #
@@ -221,11 +244,12 @@ measures = {name: torch.cat([one_batch(k, **options) for k in range(batches)], 1
 mean = {name: values.mean(1) for name, values in measures.items()}
 whole, rounded, box, uniform = (mean[f"w/o SM, {name}"] for name in READINGS)
 assert all(values[4].eq(0).all() for values in measures.values())  # no pixel belongs to no image
-assert whole[1] < mean["SAGE"][1] - 0.1 and whole[2] > mean["SAGE"][2] + 0.05
-assert abs(mean["SAGE"][0] - whole[0]) < 0.1 and uniform[0] < min(whole[0], box[0]) - 0.05
+assert not as_told or (whole[1] < mean["SAGE"][1] - 0.1 and whole[2] > mean["SAGE"][2] + 0.05)
+assert not as_told or abs(mean["SAGE"][0] - whole[0]) < 0.1
+assert not as_told or uniform[0] < min(whole[0], box[0]) - 0.05
 high, low = ([float(one[3]) for one in group] for group in (
     (mean["SAGE"], mean["w/o OR, u = 1"], box), (mean["w/o OR"], whole, uniform)))
-assert min(high) > max(low) + 0.05 and max(low) + 0.05 < rounded[3] < min(high) - 0.02
+assert not as_told or max(low) + 0.05 < rounded[3] < min(high) - 0.02
 
 # %% mystnb={"image": {"alt": "Outlines of histograms of the label share gamma for SAGE, without rearrangement at u of 0.6 and of 1, and without guided mixing, pasted whole, rounded and as a box; SAGE and the box lie around one half, the two ablations at u of 0.6 lie lower, and the rounded mask spreads over both."}}
 # NBVAL_IGNORE_OUTPUT
@@ -234,7 +258,7 @@ display(show.table(
      "standard deviation of γ", "mean distance of γ from ½"],
     [[name, *map(float, (*mean[name][:4], values[3].std(), (values[3] - 0.5).abs().mean()))]
      for name, values in measures.items()],
-    f"{batches} batches of 100 pairs of shapes; u = 0.6 where it is not named"))
+    f"{batches} batches of 100 pairs of {dataset}; u = 0.6 where it is not named"))
 _, axis = plt.subplots(figsize=(6.4, 2.8), layout="constrained")
 styles = (("#009e73", "-"), ("#d55e00", "-"), ("#d55e00", ":"), ("#0072b2", "-"), ("#0072b2", ":"),
           ("#5b6470", "-"))
@@ -281,7 +305,7 @@ def gradients(method):
     return [p.grad for p in copy.parameters()]
 
 
-neither = {name: mixed_by(name, partner, 0.4, no_shift) for name in READINGS}
+neither = {name: mixed_by(name, (x, y, s), partner, 0.4, no_shift) for name in READINGS}
 boxes = saliencymix.box(s[partner, 0], torch.tensor(0.4))
 a, b = sage.weighted(x, y, s, partner, 0.4)
 known = {"whole": (x[partner], y[partner]), "rounded": (torch.where(a > b, x, x[partner]), None),
@@ -386,9 +410,10 @@ for k in range(batches // 5):
 table = {f: [sum(column) / len(column) for column in zip(*rows, strict=True)]
          for f, rows in by_fraction.items()}
 few, tenth, full = (table[f] for f in (0.01, 0.1, 1.0))
-assert few[0] < 20 < full[0] and few[2] > 3 and full[2] < 0.05
-assert few[4] > 10 and full[4] == 0 and few[5] > 300 / 39
-assert few[2] - tenth[2] > tenth[2] - full[2] and tenth[3] - few[3] > full[3] - tenth[3] > 0
+assert not as_told or (few[0] < 20 < full[0] and few[2] > 3 and full[2] < 0.05)
+assert not as_told or (few[4] > 10 and full[4] == 0 and few[5] > 300 / 39)
+assert not as_told or (few[2] - tenth[2] > tenth[2] - full[2]
+                       and tenth[3] - few[3] > full[3] - tenth[3] > 0)
 show.table(["searched", "different shifts in 100 pairs", "mean length of a shift",
             "distance between two draws", "v", "keeps less than not moving, %",
             "same choice by uniform maps, %"],
@@ -512,7 +537,7 @@ for eta in (0.5, 0.7, 1.0):
                            for side in (step, plain, mixed_gradient))
     cosine = float(torch.cosine_similarity(g, clean, 0))
     rows.append([eta, round(1 - eta, 1), float(g.norm() / augmented.norm()), cosine])
-assert rows[0][3] > rows[1][3] > rows[2][3] and rows[0][2] < 0.95
+assert not as_told or (rows[0][3] > rows[1][3] > rows[2][3] and rows[0][2] < 0.95)
 show.table(["eta", "reuse", "length, relative to the mixed gradient",
             "cosine with the clean gradient"], rows, "One step of a small network")
 
@@ -544,9 +569,9 @@ for lam in lambdas:
     for line, value in zip(lines.values(), torch.cat(events, 1).mean(1).tolist(), strict=True):
         line.append(value)
 high, low, unsearched, _, lost = (dict(zip(lambdas, line, strict=True)) for line in lines.values())
-assert max(high[lam] for lam in lambdas if lam <= 0.5) < 0.05 < 0.5 < high[0.9]
-assert max(low.values()) < 0.2
-assert lost[0.9] > lost[0.6] > lost[0.3] and high[0.8] > unsearched[0.8]
+assert not as_told or max(high[lam] for lam in lambdas if lam <= 0.5) < 0.05 < 0.5 < high[0.9]
+assert not as_told or max(low.values()) < 0.2
+assert not as_told or (lost[0.9] > lost[0.6] > lost[0.3] and high[0.8] > unsearched[0.8])
 partner = sage.Sage().seed(0).draw_permutation(100, "cpu")
 one_way = sage.mix(x, y, s, partner, 0.9, no_shift)
 other_way = sage.mix(x, y, s, partner.argsort(), 0.1, no_shift)  # the two images exchanged
@@ -760,9 +785,10 @@ print(f"{needed} seeds of each version for {smallest:.2f} points, with s = {seed
 # %% tags=["hide-cell"]
 step = sage.Sage().seed(seed)
 partner, tau = step.draw_permutation(100, "cpu"), step.candidates(32, 32, "cpu")
-exact = sage.mix(x, y, test.masks[:100].float(), partner, 0.4, tau)
+exact = sage.mix(x, y, teaching.object_masks(test)[:100], partner, 0.4, tau)
 fill = (exact.mask == 0) & (shift(torch.ones_like(s), exact.tau) == 0)
-assert fill.float().mean() > 0.05 and (exact.x * fill).eq(0).all()
+assert fill.float().mean() > 0.05 or dataset != "shapes"  # their masks are exact
+assert (exact.x * fill).eq(0).all()
 print(f"{fill.float().mean():.0%} of all pixels")
 
 # %% [markdown]
@@ -781,7 +807,7 @@ v, _, draw = values_of_shifts(seed)
 sets = torch.stack([torch.randperm(len(all_shifts), generator=draw)[:39] for _ in range(100)])
 own_sets = sets.gather(1, v.gather(1, sets).argmax(1, keepdim=True))
 shared = sets[0][v[:, sets[0]].argmax(1)]
-assert len(own_sets.unique()) > 3 * len(shared.unique())
+assert not as_told or len(own_sets.unique()) > 3 * len(shared.unique())
 print(f"different shifts: {len(own_sets.unique())} with a set for each pair, "
       f"{len(shared.unique())} with a shared set")
 
@@ -810,7 +836,7 @@ assert (score.units(), sage.Sage().units()) == (7, 6)
 of_loss, of_score = (smooth(method.compute_saliency(net, x, y)) for method in (
     sage.Sage(bn="eval"), score))
 alike = torch.cosine_similarity(of_loss.flatten(1), of_score.flatten(1))
-assert 0.8 < alike.mean() < 0.999
+assert not as_told or 0.8 < alike.mean() < 0.999
 print(f"cosine of the two smoothed maps: {alike.mean():.2f} on average, {alike.min():.2f} at least")
 
 # %% [markdown]
