@@ -38,7 +38,7 @@ with p() as q: print(q.chromium.executable_path)')
 # stage_site FOLDER: what the site is built from, copied into a new FOLDER.
 stage_site() {
   rm -rf "$1" && mkdir -p "$1/book"
-  cp -r book/*.md book/*.yml book/*.bib book/*.png book/_ext book/_static book/results "$1/book" && cp -r notebooks "$1"
+  cp -r book/*.md book/*.yml book/*.bib book/*.jpg book/_ext book/_static book/results "$1/book" && cp -r notebooks "$1"
 }
 
 # launch_links CONFIG: Colab and Binder on every notebook's page, where the project lies on GitHub: as its origin says, or

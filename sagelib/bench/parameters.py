@@ -157,14 +157,14 @@ def settled(experiment: str, given: Parameters, height: int | None = None,
             found["sides"] = [[name, {}] for name in catalog.names(methods)]
     if experiment in ("robustness", "attack_readings"):
         found["linf"] = given["linf"] / 255
-        found["images"] = images = given["images"] or test
-        if images is None:
+        found["images"] = given["images"] or test
+        if found["images"] is None:
             raise ValueError(f"{experiment} with images 0 needs `test`, the images of the test set")
     if experiment == "robustness":
         found["published"] = bool(given["published"])
-        found["corruption_images"] = given["corruption_images"] or images
+        found["corruption_images"] = given["corruption_images"] or found["images"]
         for name in ("pgd_images", "autoattack_images", "corruption_images"):
-            found[name] = min(found[name], images)
+            found[name] = min(found[name], found["images"])
     return found
 
 

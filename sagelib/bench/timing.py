@@ -294,7 +294,7 @@ def setup(record: Record) -> str:
              asked.get("channels_last") and "channels_last",
              asked.get("compile_network") and "compiled",
              asked.get("batch") and f"batch of {asked['batch']}",
-             classes != 10 and f"{classes} classes",
+             f"{classes} classes" if classes != 10 else None,
              asked.get("trained") and f"weights and images of run {asked['trained']}"]
     return ", ".join(filter(None, words))
 
