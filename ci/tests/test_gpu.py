@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from mixers import ALL, kinds  # pyrefly: ignore [missing-import]
+from networks import network_for  # pyrefly: ignore [missing-import]
 from torch.testing import assert_close
 
 from sagelib import SAGE, CoMixup, methods, models, search
@@ -51,7 +52,7 @@ def data():
 
 def make(data, name, seed=0, graph=True, epochs=3, checkpoint=None, net=None, **recipe):
     torch.manual_seed(seed)
-    net = (net or load(models, "preactresnet18", classes=10, width=8)).cuda()
+    net = (net or load(models, network_for(name), classes=10, width=8)).cuda()
     batches = Batches(data[0], 32, generator=torch.Generator("cuda").manual_seed(seed))
     return Run(net, batches, load(methods, name).seed(seed, "cuda"),
                Recipe(epochs=epochs, lr=0.05, **recipe), checkpoint, graph)
