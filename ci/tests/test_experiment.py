@@ -210,7 +210,7 @@ def test_a_few_shot_run_on_a_plateau_ends_early_and_goes_back_to_the_best_epoch(
 @pytest.mark.parametrize("notebook, parameters, message", [
     (few_shot, dict(setup="theirs"), "unknown setup 'theirs'; known: reference, book"),
     (few_shot, dict(choose="val"), "unknown choose 'val'; known: val_accuracy, val_loss"),
-    (few_shot, dict(optimizer="adamw"), "unknown optimizer 'adamw'; known: sgd, adam"),
+    (few_shot, dict(optimizer="adam_w"), "unknown optimizer 'adam_w'; known: sgd, adam, adamw"),
     (few_shot, dict(resize=20), "a crop of 32 x 32 does not fit into images of 20 x 20"),
     (few_shot, dict(criterion="mse"), "criterion is 'mse'; it must be one of 'bce', 'cross_"),
     (few_shot, dict(patience=-1), "patience is -1; it must be a whole number of at least 0"),
