@@ -87,10 +87,12 @@ def share_of_attention(mask: Float[Tensor, "b 1 h w"], attention: Float[Tensor, 
                          f"patch, not {tuple(attention.shape)}")
     if pooling not in ("nearest", "average"):
         raise ValueError(f"pooling is {pooling!r}; it must be 'nearest' or 'average'")
-    grid, mask, attention = attention.shape[2:], *map(at_least_float32, (mask, attention))
-    nearest = pooling == "nearest"
-    small = F.interpolate(mask, grid, mode="nearest") if nearest else F.adaptive_avg_pool2d(
-        mask, grid)                                             # (B, 1, h, w)
+    h, w = attention.shape[2:]
+    mask, attention = at_least_float32(mask), at_least_float32(attention)
+    if pooling == "nearest":
+        small = F.interpolate(mask, (h, w), mode="nearest")  # (B, 1, h, w)
+    else:
+        small = F.adaptive_avg_pool2d(mask, (h, w))          # (B, 1, h, w)
     total = attention.sum((1, 2, 3), keepdim=True)
     attention = torch.where(total > 0, attention, 1)
     return (small * attention).sum((1, 2, 3)) / attention.sum((1, 2, 3))
@@ -127,7 +129,8 @@ class TransMix(cutmix.CutMix):
         """The loss of one step: one pass over the mixed images gives logits and their labels."""
         pasted = super().mix(x, y)
         out, attention = output_and_attention(net, pasted.x, "TransMix")
-        mixed = self.last = self._relabelled(pasted, y, attention)
+        mixed = self._relabelled(pasted, y, attention)
+        self.last = mixed
         return self.loss_of(out, mixed.y)
 
     def _relabelled(self, pasted, y, attention):
