@@ -344,7 +344,7 @@ torch.manual_seed(seed)
 transformer = catalog.load(models, "vit_tiny", classes=10, width=8)
 fit(transformer, Batches(few, 50, generator=torch.Generator().manual_seed(seed)),
     catalog.load(methods, "vanilla"), Recipe(epochs=30, optimizer="adamw", lr=1e-3, schedule="one_cycle"))
-(top, left, bottom, right), n = (6, 10, 25, 30), 6
+(top, left, bottom, right), n = (6, 10, 25, 30), 4
 pair_of = few.normalised()[:n], one_hot(few.labels[:n], 10), torch.arange(n).roll(1)
 pasted = cutmix.mix(*pair_of, (top, left, bottom, right))
 logits, attention = transformer(pasted.x, with_attention=True)  # (B, K), (B, 1, 8, 8)
@@ -362,13 +362,13 @@ for image in range(n):
 mixed = transmix.mix(*pair_of, (top, left, bottom, right), attention)
 torch.testing.assert_close(mixed.share, torch.tensor(by_hand))
 
-# %% mystnb={"image": {"alt": "Six columns, each with an image, its partner, the mixed image with a box of the partner, and the attention of the transformer to the mixed image; above each column the image's share by area and by attention."}}
+# %% mystnb={"image": {"alt": "Four columns, each with an image, its partner, the mixed image with a box of the partner, and the attention of the transformer to the mixed image; above each column the image's share by area and by attention."}}
 images = few.images[:n]
 looked = transmix.share_of_attention(pasted.mask, attention)
 torch.testing.assert_close(mixed.share, (pasted.share + looked) / 2)
 heads = [f"{pasted.share[k]:.2f} | {looked[k]:.2f}" for k in range(n)]
 show.grid([images, images[pair_of[2]], train.pixels(mixed.x), mixed.saliency[:, 0]], titles=heads,
-          labels=["image", "partner", "mixed", "attention"], size=1.0)
+          labels=["image", "partner", "mixed", "attention"], size=0.9)
 
 # %% [markdown]
 # **What to see.** Above each column are the image's share by area, which is the same for all, and

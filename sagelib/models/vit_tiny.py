@@ -14,8 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..saliency import at_least_float32
-
 if TYPE_CHECKING:
     from jaxtyping import Float
 
@@ -53,7 +51,8 @@ class Block(nn.Module):
         z = self.norm1(z)
         (to_q, to_k, _), (q_bias, k_bias, _) = self.qkv.weight.chunk(3), self.qkv.bias.chunk(3)
         q, k = F.linear(z[:, :1], to_q, q_bias), F.linear(z, to_k, k_bias)
-        q, k = (at_least_float32(p).unflatten(2, (HEADS, -1)).transpose(1, 2) for p in (q, k))
+        wide = torch.promote_types(q.dtype, torch.float32)  # also under autocast
+        q, k = (p.to(wide).unflatten(2, (HEADS, -1)).transpose(1, 2) for p in (q, k))
         scores = (q * k).sum(-1) / q.shape[-1] ** 0.5  # (B, heads, T)
         return scores.softmax(-1).mean(1)
 
