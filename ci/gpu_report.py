@@ -99,10 +99,13 @@ def steps(out, root=None, rehearse=False):
 
 
 def others(few=False):
-    """Vanilla and the methods that VARIANTS does not have, without options."""
+    """Vanilla and the methods that VARIANTS does not have, without options.
+
+    The network that is timed has no attention, and the methods that ask for some are left out.
+    """
     timed = {name for name, _ in VARIANTS}
     names = [file.stem for file in sorted((TOP / "sagelib/methods").glob("[a-z]*.py"))
-             if file.stem not in timed]
+             if file.stem not in timed and "\nATTENTION = True" not in file.read_text()]
     return [["vanilla", {}], *([name, {}] for name in (names[:1] if few else names))]
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # for editors: at run time they are imported when they are as
         PuzzleMix,
         RMix,
         SaliencyMix,
+        TransMix,
     )
 
 try:
@@ -30,7 +31,7 @@ except PackageNotFoundError:  # run from a checkout that was not installed
 
 __all__ = [
     "SAGE", "CoMixup", "CutMix", "ManifoldMixup", "Method", "Mixed", "Mixer", "Mixup", "PuzzleMix",
-    "RMix", "SaliencyMix"
+    "RMix", "SaliencyMix", "TransMix"
 ]
 
 

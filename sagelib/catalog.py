@@ -76,6 +76,15 @@ def stated(package: ModuleType, name: str, what: str) -> Any:
     return getattr(_module(package, name), what, None)
 
 
+def suited(methods: ModuleType, models: ModuleType, model: str) -> list[str]:
+    """The names of the methods that can train a network of the catalogue, by its name.
+
+    A method whose file says ATTENTION = True trains those networks alone whose file says so too.
+    """
+    given = stated(models, model, "ATTENTION")
+    return [name for name in names(methods) if given or not stated(methods, name, "ATTENTION")]
+
+
 def _entry(package, name):
     module = _module(package, name)
     return getattr(module, "build", None) or module.load

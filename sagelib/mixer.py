@@ -6,7 +6,7 @@
 
 Both work under autocast and a GradScaler, in DistributedDataParallel, with accumulated gradients,
 on compiled networks. The sources of the methods are in their files under `methods`. It is one file,
-since the eight typed functions repeat the options of their methods for editors.
+since the nine typed functions repeat the options of their methods for editors.
 """
 from __future__ import annotations
 
@@ -26,7 +26,17 @@ from torch.nn.parameter import is_lazy
 
 from .losses import one_hot
 from .method import Criterion, Method, Mixed, SaliencyFn, option_names, readable
-from .methods import comixup, cutmix, manifold_mixup, mixup, puzzlemix, rmix, sage, saliencymix
+from .methods import (
+    comixup,
+    cutmix,
+    manifold_mixup,
+    mixup,
+    puzzlemix,
+    rmix,
+    sage,
+    saliencymix,
+    transmix,
+)
 from .unwrap import check_network, loader_worker
 
 if TYPE_CHECKING:
@@ -321,6 +331,24 @@ def CutMix(num_classes: int, *, alpha: float = 1.0, per_image: bool = False,
     per_image: a box for each image.
     """
     method = cutmix.CutMix(criterion=loss, alpha=alpha, per_image=per_image)
+    return Mixer(method, num_classes, label_smoothing=label_smoothing, prob=prob, seed=seed)
+
+
+def TransMix(num_classes: int, *, alpha: float = 1.0, area: float = 0.5,
+             pooling: Literal["nearest", "average"] = "nearest", per_image: bool = False,
+             loss: Criterion = "cross_entropy", label_smoothing: float = 0.0, prob: float = 1.0,
+             seed: int | None = None) -> Mixer[transmix.TransMix]:
+    """TransMix, as a Mixer: CutMix's images, with labels by a transformer's attention to them.
+
+    The network must give its attention: `net(x, with_attention=True)` returns logits and maps
+    (B, 1, h, w), as vit_tiny of `sagelib.models` does. `loss` reads it in the pass that it trains;
+    a call makes one more, without gradient. The other parameters are as in SAGE.
+
+    area: weight of CutMix's share in the label, 0 for attention alone. pooling: of the box to the
+    patches. per_image: a box for each image.
+    """
+    method = transmix.TransMix(criterion=loss, alpha=alpha, area=area, pooling=pooling,
+                               per_image=per_image)
     return Mixer(method, num_classes, label_smoothing=label_smoothing, prob=prob, seed=seed)
 
 

@@ -28,9 +28,10 @@ MAPS: dict[str, dict[str, Any]] = {
 COLOURS = {
     "vanilla": "#5b6470", "mixup": "#0072b2", "cutmix": "#d55e00", "manifold_mixup": "#332288",
     "saliencymix": "#c98a00", "puzzlemix": "#cc79a7", "comixup": "#56b4e9",
-    "guidedmixup": "#882255", "rmix": "#999933", "sage": "#009e73", "sage_merged": "#117733"
+    "guidedmixup": "#882255", "rmix": "#999933", "sage": "#009e73", "sage_merged": "#117733",
+    "transmix": "#aa4499", "sage_attention": "#44aa99"
 }
-MARKERS = dict(zip(COLOURS, "osD^v<>*pPX", strict=True))
+MARKERS = dict(zip(COLOURS, "osD^v<>*pPXhd", strict=True))
 plt.rcParams.update({"figure.dpi": 80, "savefig.dpi": 80, "font.size": 10, "axes.spines.top": False,
                      "axes.spines.right": False, "image.interpolation": "nearest"})
 

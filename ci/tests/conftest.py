@@ -13,6 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 if find_spec("beartype") and find_spec("jaxtyping"):  # a bare GPU machine has neither
     import typed
     typed.install()
+from networks import Tiny
+
 from sagelib import datasets
 from sagelib.catalog import load
 from sagelib.data import cifar
@@ -22,14 +24,6 @@ from sagelib.data import cifar
 def shapes():
     """A small built-in train and test set."""
     return load(datasets, "shapes", train=40, test=30)
-
-
-class Tiny(nn.Sequential):
-    """Layers, the first two of which with a ReLU count as stages."""
-
-    @property
-    def stages(self):
-        return self[2], self[3]
 
 
 @pytest.fixture

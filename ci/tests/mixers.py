@@ -3,7 +3,17 @@ import pytest
 import torch
 from torch import nn
 
-from sagelib import SAGE, CoMixup, CutMix, ManifoldMixup, Mixup, PuzzleMix, RMix, SaliencyMix
+from sagelib import (
+    SAGE,
+    CoMixup,
+    CutMix,
+    ManifoldMixup,
+    Mixup,
+    PuzzleMix,
+    RMix,
+    SaliencyMix,
+    TransMix,
+)
 from sagelib.methods import (
     comixup,
     cutmix,
@@ -13,11 +23,13 @@ from sagelib.methods import (
     rmix,
     sage,
     saliencymix,
+    transmix,
 )
 
 METHOD = {SAGE: sage.Sage, Mixup: mixup.Mixup, CutMix: cutmix.CutMix,
           ManifoldMixup: manifold_mixup.ManifoldMixup, SaliencyMix: saliencymix.SaliencyMix,
-          PuzzleMix: puzzlemix.PuzzleMix, CoMixup: comixup.CoMixup, RMix: rmix.RMix}
+          PuzzleMix: puzzlemix.PuzzleMix, CoMixup: comixup.CoMixup, RMix: rmix.RMix,
+          TransMix: transmix.TransMix}
 ALL = tuple(METHOD)
 GUIDED = (SAGE, PuzzleMix, CoMixup, RMix)  # they compute saliency with the network
 # options with which every call mixes the images themselves

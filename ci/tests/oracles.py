@@ -366,6 +366,83 @@ def preactresnet(v, x):
     return F.linear(F.avg_pool2d(h, 4).flatten(1), v["linear.weight"], v["linear.bias"])
 
 
+def vision_transformer(v, x):
+    """ViT-Ti with patches of 4 x 4: images (B, 3, H, W) -> logits, and the last block's attention
+    of the class token to the patches, (B, 1, H/4, W/4), by loops over images, heads and tokens."""
+    n, (rows, columns) = len(x), (x.shape[2] // 4, x.shape[3] // 4)
+    position = v["position"]
+    if (rows, columns) != (8, 8):
+        position = F.interpolate(position, (rows, columns), mode="bicubic")
+    z = [[v["class_token"][0, 0]] for _ in range(n)]  # of each image, a list of tokens
+    filters = v["patches.weight"].flatten(1)
+    for image, tokens in zip(x, z, strict=True):
+        for i in range(rows):
+            for j in range(columns):
+                patch = image[:, 4 * i:4 * i + 4, 4 * j:4 * j + 4].flatten()
+                tokens.append(filters @ patch + v["patches.bias"] + position[0, :, i, j])
+    z = torch.stack([torch.stack(tokens) for tokens in z])
+    blocks = [f"stage{k}.{j}" for k, many in ((1, 4), (2, 4), (3, 3)) for j in range(many)]
+    for block in (*blocks, "last_block"):
+        z, attention = _transformer_block(v, z, block)
+    out = _layer_norm(v, z[:, 0], "norm")
+    logits = F.linear(out, v["linear.weight"], v["linear.bias"])
+    return logits, attention[:, 1:].reshape(n, 1, rows, columns)
+
+
+def _layer_norm(v, z, name):
+    centred = z - z.mean(-1, keepdim=True)
+    spread = (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    return centred / spread * v[f"{name}.weight"] + v[f"{name}.bias"]
+
+
+def _transformer_block(v, z, name, heads=3):
+    """The block's output, and the attention of the first token, mean over heads, (B, T)."""
+    def linear(z, layer):
+        return F.linear(z, v[f"{name}.{layer}.weight"], v[f"{name}.{layer}.bias"])
+
+    n, many, channels = z.shape
+    size = channels // heads
+    q, k, value = linear(_layer_norm(v, z, f"{name}.norm1"), "qkv").split(channels, -1)
+    mixed, first = torch.zeros_like(z), torch.zeros(n, many, dtype=z.dtype)
+    for i in range(n):
+        for head in range(heads):
+            part = slice(head * size, (head + 1) * size)
+            for t in range(many):
+                scores = torch.stack([q[i, t, part] @ k[i, u, part] for u in range(many)])
+                weights = (scores / math.sqrt(size)).exp()
+                weights = weights / weights.sum()
+                mixed[i, t, part] = sum(w * value[i, u, part] for u, w in enumerate(weights))
+                if t == 0:
+                    first[i] += weights / heads
+    z = z + linear(mixed, "proj")
+    hidden = linear(_layer_norm(v, z, f"{name}.norm2"), "fc1")
+    return z + linear(hidden * (1 + torch.erf(hidden / math.sqrt(2))) / 2, "fc2"), first
+
+
+def attention_share(box, attention, h, w, area, pooling):
+    """TransMix's weight of an image's own label, for one box (top, left, bottom, right) of its
+    partner in h x w pixels and one map (rows, columns) of patches, by loops over pixels."""
+    rows, columns = attention.shape
+    tall, wide = h // rows, w // columns
+    top, left, bottom, right = box
+
+    def inside(i, j):
+        return top <= i < bottom and left <= j < right
+
+    partner = total = 0.0
+    for r in range(rows):
+        for c in range(columns):
+            if pooling == "nearest":
+                covered = float(inside(r * tall, c * wide))
+            else:
+                covered = sum(inside(r * tall + i, c * wide + j)
+                              for i in range(tall) for j in range(wide)) / (tall * wide)
+            partner += covered * attention[r, c].item()
+            total += attention[r, c].item()
+    pasted = sum(inside(i, j) for i in range(h) for j in range(w)) / (h * w)
+    return 1 - (area * pasted + (1 - area) * partner / total)
+
+
 def resnet12(v, x):
     """ResNet12 of few-shot learning: images (B, 3, H, W) -> logits."""
     def layer(z, conv, bn, padding):

@@ -9,6 +9,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from networks import network_for
 from steps import train_step
 from torch.testing import assert_close
 
@@ -557,7 +558,7 @@ def test_mean_and_standard_deviation_may_have_any_form(constants):
 @pytest.mark.parametrize("name", catalog.names(methods))
 def test_every_method_trains_a_real_network_on_one_odd_image(name):
     """A last batch of one image, not square, two classes, under bfloat16."""
-    net = catalog.load(models, "preactresnet18", classes=2, width=2)
+    net = catalog.load(models, network_for(name), classes=2, width=2)
     with torch.autocast("cpu", torch.bfloat16):
         loss = train_step(
             catalog.load(methods, name).seed(0), net, draw(1, 3, 20, 28), labels(1, 2))

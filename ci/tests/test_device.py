@@ -11,7 +11,7 @@ from mixers import every
 from steps import train_step
 from torch.testing import assert_close
 
-from sagelib import SaliencyMix, catalog, evaluate, methods, search
+from sagelib import SaliencyMix, catalog, evaluate, methods, models, search
 from sagelib.data.batches import Batches
 from sagelib.evaluate import calibration, corruptions, fewshot, robustness
 from sagelib.losses import one_hot
@@ -67,6 +67,21 @@ def test_every_methods_step_is_that_of_the_cpu(name, options, tiny, images):
         assert_close(two.cpu(), one)
         for p, q in zip(far.parameters(), near.parameters(), strict=True):
             assert_close(p.grad.cpu(), q.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["transmix", "sage_attention", "sage"])
+def test_a_transformers_step_is_that_of_the_cpu(name):
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(4, 3, 16, 24, generator=g), torch.eye(4)
+    found = []
+    for device in ("cpu", FAR):
+        with far_device():
+            torch.manual_seed(0)
+            net = catalog.load(models, "vit_tiny", classes=4, width=2).to(device)
+            method = catalog.load(methods, name).seed(1)
+            loss = train_step(method, net, x.to(device), y.to(device))
+            found.append([loss.cpu(), *(p.grad.cpu() for p in net.parameters())])
+    assert_close(*found, rtol=1e-4, atol=1e-6)
 
 
 @every

@@ -5,6 +5,7 @@ import statistics
 
 import pytest
 import torch
+from networks import Attentive
 from steps import train_step
 from torch import nn
 
@@ -62,9 +63,9 @@ def test_units_are_what_a_step_asks_of_the_network(name, options):
     """Operations of a step over those of a forward pass; the first layer, which needs less, is
     small."""
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 16, 3, padding=1),
-                        nn.Conv2d(16, 16, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-                        nn.Linear(16, 4))
+    net = Attentive(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 16, 3, padding=1),
+                    nn.Conv2d(16, 16, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                    nn.Linear(16, 4))
     net.stages = (net[1], net[2])
     x, y = torch.randn(4, 3, 16, 16), one_hot(torch.arange(4), 4)
     method = catalog.load(methods, name, **options).seed(0)

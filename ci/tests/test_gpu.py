@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import torch
 from mixers import ALL, kinds  # pyrefly: ignore [missing-import]
+from networks import network_for  # pyrefly: ignore [missing-import]
 from torch.testing import assert_close
 
-from sagelib import SAGE, CoMixup, methods, models, search
+from sagelib import SAGE, CoMixup, TransMix, methods, models, search
 from sagelib.catalog import load, names
 from sagelib.data.batches import Batches
 from sagelib.datasets import shapes as shapes_data
@@ -51,7 +52,7 @@ def data():
 
 def make(data, name, seed=0, graph=True, epochs=3, checkpoint=None, net=None, **recipe):
     torch.manual_seed(seed)
-    net = (net or load(models, "preactresnet18", classes=10, width=8)).cuda()
+    net = (net or load(models, network_for(name), classes=10, width=8)).cuda()
     batches = Batches(data[0], 32, generator=torch.Generator("cuda").manual_seed(seed))
     return Run(net, batches, load(methods, name).seed(seed, "cuda"),
                Recipe(epochs=epochs, lr=0.05, **recipe), checkpoint, graph)
@@ -293,7 +294,8 @@ def test_runs_on_streams_come_out_as_if_alone(data):
 def test_a_mixer_does_not_wait_for_the_host(kind, per_image, data):
     """As for the steps above: an error where a call or a loss waits; no values are compared."""
     x, target = data[0].normalised()[:32], data[0].labels[:32]
-    net = load(models, "preactresnet18", classes=10, width=8).cuda().train()
+    name = "vit_tiny" if kind is TransMix else "preactresnet18"
+    net = load(models, name, classes=10, width=8).cuda().train()
     mix = kind(num_classes=10, seed=0, per_image=per_image).bind(net)
     for _ in range(3):
         mix.loss(x, target).backward()

@@ -57,7 +57,10 @@ class TwoLogits(nn.Module):
         super().__init__()
         self.net, self.stages = net, net.stages
 
-    def forward(self, x):
+    def forward(self, x, with_attention=False):
+        if with_attention:
+            z, attention = self.net(x, with_attention=True)
+            return torch.cat([-z / 2, z / 2], 1), attention
         z = self.net(x)
         return torch.cat([-z / 2, z / 2], 1)
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mixers import GUIDED, Around, Segments, every, guided, own_maps
+from networks import Attentive
 from steps import train_step
 from torch import nn
 from torch.testing import assert_close
@@ -184,8 +185,8 @@ def test_reentrant_segments_are_one_clear_error_that_changes_nothing(use, tiny, 
 
 def lazy():
     torch.manual_seed(0)
-    return nn.Sequential(nn.LazyConv2d(6, 3, padding=1), nn.LazyBatchNorm2d(), nn.ReLU(),
-                         nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.LazyLinear(10))
+    return Attentive(nn.LazyConv2d(6, 3, padding=1), nn.LazyBatchNorm2d(), nn.ReLU(),
+                     nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.LazyLinear(10))
 
 
 @every

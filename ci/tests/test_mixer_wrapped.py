@@ -8,12 +8,13 @@ import torch
 import torch.multiprocessing
 import torch.nn.functional as F
 from mixers import ALWAYS, GUIDED, METHOD, every, guided
+from networks import Attentive
 from steps import gradients
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
-from sagelib import SAGE, ManifoldMixup, Mixer, PuzzleMix, catalog, methods
+from sagelib import SAGE, ManifoldMixup, Mixer, PuzzleMix, TransMix, catalog, methods
 from sagelib.losses import one_hot
 from sagelib.saliency import saliency
 
@@ -40,14 +41,15 @@ def test_a_call_is_the_methods_own_mix(kind, tiny, images):
     expected = method.mix(images[0], one_hot(images[1], 10), net)
     x, y = mix(*images)
     assert torch.equal(x, expected.x) and torch.equal(y, expected.y)
-    assert torch.equal(mix.last.x, x) and (mix.last.saliency is not None) == (kind in GUIDED)
+    assert torch.equal(mix.last.x, x)
+    assert (mix.last.saliency is not None) == (kind in (*GUIDED, TransMix))
 
 
 @pytest.mark.parametrize("size, n", [((224, 224), 2), ((14, 18), 1), ((1, 1), 3)])
 @every
 def test_large_images_single_images_and_single_pixels(kind, size, n):
-    net = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.GroupNorm(2, 4),
-                        nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 10))
+    net = Attentive(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.GroupNorm(2, 4),
+                    nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 10))
     x, t = torch.randn(n, 3, *size), torch.randint(10, (n,))
     mix = kind(num_classes=10, **({"stages": 0} if kind is ManifoldMixup else {})).bind(net)
     mixed, y = mix(x, t)

@@ -30,6 +30,63 @@ def test_a_network_is_its_definition_in_functions(name, width, oracle):
     assert_close(net(x), oracle(net.state_dict(), x))
 
 
+@pytest.mark.parametrize("h, w", [(32, 32), (8, 16)])
+def test_the_transformer_and_its_attention_are_their_definition_in_loops(h, w):
+    """The position is learnt for 32 x 32 pixels, and interpolated for others."""
+    torch.manual_seed(0)
+    net = catalog.load(models, "vit_tiny", classes=5, width=2).double()
+    for p in net.parameters():  # as after training: attention is not nearly uniform
+        torch.nn.init.normal_(p)
+    net.last_block.qkv.weight.data *= 3
+    x = torch.randn(2, 3, h, w, dtype=torch.float64)
+    logits, attention = net(x, with_attention=True)
+    with torch.no_grad():
+        wanted, maps = oracles.vision_transformer(net.state_dict(), x)
+    assert_close(logits, wanted)
+    assert_close(attention, maps)
+    assert (attention.amax((1, 2, 3)) > 1.5 * attention.mean((1, 2, 3))).all()
+
+
+def test_the_transformer_is_of_deits_tiny_size_and_heads():
+    net = catalog.load(models, "vit_tiny", classes=10)
+    assert sum(p.numel() for p in net.parameters()) == 5_362_570
+    blocks = [*(b for stage in net.stages for b in stage), net.last_block]
+    assert len(blocks) == 12 and {b.qkv.weight.shape for b in blocks} == {(576, 192)}
+
+
+def test_attention_is_computed_only_where_it_is_asked_for(monkeypatch):
+    net = catalog.load(models, "vit_tiny", classes=5, width=2)
+    x = torch.randn(2, 3, 32, 32)
+    logits, attention = net(x, with_attention=True)
+    assert not attention.requires_grad and attention.shape == (2, 1, 8, 8)
+    # what is left is the class token's attention to itself
+    assert (attention.sum((1, 2, 3)) < 1).all() and attention.min() > 0
+    monkeypatch.setattr(type(net.last_block), "class_attention", None)
+    assert torch.equal(net(x), logits)
+    with pytest.raises(TypeError):
+        net(x, with_attention=True)
+
+
+@pytest.mark.parametrize("h, w", [(30, 32), (32, 30)])
+def test_the_transformer_says_which_images_it_takes(h, w):
+    with pytest.raises(ValueError, match=f"images are {h} x {w} pixels; .* multiples of 4: crop"):
+        catalog.load(models, "vit_tiny", classes=5, width=2)(torch.zeros(1, 3, h, w))
+
+
+def test_the_transformer_compiled_is_the_plain_one():
+    torch.compiler.reset()
+    net = catalog.load(models, "vit_tiny", classes=5, width=2)
+    compiled, x = torch.compile(net, backend="aot_eager"), torch.randn(2, 3, 32, 32)
+    grads = []
+    for forward in (net, compiled):
+        net.zero_grad()
+        logits, attention = forward(x, with_attention=True)
+        logits.square().sum().backward()
+        grads.append([logits.detach(), attention, *(p.grad for p in net.parameters())])
+    assert_close(*grads)
+    assert_close(compiled(x), net(x))
+
+
 def test_wide_resnet_has_a_momentum_of_0_9_at_the_end_alone():
     net = catalog.load(models, "wrn16_8", classes=5, width=1)
     assert net.bn1.momentum == 0.9 and net.layer1[0].bn1.momentum == 0.1

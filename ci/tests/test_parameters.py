@@ -9,12 +9,13 @@ import nbformat
 import pytest
 import yaml
 
-from sagelib import catalog, datasets, methods
+from sagelib import catalog, datasets, methods, models
 from sagelib.bench import parameters, plans
 from sagelib.bench.paper_recipe import DATASETS, PAPER
 from sagelib.bench.paths import EXPERIMENTS, PLANS
 from sagelib.data.batches import Batches
 
+SUITED = catalog.suited(methods, models, "preactresnet18")  # without those of a transformer
 NAMES = sorted(path.stem for path in EXPERIMENTS.glob("*.ipynb"))
 
 
@@ -115,7 +116,7 @@ SETTLED = [
           weight_decay=1e-4, criterion="bce", schedule="steps", choose="val_accuracy")),
     ("few_shot", dict(padding=0, height=84, setup="book", weight_decay=0, lr=0.1, resize=90),
      dict(padding=0, weight_decay=0, lr=0.1, resize=90)),
-    ("step_time", dict(sides="all"), dict(sides=[[name, {}] for name in catalog.names(methods)])),
+    ("step_time", dict(sides="all"), dict(sides=[[name, {}] for name in SUITED])),
     ("robustness", ROBUSTNESS,
      dict(images=100, pgd_images=100, autoattack_images=100, corruption_images=100,
           linf=8 / 255, published=True)),

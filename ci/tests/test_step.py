@@ -8,7 +8,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from sagelib import methods
+from sagelib import methods, models
 from sagelib.catalog import load, names
 from sagelib.data.batches import Batches
 from sagelib.data.dataset import Dataset
@@ -85,6 +85,14 @@ def test_no_value_of_sages_step_leaves_the_device(options, tiny):
     {"mixing": "uniform"}, {"gradient_of": "score"}, {"gradient_of": "score", "reuse": 0}])
 def test_no_value_of_a_readings_step_leaves_the_device(options, tiny):
     step("sage_controls", tiny().to("meta"), "meta", **options)
+
+
+@pytest.mark.parametrize("name, options", [
+    ("transmix", {}), ("transmix", {"pooling": "average", "per_image": True}),
+    ("sage_attention", {}), ("sage", {})])
+def test_no_value_of_a_transformers_step_leaves_the_device(name, options):
+    net = load(models, "vit_tiny", classes=10, width=2)
+    step(name, net.to("meta"), "meta", **options)
 
 
 def test_the_watch_can_fail():

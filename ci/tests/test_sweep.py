@@ -13,12 +13,15 @@ from experiments import execute
 from folders import failing
 from sweeps import HANGS, PLAN, alive, attempts, command, four_records, swept, wait
 
-from sagelib import catalog, methods
+from sagelib import catalog, methods, models
 from sagelib.bench import few_shot_setups, parameters, plans, records, sweep
 from sagelib.bench.paths import PLANS, TOP
 from sagelib.bench.sweep import opening, worker
 from sagelib.bench.sweep.progress import SweepProgress
 from sagelib.bench.sweep.worker import publish, short
+
+SUITED = catalog.suited(methods, models, "preactresnet18")  # without those of a transformer
+
 
 # plans
 
@@ -33,14 +36,14 @@ cells:
   - {dataset: shapes, model: preactresnet18, method: all, lr: 0.1}
   - {dataset: shapes, model: preactresnet18, method: mixup, seed: [5, 7, 9]}
 """), "small")
-    assert title == "T" and len(cells) == 2 * (2 * 2 + len(catalog.names(methods))) + 3
+    assert title == "T" and len(cells) == 2 * (2 * 2 + len(SUITED)) + 3
     seeds = [c.parameters["seed"] for c in cells]  # a whole round with one seed before the next
-    per_seed = 2 * 2 + len(catalog.names(methods))
+    per_seed = 2 * 2 + len(SUITED)
     assert seeds == [0] * per_seed + [5, 7, 9] + [1] * per_seed
     assert cells[0].parameters == dict(dataset="shapes", model="preactresnet18", method="sage",
                                        options={"u": 1.0}, epochs=1, width=4, train_images=200,
                                        seed=0)
-    assert {c.parameters["method"] for c in cells} == set(catalog.names(methods))
+    assert {c.parameters["method"] for c in cells} == set(SUITED)
     assert len({c.name for c in cells}) == len(cells)
     assert cells[0].name.startswith("shapes-preactresnet18-sage-seed0-")
 
@@ -50,12 +53,14 @@ cells:
     ("table_2", "paper", 42), ("table_2", "laptop", 24), ("table_3", "laptop", 21),
     ("table_4", "laptop", 24), ("table_6", "laptop", 2), ("table_7", "paper", 30),
     ("controls", "laptop", 18), ("schedule", "laptop", 24), ("schedule", "medium", 48),
-    ("readings", "laptop", 33), ("readings", "paper", 66), ("comixup_rate", "laptop", 6)])
+    ("readings", "laptop", 33), ("readings", "paper", 66), ("comixup_rate", "laptop", 6),
+    ("transformer", "laptop", 15), ("transformer", "paper", 30)])
 def test_the_books_plans_hold_the_tables_runs(name, size, count):
     _, cells = plans.read(PLANS / f"{name}.yml", size)
     assert len(cells) == count
     for cell in cells:
-        assert ("lr" in cell.parameters) == (name == "comixup_rate")  # else the paper's settings
+        own = name in ("comixup_rate", "transformer")  # else the paper's settings
+        assert ("lr" in cell.parameters) == own
     if name == "table_1":
         said = {(row["dataset"], row["model"], m)
                 for row in records.reported(1) for m in list(row)[2:]}
@@ -171,7 +176,7 @@ def run_of(notebook, **given):
           criterion="bce", schedule="steps", choose="val_accuracy")),
     ("few_shot", dict(dataset="cifar_fs", setup="book"), dict(batch=100, padding=2)),
     ("few_shot", dict(setup="book"), dict(batch=20, width=8)),
-    ("step_time", dict(sides="all"), dict(sides=[[name, {}] for name in catalog.names(methods)]))])
+    ("step_time", dict(sides="all"), dict(sides=[[name, {}] for name in SUITED]))])
 def test_what_zero_stands_for_is_the_same_run(notebook, given, stands_for):
     asked, had = run_of(notebook, **given), run_of(notebook, **{**given, **stands_for})
     assert asked.matches(made(had)) and had.matches(made(asked))
@@ -251,7 +256,7 @@ def in_process(monkeypatch):
 CHOSEN = {"beyond": "vanilla", "comixup_rate": "comixup", "controls": "sage_controls",
           "published": "puzzlemix", "readings": "sage_controls", "schedule": "cutmix",
           "table_1": "comixup", "table_2": "vanilla", "table_3": "sage", "table_4": "mixup",
-          "table_6": None, "table_7": "sage"}
+          "table_6": None, "table_7": "sage", "transformer": "sage_attention"}
 
 
 @pytest.mark.parametrize("file", BOOKS, ids=lambda file: file.stem)

@@ -226,14 +226,16 @@ assert sum(d.norm() for d in lost) > 0.1 * sum(c.norm() for c in clean)  # the c
 # loop needs: soft labels from class indices, the network inside its wrappers, `label_smoothing`,
 # `prob`, `seed`, `saliency` and `enabled`. `SAGE(10)`, `CutMix(10)` and so on are functions that
 # build a `Mixer`. So you can put any method of the catalogue into your loop, or one of your own. (A
-# method class has the paper's loss by default, so the cell names the usual one.)
+# method class has the paper's loss by default, so the cell names the usual one. It leaves out the
+# two that read a transformer's attention: `TransMix(10)` is bound to a network that can be called
+# with `with_attention=True`, such as `vit_tiny`, and so is `Mixer(SageAttention(), 10)`.)
 #
 # The options of the method are on `mix.method`. Each is checked when you set it, also in the middle
 # of training; a value out of range, or a name that does not exist, is an error. `mix.unbind()`
 # releases the network, as before you pickle it.
 
 # %%
-for name in catalog.names(methods):
+for name in catalog.suited(methods, models, "preactresnet18"):
     method = catalog.load(methods, name, criterion="cross_entropy")
     mix = Mixer(method, classes).bind(network())
     mix.loss(*batch).backward()

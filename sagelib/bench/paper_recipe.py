@@ -44,6 +44,9 @@ def recipe_kind(dataset: Record, model: Record, method: Record, recipe: Record) 
         has["milestones"] = list(has.get("milestones", ()))
     else:  # which has none
         has |= {name: PAPER[name] for name in ("milestones", "decay")}
+    if "optimizer" in has:  # not the paper's: without its momentum
+        asked = {k: v for k, v in asked.items() if k not in ("momentum", "nesterov")}
+        asked["optimizer"] = "sgd"
     changed = {k: f"{SAYS.get(k, k)} {_text(has.get(k))} (paper {_text(v)})"
                for k, v in asked.items() if has.get(k) != v}
     stated = dataset["name"] in DATASETS

@@ -150,11 +150,13 @@ def settled(experiment: str, given: Parameters, height: int | None = None,
     if experiment == "few_shot":
         found |= few_shot_setups.settled(found, height)
     if experiment == "step_time":
+        sides = catalog.names(methods)
         # a record may be of a network that is no longer here
         if given["model"] in catalog.names(models):
+            sides = catalog.suited(methods, models, given["model"])
             found["width"] = given["width"] or catalog.defaults(models, given["model"]).get("width")
         if given["sides"] == "all":
-            found["sides"] = [[name, {}] for name in catalog.names(methods)]
+            found["sides"] = [[name, {}] for name in sides]
     if experiment in ("robustness", "attack_readings"):
         found["linf"] = given["linf"] / 255
         found["images"] = given["images"] or test

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import datasets, methods, models
-from ..catalog import names, settings
+from ..catalog import names, settings, suited
 from . import few_shot_setups, parameters
 from .paths import EXPERIMENTS, PLANS
 from .timing import timed_network
@@ -249,7 +249,8 @@ def _rows(plan, how, file):
 def _combinations(plan, file):
     """Every combination of the lists in the plan's cells, with the label of its row in a table.
 
-    The label is "" without `rows`. Names are checked; `all` is the whole catalogue.
+    The label is "" without `rows`. Names are checked; `all` is the whole catalogue, of methods
+    those that can train the network.
     """
     allowed = defaults(plan["notebook"])
     for block in plan["cells"]:
@@ -264,6 +265,9 @@ def _combinations(plan, file):
                 choices[k] = names(CATALOGUES[k])
         for values in itertools.product(*choices.values()):
             row = dict(zip(choices, values, strict=True))
+            if block.get("method") == "all" and row["model"] in names(models) and (
+                    row["method"] not in suited(methods, models, row["model"])):
+                continue
             for label, found in _labelled(row, rows, file) if rows else [("", row)]:
                 _check_names(found, file)
                 yield label, found

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPl
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 SCHEDULES = ("steps", "cosine", "one_cycle", "plateau")
-OPTIMIZERS = ("sgd", "adam")
+OPTIMIZERS = ("sgd", "adam", "adamw")
 _OF_PLATEAU = {"patience", "monitor", "rewind", "last_lr"}
 
 
@@ -26,7 +26,9 @@ class Recipe:
     """How to train; the defaults are the paper's.
 
     optimizer: "sgd", with `momentum` and `nesterov`, or "adam", PyTorch's `Adam`, which has neither
-    here and adds the weight decay to the gradient (L2).
+    here and adds the weight decay to the gradient (L2), or "adamw", PyTorch's `AdamW`, which takes
+    it off the weights. A transformer wants "adamw": with L2 Adam first shrinks the weights whose
+    gradient is small, such as those of the attention.
     schedule: "steps" multiplies the learning rate by `decay` at each of `milestones`, shares of the
     epochs. Two change it at every step: "cosine" lets it fall from `lr` to 0 along half a cosine;
     "one_cycle" lets it rise from lr/25 to `lr` in the first 30 % of the steps, and then fall to

@@ -242,9 +242,10 @@ def best_epoch(curve: Sequence[Entry], key: str) -> Entry:
 
 def _optimizer(net, recipe, lr, gpu):
     """The recipe's optimiser; on a GPU fused, and so that a CUDA graph can record its step."""
-    if recipe.optimizer == "adam":
-        return torch.optim.Adam(net.parameters(), lr, weight_decay=recipe.weight_decay,
-                                fused=gpu or None, capturable=gpu)
+    adam = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}.get(recipe.optimizer)
+    if adam is not None:
+        return adam(net.parameters(), lr, weight_decay=recipe.weight_decay, fused=gpu or None,
+                    capturable=gpu)
     return torch.optim.SGD(net.parameters(), lr, recipe.momentum, nesterov=recipe.nesterov,
                            weight_decay=recipe.weight_decay, fused=gpu or None)
 
