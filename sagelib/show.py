@@ -47,6 +47,18 @@ def grid(rows: Sequence[Tensor | Sequence[Image | None]],
     "value"; one for all, or a list, one for each column. None leaves a place empty. `jpeg`: for
     photographs, which take four times as many bytes as PNG.
     """
+    figure = grid_figure(rows, titles, labels, kind, size)
+    if jpeg:
+        _show_jpeg(figure)
+    else:
+        plt.show()
+
+
+def grid_figure(rows: Sequence[Tensor | Sequence[Image | None]],
+                titles: Sequence[str] | Sequence[Sequence[str]] | None = None,
+                labels: Sequence[str] | None = None, kind: str | Sequence[str] = "saliency",
+                size: float = 1.5) -> Figure:
+    """The figure that `grid` shows, to save it: `size` is of an image, in inches."""
     columns = max(map(len, rows))
     kinds = [kind] * columns if isinstance(kind, str) else kind
     each = bool(titles) and isinstance(titles[0], (list, tuple))
@@ -65,10 +77,7 @@ def grid(rows: Sequence[Tensor | Sequence[Image | None]],
                     axis.set_title(above[i][j], fontsize=10)
         if labels:
             axes[i, 0].set_ylabel(labels[i], fontsize=10)
-    if jpeg:
-        _show_jpeg(figure)
-    else:
-        plt.show()
+    return figure
 
 
 def _show_jpeg(figure):

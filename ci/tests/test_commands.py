@@ -125,7 +125,7 @@ RULES = {"script": r"(REPOSITORY=\S+ )?ci/\w+( |$)",
          "attempt": r"python -m sagelib\.bench\.sweep\.worker FOLDER$",
          "slurm": r"sbatch book/plans/sweep\.sbatch ",
          "jupytext": r"(\.venv/bin/)?jupytext --sync ", "jupyter": r"\.venv/bin/jupyter lab$",
-         "pip": r"%?pip install "}
+         "demo": r"(\.venv/bin/)?python -m sagelib demo$", "pip": r"%?pip install "}
 
 
 def kind(command):
@@ -214,6 +214,15 @@ def test_what_is_to_be_installed_is_ours_or_needed(command):
     name, chosen = re.fullmatch(r"([^\[]+)(?:\[([\w,]+)\])?", what).groups()
     assert name in (ours if chosen else ours | known)
     assert set((chosen or "book").split(",")) <= set(extras)
+
+
+@of("demo", lambda command: command.place == "README.md")
+def test_the_demo_writes_its_figure_and_its_numbers(command, tmp_path):
+    printed_ = run(command.words, tmp_path)
+    figure, = tmp_path.iterdir()
+    assert f"The mixed images: {figure.name}." in printed_ and figure.stat().st_size > 20_000
+    numbers = dict(re.findall(r"^(\w+) +(\d\.\d\d)$", printed_, re.M))
+    assert numbers["mixup"] == "1.00" and float(numbers["sage"]) > 1.05
 
 
 @of("jupyter")

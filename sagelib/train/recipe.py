@@ -27,8 +27,8 @@ class Recipe:
 
     optimizer: "sgd", with `momentum` and `nesterov`, or "adam", PyTorch's `Adam`, which has neither
     here and adds the weight decay to the gradient (L2), or "adamw", PyTorch's `AdamW`, which takes
-    it off the weights. A transformer wants "adamw": with L2 Adam first shrinks the weights whose
-    gradient is small, such as those of the attention.
+    it off the weights. Transformers are usually trained with "adamw": under Adam with L2 the
+    weights whose gradient is small shrink the most.
     schedule: "steps" multiplies the learning rate by `decay` at each of `milestones`, shares of the
     epochs. Two change it at every step: "cosine" lets it fall from `lr` to 0 along half a cosine;
     "one_cycle" lets it rise from lr/25 to `lr` in the first 30 % of the steps, and then fall to
