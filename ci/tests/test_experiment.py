@@ -160,7 +160,9 @@ def test_steps_are_timed_on_the_weights_of_a_run_or_with_more_classes(tmp_path):
         of_run, wide = wide, of_run
     rows = [row for r in records.timings(tmp_path / "runs", "step_time") for row in r["rows"]]
     both, = (row for row in rows if "mix_over_untrained" in row)
-    assert both["name"] == "puzzlemix" and both["untrained_mix_seconds"]["median"] > 0
+    alone, untrained = (both[k]["median"] for k in ("mix_seconds", "untrained_mix_seconds"))
+    assert both["name"] == "puzzlemix"
+    assert both["mix_over_untrained"]["median"] == pytest.approx(alone / untrained)  # of one round
     assert (of_run["trained"], of_run["classes"]) == (trained["run"], 10)
     assert of_run["network"] == wide["network"] == {"name": "preactresnet18", "width": 4}
     assert (wide["trained"], wide["classes"]) == (None, 20)

@@ -114,8 +114,8 @@ def machines(results: str | Path = records.RESULTS,
              measured: Path = records.MEASURED) -> list[Machine]:
     """The T4, then each GPU and CPU with timed vanilla steps in fp32, or on a GPU in compiled bf16.
 
-    They come from the records of step times under `results`, the newest of each network, and from
-    the tables *_steps.csv under `measured`.
+    They come from the records of step times under `results`, the newest of each network, but for
+    those on trained weights, and from the tables *_steps.csv under `measured`.
     """
     found = {}  # name -> {network: (work, seconds an image, source)}
     for file in sorted(measured.glob("*_steps.csv")):
@@ -129,6 +129,8 @@ def machines(results: str | Path = records.RESULTS,
         asked, hardware = record["parameters"], record["hardware"]
         vanilla = [row["seconds"]["median"] for row in record["rows"] if row["name"] == "vanilla"]
         network, width = timing.timed_network(record)
+        if asked.get("trained"):
+            continue  # made to compare maps, on a narrow network
         if vanilla and network in catalog.names(models) and asked["precision"] == "fp32":
             threads = asked["threads"]
             cores = f"{threads} core{'' if threads == 1 else 's'} of {hardware['cpu']}"
