@@ -13,7 +13,7 @@ from sweeps import BIN, HANGS
 
 from sagelib.bench.paths import TOP
 
-RECIPES = re.findall(r"`sagelib/(\w+)/(\w+)\.py`.*?```python\n(.*?)```",
+RECIPES = re.findall(r"`sagelib/(\w+)/(\w+)\.py`[^\n]*:\n\n```python\n(.*?)```",
                      (TOP / "README.md").read_text(), re.S)
 # the tests that look at the tree, and those that run for each name of a catalogue; the notebooks
 # run below
@@ -34,7 +34,7 @@ def tree(tmp_path_factory):
     copy.mkdir()
     for file in ("README.md", "pyproject.toml", "environment.yml", "jupytext.toml"):
         shutil.copy(TOP / file, copy)
-    for folder in ("book", "ci", "notebooks", "sagelib"):
+    for folder in (".github", "book", "ci", "notebooks", "sagelib"):
         skip = shutil.ignore_patterns("_build", "__pycache__", ".ipynb_checkpoints", "runs",
                                       ".*_cache")
         shutil.copytree(TOP / folder, copy / folder, ignore=skip)

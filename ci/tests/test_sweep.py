@@ -71,7 +71,8 @@ def test_the_books_plans_hold_the_tables_runs(name, size, count):
 @pytest.mark.parametrize("change, message", [
     (("mixup", "mixupp"), "unknown method 'mixupp'; known: "),
     (("title", "titel"), "unknown entry 'titel'; known: cells"),
-    (("notebook: train", "notebook: trane"), "no experiment 'trane'; known: attack_readings, few_shot"),
+    (("notebook: train", "notebook: trane"),
+     "no experiment 'trane'; known: attack_readings, few_shot"),
     (("dataset: shapes, ", ""), "the entry 'dataset' is missing"),
     (("method:", "epoch: 3, method:"), "unknown entry 'epoch'; known: "),
     (("cells:", "cells: ["), "is not YAML"),
