@@ -154,7 +154,7 @@ def lighter(page, searches, uncoloured=()):
 def _plain_signature(signature):
     """A signature without the spans around single words, signs and spaces: a third of the page."""
     signature = signature.replace('<span class="w"> </span>', " ")
-    for kind in ("pre", "p"):  # the inner ones first
+    for kind in ("pre", "p", "n"):  # the inner ones first
         signature = re.sub(rf'<span class="{kind}">([^<]*)</span>', r"\1", signature)
     return signature
 

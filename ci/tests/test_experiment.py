@@ -14,7 +14,7 @@ from experiments import execute
 from networks import network_for
 
 from sagelib import methods, models
-from sagelib.bench import records, schema, timing, weights
+from sagelib.bench import plans, records, schema, timing, weights
 from sagelib.catalog import names, suited
 
 REFUSED = ValueError, FileExistsError, papermill.PapermillExecutionError
@@ -169,6 +169,10 @@ def test_steps_are_timed_on_the_weights_of_a_run_or_with_more_classes(tmp_path):
     setups = sorted(timing.setup(r) for r in records.timings(tmp_path / "runs", "step_time"))
     assert setups[0].endswith(", 20 classes")
     assert setups[1].endswith(f", weights and images of run {trained['run']}")
+    for classes, matching in ((0, []), (20, [wide])):  # a plan's run is not one on trained weights
+        planned = plans.RunSpec("step_time", {**asked, "width": 4, "classes": classes})
+        assert [r["parameters"] for r in records.timings(tmp_path / "runs", "step_time")
+                if planned.matches(r)] == matching
     with pytest.raises(ValueError, match="classes is 5; these images have 10, so it must be 0 or"):
         execute("step_time", tmp_path, {**asked, "classes": 5})
     state = torch.load(kept, weights_only=True)

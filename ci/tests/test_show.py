@@ -56,9 +56,10 @@ def test_a_grid_has_a_kind_for_each_column_and_photographs_are_jpeg(monkeypatch)
     monkeypatch.setattr(show, "picture", lambda axis, z, kind: (kinds.append(kind),
                                                                 picture(axis, z, kind)))
     image, map_ = torch.rand(3, 8, 8), torch.rand(1, 8, 8)
+    before = plt.get_fignums()  # of other tests
     show.grid([[image, map_, map_]] * 2, kind=["saliency", "mask", "value"], size=1, jpeg=True)
     assert kinds == ["saliency", "mask", "value"] * 2
     (jpeg,) = shown
     with Image.open(io.BytesIO(jpeg.data)) as opened:
         assert jpeg.format == opened.format.lower() == "jpeg" and opened.size == (240, 160)
-    assert not plt.get_fignums()  # or the notebook would show it a second time
+    assert plt.get_fignums() == before  # or the notebook would show it a second time

@@ -94,6 +94,7 @@ UNRECORDED = "root results checkpoints networks record weights_file graph progre
 ASIDE = (*UNRECORDED, "device", "more_seeds")  # what does not decide a result
 UNDECIDING = (*ASIDE, "test_every")  # and how much of the curve is measured
 
+SHAPES = 10  # classes of the images that step_time takes without a weights_file
 DEFAULTS = {  # what 0 stands for, by experiment: on the built-in images, and on other data sets
     "train": {"shapes": {"epochs": 2, "width": 8}, "others": {"epochs": PAPER["epochs"]}},
     "few_shot": {"shapes_fs": {"epochs": 6, "width": 8}, "others": {"epochs": 100}},
@@ -150,6 +151,7 @@ def settled(experiment: str, given: Parameters, height: int | None = None,
     if experiment == "few_shot":
         found |= few_shot_setups.settled(found, height)
     if experiment == "step_time":
+        found["classes"] = given["classes"] or SHAPES
         sides = catalog.names(methods)
         # a record may be of a network that is no longer here
         if given["model"] in catalog.names(models):
