@@ -164,7 +164,7 @@ figure_2(photos, x_photo, s_photo, half, chosen, size=1.2, jpeg=True)
 # ## The paper's Figure 1
 #
 # What do six methods make of the first of these pairs? All have $\lambda = 0.5$. [Chapter
-# 7](07_rivals.ipynb) explains the other methods.
+# 7](07_baselines.ipynb) explains the other methods.
 
 # %% mystnb={"image": {"alt": "Eight photographs: a flower, an astronaut, and the two mixed by Mixup into two ghosts, by CutMix and SaliencyMix with a pasted box, by Puzzle Mix and Co-Mixup in blocks, and by SAGE side by side."}} tags=["hide-input"]
 two, swap = torch.stack([chosen[0], partners[chosen[0]]]), torch.tensor([1, 0])

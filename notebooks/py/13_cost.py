@@ -181,7 +181,7 @@ show.table(["method", "forward", "backward", "over vanilla"], [[m, *both, times[
 #
 # This table contains neither the search nor the solvers of Puzzle Mix and Co-Mixup: the counter
 # sees no element-wise work. [Chapter 8](08_search.ipynb) times the search and
-# [chapter 7](07_rivals.ipynb) the solvers.
+# [chapter 7](07_baselines.ipynb) the solvers.
 #
 # ## A counter is not an oracle
 #

@@ -15,7 +15,7 @@
 # ---
 
 # %% [markdown]
-# # The rivals
+# # Baselines
 #
 # A method is only as good as what it is compared with. The paper compares SAGE with six ways to mix
 # images. We reimplemented all six from their authors' code and fixed the bugs we found. Every
