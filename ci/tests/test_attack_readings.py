@@ -169,6 +169,7 @@ def test_distances_are_between_shares_of_the_clean_accuracy_nearest_first():
     for kind, want in (("fgsm", (0, 0)), ("fgm", (0, 10)), ("gaussian", (0, 2))):
         assert found[0].points[kind] == pytest.approx(dict(zip(("mixup", "sage"), want,
                                                                strict=True)))
+    assert found[0].words("fgm") == "5.0 (10.0)"
     assert found[0].mean == pytest.approx((0 + 5 + 1) / 3)
     assert {d.source for d in found[10:]} == {"own"}
     assert distances({"cutmix": [{}]}, printed, clean) == []

@@ -446,3 +446,12 @@ def test_the_workflow_runs_the_two_commands_and_publishes_what_the_second_one_bu
     upload, = (s for s in steps["site"] if "upload-pages" in s.get("uses", ""))
     assert f'"the book is at $PWD/{upload["with"]["path"]}/index.html"' in (
         TOP / "ci/book").read_text()
+
+
+def test_the_top_holds_what_every_checkout_needs_and_nothing_else():
+    listed = subprocess.run(["git", "ls-files"], cwd=TOP, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("a copy without its history: git lists nothing")
+    assert {line.split("/")[0] for line in listed.stdout.splitlines()} == {
+        ".ci", ".github", ".gitignore", "LICENSE", "README.md", "book", "ci", "environment.yml",
+        "jupytext.toml", "notebooks", "pyproject.toml", "sagelib"}

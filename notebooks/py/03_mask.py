@@ -144,8 +144,8 @@ figure_3(photos, x_photo, s_photo, two_pairs_apart(s_photo, photos.labels), size
 # %% [markdown]
 # **What to see.** The second pair shows the idea best: the mask draws the flower from one
 # photograph and the pagoda from the other, and in the guided mix both have their own colours. In
-# Mixup everything is half transparent. The rocket of the first pair shows what the mask depends on: it
-# keeps what the network calls salient, which here is also a piece of the sky.
+# Mixup everything is half transparent. The rocket of the first pair shows what the mask depends on:
+# it keeps what the network calls salient, which here is also a piece of the sky.
 #
 # ## The label
 #
@@ -275,7 +275,8 @@ torch.testing.assert_close(sage.mix(x, y, flat, pair, 0.3, still).x, mixup.mix(x
 hard = (s[i] > s[j]).float()
 kept = torch.minimum((hard * objects[i]).sum((1, 2, 3)) / objects[i].sum((1, 2, 3)),
                      ((1 - hard) * objects[j]).sum((1, 2, 3)) / objects[j].sum((1, 2, 3)))
-assert not as_told or kept[common < 0.25].mean() > guided[common < 0.25].mean()  # apart: nothing of an object is faded any more
+far_apart = common < 0.25  # here nothing of an object is faded any more
+assert not as_told or kept[far_apart].mean() > guided[far_apart].mean()
 p, q = apart[0]
 soft = mask(s[p], s[q])
 show.grid([[test.pixels(w * x[p] + (1 - w) * x[q]) for w in (soft, (soft > 0.5).float())]], ["soft", "hard"], size=1.7)

@@ -348,7 +348,8 @@ for name, maker in makers.items():
     kept[name] = sum(worse) / len(worse)
     if name == "sage":
         kept["mixup,\nSAGE's labels"] = sum(even) / len(even)
-assert not as_told or kept["sage"] > max(kept["mixup"], kept["cutmix"], kept["mixup,\nSAGE's labels"], kept["w/o SM"])
+less = ("mixup", "cutmix", "mixup,\nSAGE's labels", "w/o SM")
+assert not as_told or kept["sage"] > max(kept[name] for name in less)
 show.bars(kept, "visible share of the\nworse-off object", limit=(0, 1))
 
 # %% [markdown]

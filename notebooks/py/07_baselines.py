@@ -270,10 +270,10 @@ assert sorted(seen) == list(range(100)) and at == 0  # each image once, and back
 # %% [markdown]
 # ## R-Mix: a random threshold
 #
-# R-Mix {cite:p}`luu2022rmix` came after SAGE too, and optimises nothing. It averages the saliency of
-# each image over the cells of a coarse grid, and draws a percentile for each image. The cells above
-# this percentile of the image's own map are its *top* $T$. Where a cell is top in one image only,
-# the mixed image shows that image; elsewhere the two are blended:
+# R-Mix {cite:p}`luu2022rmix` came after SAGE too, and optimises nothing. It averages the saliency
+# of each image over the cells of a coarse grid, and draws a percentile for each image. The cells
+# above this percentile of the image's own map are its *top* $T$. Where a cell is top in one image
+# only, the mixed image shows that image; elsewhere the two are blended:
 #
 # $$
 # m(p) = \begin{cases}
@@ -319,12 +319,12 @@ show.grid([[m.mask[0] for m in made_at], [train.pixels(m.x)[0] for m in made_at]
 # ## TransMix: the label asks the network
 #
 # CutMix's label is the area of the box, whatever it shows. A box of background gets the same share
-# as a box with an object. TransMix {cite:p}`chen2022transmix` leaves CutMix's images as they are and
-# changes the label. It trains a vision transformer {cite:p}`dosovitskiy2021`, which cuts the image
-# into patches and adds a class token, from which the class is read. In the last block the class
-# token attends to the patches, with weights $A_p$ that are a saliency map and cost next to nothing:
-# the forward pass needs them anyway. With $M_p = 1$ where a patch is the image's own, the share of its label
-# is
+# as a box with an object. TransMix {cite:p}`chen2022transmix` leaves CutMix's images as they are
+# and changes the label. It trains a vision transformer {cite:p}`dosovitskiy2021`, which cuts the
+# image into patches and adds a class token, from which the class is read. In the last block the
+# class token attends to the patches, with weights $A_p$ that are a saliency map and cost next to
+# nothing: the forward pass needs them anyway. With $M_p = 1$ where a patch is the image's own, the
+# share of its label is
 #
 # $$
 # \lambda = \frac{1}{2} \Big( \frac{\sum_p M_p A_p}{\sum_p A_p} + a \Big)
@@ -342,8 +342,9 @@ show.grid([[m.mask[0] for m in made_at], [train.pixels(m.x)[0] for m in made_at]
 few = train.subset(200)
 torch.manual_seed(seed)
 transformer = catalog.load(models, "vit_tiny", classes=10, width=8)
+recipe = Recipe(epochs=30, optimizer="adamw", lr=1e-3, schedule="one_cycle")
 fit(transformer, Batches(few, 50, generator=torch.Generator().manual_seed(seed)),
-    catalog.load(methods, "vanilla"), Recipe(epochs=30, optimizer="adamw", lr=1e-3, schedule="one_cycle"))
+    catalog.load(methods, "vanilla"), recipe)
 (top, left, bottom, right), n = (6, 10, 25, 30), 4
 pair_of = few.normalised()[:n], one_hot(few.labels[:n], 10), torch.arange(n).roll(1)
 pasted = cutmix.mix(*pair_of, (top, left, bottom, right))
@@ -445,8 +446,8 @@ if sample.masks is not None:
 # each because its labels are even, not because of where it blends. Puzzle Mix, Co-Mixup and SAGE
 # keep more than their labels explain, by about as much: SAGE may put one object beside the other;
 # the others, with two inputs, hand out blocks. R-Mix keeps a little more than its labels explain,
-# without a solver, but less than these three. This is a property of the images, which are synthetic;
-# whether it makes a better classifier is for the benchmark to say.
+# without a solver, but less than these three. This is a property of the images, which are
+# synthetic; whether it makes a better classifier is for the benchmark to say.
 #
 # ## What the mixing costs
 #

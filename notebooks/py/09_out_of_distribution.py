@@ -186,10 +186,12 @@ by_network = {name: robustness.evaluate(each, test) for name, each in nets.items
 for accuracy in by_network.values():
     strict, mild = (accuracy[Convention(space, True).name] for space in ("pixels", "normalised"))
     assert all(strict[p] < mild[p] for p in PERTURBATIONS) or not as_told
-    assert max(strict["fgsm"], strict["fgm"]) < strict["gaussian"] < accuracy["clean"] or not as_told
+    attacks = max(strict["fgsm"], strict["fgm"])
+    assert attacks < strict["gaussian"] < accuracy["clean"] or not as_told
 show.table(["network", "budget in", "clean", "noise", "FGSM", "FGM"],
            [[name, c.name, accuracy["clean"], *(accuracy[c.name][p] for p in PERTURBATIONS)]
-            for name, accuracy in by_network.items() for c in CONVENTIONS], f"Accuracy on {dataset}, %")
+            for name, accuracy in by_network.items() for c in CONVENTIONS],
+           f"Accuracy on {dataset}, %")
 
 # %% [markdown]
 # **What to see.** For each network, the same three budgets do far more harm when they count in
@@ -506,30 +508,28 @@ for k, kind, runs in [table for table in tables if {*table[2]} & {*METHODS}]:
 # largest.
 
 # %% tags=["records", "nbval-ignore-output", "hide-input"]
-MEANS = {"own": "each network was attacked on its own gradient",
-         "another": "the perturbed images were made once, on another network; the tables then show how attacks transfer",
-         "several": "the perturbed images were made on several networks; the tables then show how attacks transfer"}
-
-
-def cells(d):
-    """A row of the table: the reading, and mean and largest distance over the methods for each perturbation."""
-    spread = [f"{statistics.fmean(points.values()):.1f} ({max(points.values()):.1f})" for points in d.points.values()]
-    return [d.source, d.label, d.unit, d.length, *spread, d.mean]
-
-
+MADE = {"own": "each network was attacked on its own gradient",
+        "another": "the perturbed images were made once, on another network",
+        "several": "the perturbed images were made on several other networks"}
+HEADER = ["whose gradient", "label", "unit", "length", "FGSM", "FGM", "noise", "mean of the three"]
 with_readings = [r for r in every if records.evaluation(r, "attack_readings", **BUDGET)]
-read = [(k, kind, runs, distances(runs, printed[k], {m: clean[dataset][m] for m in METHODS}))
-        for k, (dataset, _) in TABLES.items() for kind, runs in summary.runs_by_row(
-            with_readings, dataset, "preactresnet18", {m: (m, {}) for m in METHODS}).items()]
-for k, kind, runs, found in read:
-    default = next(d for d in found if d.reading == attack_readings.name("own", "true", "pixels"))
-    best = {source: next(d for d in found if d.source == source) for source in dict.fromkeys(d.source for d in found)}
-    display(show.table(["whose gradient", "label", "unit", "length", "FGSM", "FGM", "noise", "mean of the three"],
-                       [cells(d) for d in (*found[:8], *([] if default in found[:8] else [default]))],
-                       f"Distance from the printed shares, points: the nearest readings and the default. {recipe_of(k, kind, runs)}"),
-            show.Markdown(f"Of {len(found)} readings, *{found[0].reading}* is the nearest over {len(runs)} methods. If that is what the paper "
-                          f"did, {MEANS[found[0].source]}. The smallest mean distance is "
-                          f"{', '.join(f'{d.mean:.1f} points ({source})' for source, d in best.items())}; the default's is {default.mean:.1f}."))
+read = [(k, kind, runs) for k, (dataset, _) in TABLES.items()
+        for kind, runs in summary.runs_by_row(with_readings, dataset, "preactresnet18",
+                                              {m: (m, {}) for m in METHODS}).items()]
+for k, kind, runs in read:
+    found = distances(runs, printed[k], {m: clean[TABLES[k][0]][m] for m in METHODS})
+    usual = attack_readings.name("own", "true", "pixels")
+    shown = [d for n, d in enumerate(found) if n < 8 or d.reading == usual]
+    rows = [[d.source, d.label, d.unit, d.length, *map(d.words, d.points), d.mean] for d in shown]
+    best = sorted({d.source: d for d in reversed(found)}.values(), key=lambda d: d.mean)
+    least = ", ".join(f"{d.mean:.1f} points ({d.source})" for d in best)
+    default = next(d.mean for d in found if d.reading == usual)
+    display(show.table(HEADER, rows, "Distance from the printed shares, points: the nearest "
+                                     f"readings and the default. {recipe_of(k, kind, runs)}"),
+            show.Markdown(f"Of {len(found)} readings, *{found[0].reading}* is the nearest over "
+                          f"{len(runs)} methods. If that is what the paper did, "
+                          f"{MADE[found[0].source]}. The smallest mean distance is {least}; the "
+                          f"default's is {default:.1f}."))
 if not read:
     display(show.table(["readings of the attacks", "ours"], [["all", "not run"]]))
 
@@ -668,9 +668,10 @@ show.table(["budget, of 255", "accuracy, %"],
 with torch.no_grad():
     random_step = robustness.fgm(pixels, noise, 0.5)
     harmless = 100 * float((seen(random_step).argmax(1) == y).float().mean())
-assert harmless > by_network["vanilla"]["pixels, not clamped"]["fgm"] + 10 or not as_told
-show.table(["an l2 step of 0.5", "accuracy, %"], [["along the gradient", by_network["vanilla"]["pixels, not clamped"]["fgm"]],
-                                                  ["in a random direction", harmless]])
+along = by_network["vanilla"]["pixels, not clamped"]["fgm"]
+assert harmless > along + 10 or not as_told
+show.table(["an l2 step of 0.5", "accuracy, %"],
+           [["along the gradient", along], ["in a random direction", harmless]])
 
 # %% [markdown]
 # ### Exercise 9.3

@@ -717,9 +717,9 @@ if not shown:
 #
 # The paper also says that its definition of saliency, the gradient of the loss, "is advantageous
 # for data augmentation" (section 3.1), and shows no experiment. The definition before it is the
-# gradient of the *class score*, the logit of the true class {cite:p}`simonyan2013deep`. The gradient
-# of an image's loss is a weighted sum of the gradients of all its logits, so the two maps differ by
-# the gradients of the other classes' logits. `gradient_of="score"` changes the maps and nothing
+# gradient of the *class score*, the logit of the true class {cite:p}`simonyan2013deep`. The
+# gradient of an image's loss is a weighted sum of the gradients of all its logits, so the two maps
+# differ by the gradients of the other classes' logits. `gradient_of="score"` changes the maps and nothing
 # else: the step still reuses the gradient of the loss. One backward pass then no longer serves
 # both, so the first pass needs two backward passes, and the step takes 7 units of work instead of
 # 6. That is the efficiency which section 3.4 claims for the definition. The last control is this:

@@ -278,15 +278,17 @@ show.Markdown("\n".join(readings) or "No record times all eight methods yet, so 
 
 # %% tags=["records", "nbval-ignore-output"]
 def of_trained(record):
-    """Rows for a record on a trained network: method, both times of `mix` alone, and their ratio with its range."""
-    return [[row["name"], 1000 * row["untrained_mix_seconds"]["median"], 1000 * row["mix_seconds"]["median"],
+    """Rows: method, the two times of `mix` alone, their ratio and its range."""
+    return [[row["name"], 1000 * row["untrained_mix_seconds"]["median"],
+             1000 * row["mix_seconds"]["median"],
              "{median:.2f} ({low:.2f} to {high:.2f})".format(**row["mix_over_untrained"])]
             for row in record["rows"] if "mix_over_untrained" in row]
 
 
 on_trained = {timing.setup(r): r for r in timings if of_trained(r)}
 for where, record in on_trained.items():
-    display(show.table(["method", "untrained, ms", "trained, ms", "trained over untrained"], of_trained(record),
+    display(show.table(["method", "untrained, ms", "trained, ms", "trained over untrained"],
+                       of_trained(record),
                        f"Time of `mix` alone, {network_words(record)}: {where}"))
 None if on_trained else show.Markdown("Step times on a trained network: not run.")
 

@@ -37,6 +37,11 @@ class Distance:
         """The reading in words, as records name it."""
         return name(self.source, self.label, self.unit, self.length)
 
+    def words(self, kind: str) -> str:
+        """Mean and, in brackets, largest distance over the methods under one perturbation."""
+        points = self.points[kind].values()
+        return f"{statistics.fmean(points):.1f} ({max(points):.1f})"
+
     @property
     def mean(self) -> float:
         """The mean over the three perturbations of the mean over the methods."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .. import files
+from .. import catalog, files, models
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,6 +40,14 @@ def load(net: nn.Module, path: str | Path) -> nn.Module:
                          "record says (model, width, classes)")
     net.load_state_dict(state)
     return net
+
+
+def network(run: Record, path: str | Path) -> nn.Module:
+    """The network that a run's record describes, with the weights in `path`."""
+    width = run["model"]["width"]
+    net = catalog.load(models, run["model"]["name"], classes=run["dataset"]["classes"],
+                       **({"width": width} if width else {}))
+    return load(net, path)
 
 
 def record(path: str | Path) -> Record | None:

@@ -42,7 +42,7 @@
 # As it stands, without a data set, it trains three small networks on the built-in shapes first.
 
 # %% tags=["parameters"]
-dataset = ""             # a name of sagelib/datasets; empty: train three small networks on the shapes
+dataset = ""             # of sagelib/datasets; empty: train three small networks on the shapes
 model = "preactresnet18"
 root = ""                # folder of the data set
 networks = "runs/networks"  # where the train notebook put the weights
@@ -66,15 +66,15 @@ import statistics
 
 import torch
 
-from sagelib import catalog, datasets, evaluate, models, show
+from sagelib import catalog, datasets, evaluate, show
 from sagelib.bench import parameters, records, summary, weights
 from sagelib.bench.small_run import small_run
 from sagelib.data.batches import Batches
 from sagelib.evaluate import attack_readings
 
 given = parameters.checked(
-    dataset=dataset, model=model, root=root, networks=networks, results=results, images=images, linf=linf, l2=l2,
-    variance=variance, batch=batch, seed=seed, device=device)
+    dataset=dataset, model=model, root=root, networks=networks, results=results, images=images,
+    linf=linf, l2=l2, variance=variance, batch=batch, seed=seed, device=device)
 device = device or ("cuda" if torch.cuda.is_available() else "cpu")
 if not dataset:
     given |= {"dataset": "shapes", "model": "preactresnet18", "images": images or 200}
@@ -84,37 +84,36 @@ if not dataset:
 _, whole = catalog.load(datasets, given["dataset"], root=root or None)
 settled = parameters.deciding("attack_readings", given, test=len(whole))
 test = (whole.subset(settled["images"], seed) if given["images"] else whole).to(device)
-kept = {trained["run"]: (file, trained) for file, trained in weights.stored(networks).items()}
-rows = {trained["method"]["name"]: (trained["method"]["name"], {}) for _, trained in kept.values()}
-groups = summary.runs_by_row((trained for _, trained in kept.values()), given["dataset"], given["model"], rows)
+stored = weights.stored(networks)
+rows = {name: (name, {}) for name in (trained["method"]["name"] for trained in stored.values())}
+groups = summary.runs_by_row(stored.values(), given["dataset"], given["model"], rows)
 if not groups:
-    raise ValueError(f"{networks} has no network of {given['model']} on {given['dataset']}: train some with the train "
-                     "notebook, or set `networks` to its folder")
-
-
-def loaded(trained):
-    """The network of a run, on the device."""
-    width = trained["model"]["width"]
-    net = catalog.load(models, given["model"], classes=len(whole.classes), **({"width": width} if width else {}))
-    return weights.load(net, kept[trained["run"]][0]).to(device).eval()
+    raise ValueError(f"{networks} has no network of {given['model']} on {given['dataset']}: train "
+                     "some with the train notebook, or set `networks` to its folder")
 
 
 def attackers(trained, runs):
-    """The runs whose networks attack this one: vanilla with another seed, and the other methods with the same seed."""
-    other_seeds = sorted((r for r in runs.get("vanilla", []) if r["seed"] != trained["seed"]),
-                         key=lambda r: (r["seed"] < trained["seed"], r["seed"]))  # the next seed, else the lowest
+    """The runs whose networks attack: vanilla of another seed, other methods of the same seed."""
+    other_seeds = [r for r in runs.get("vanilla", []) if r["seed"] != trained["seed"]]
+    # the next seed, or the lowest where there is no next
+    other_seeds.sort(key=lambda r: (r["seed"] < trained["seed"], r["seed"]))
     same_seed = [r for name, rs in runs.items() for r in rs
                  if r["seed"] == trained["seed"] and name != trained["method"]["name"]]
     return other_seeds[:1], same_seed
 
 
-pairs = [(trained, *attackers(trained, runs)) for runs in groups.values() for rs in runs.values() for trained in rs]
-nets = {trained["run"]: loaded(trained) for trained, *_ in pairs}
-for trained, *_ in pairs:
-    weights.check_accuracy(trained, evaluate.scores(nets[trained["run"]], Batches(whole.to(device), 500))["accuracy"])
+attacked = [(trained, *attackers(trained, runs)) for runs in groups.values()
+            for rs in runs.values() for trained in rs]
+files = {trained["run"]: file for file, trained in stored.items()}
+nets = {trained["run"]: weights.network(trained, files[trained["run"]]).to(device).eval()
+        for trained, *_ in attacked}
+batches = Batches(whole.to(device), 500)
+for trained, *_ in attacked:
+    weights.check_accuracy(trained, evaluate.scores(nets[trained["run"]], batches)["accuracy"])
 show.table(["method", "seed", "run", "another", "several"],
-           [[trained["method"]["name"], trained["seed"], trained["run"], *(f"{r['method']['name']}, seed {r['seed']}" for r in another),
-             len(several)] for trained, another, several in pairs])
+           [[trained["method"]["name"], trained["seed"], trained["run"],
+             ", ".join(f"{r['method']['name']}, seed {r['seed']}" for r in another), len(several)]
+            for trained, another, several in attacked])
 
 # %% [markdown]
 # ## Every reading of each network, into its record
@@ -125,16 +124,19 @@ show.table(["method", "seed", "run", "another", "several"],
 # %%
 # NBVAL_IGNORE_OUTPUT
 found = {}
-for trained, another, several in pairs:
+for trained, another, several in attacked:
     file = records.path(trained, results)
-    asked = settled | {"another": [r["run"] for r in another], "several": [r["run"] for r in several]}
+    asked = settled | {"another": [r["run"] for r in another],
+                       "several": [r["run"] for r in several]}
     record = records.read(file)
     if records.evaluation(record, "attack_readings", **asked) is None:
         outcome = attack_readings.evaluate(
-            nets[trained["run"]], test, nets[another[0]["run"]] if another else None, [nets[r["run"]] for r in several],
-            settled["linf"], l2, variance, batch, seed)
-        record = records.add_evaluation(file, what="attack_readings", results=outcome, parameters=asked, device=device,
-                                        network=weights.retrained(record, trained))
+            nets[trained["run"]], test, *(nets[r["run"]] for r in another),
+            several=[nets[r["run"]] for r in several], linf=settled["linf"], l2=l2,
+            variance=variance, batch=batch, seed=seed)
+        record = records.add_evaluation(
+            file, what="attack_readings", results=outcome, parameters=asked, device=device,
+            network=weights.retrained(record, trained))
     found[trained["run"]] = records.evaluation(record, "attack_readings", **asked)
 
 accuracies = {}  # perturbation, reading -> a number for each network that has the attackers for it
@@ -142,9 +144,11 @@ for outcome in found.values():
     for kind in ("gaussian", "fgsm", "fgm"):
         for reading, accuracy in outcome[kind].items():
             accuracies.setdefault((kind, reading), []).append(accuracy)
+on_clean = statistics.fmean(each["clean"] for each in found.values())
 show.table(["perturbation", "reading", "mean", "lowest", "highest", "networks"],
-           [[*key, statistics.fmean(values), min(values), max(values), len(values)] for key, values in accuracies.items()],
-           f"Accuracy on {settled['images']} test images, %; clean: {statistics.fmean(each['clean'] for each in found.values()):.2f}")
+           [[*key, statistics.fmean(values), min(values), max(values), len(values)]
+            for key, values in accuracies.items()],
+           f"Accuracy on {settled['images']} test images, %; clean: {on_clean:.2f}")
 
 # %% [markdown]
 # **What to see.** How much an attack harms depends on the reading far more than on the network: the

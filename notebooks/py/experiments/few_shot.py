@@ -151,8 +151,10 @@ asked = {
 protocol = {**asdict(evaluations[max(shots)]), "distance": distances[0]}  # what chooses the epoch
 protocol |= {} if choose == "val_accuracy" else {"by": choose}
 run = records.run_id(**asked, seed=seed, exam=protocol)
-show.table(["part", "what"], [[k, ", ".join(f"{a} {b}" for a, b in v.items()) if isinstance(v, dict) else v]
-                              for k, v in {"run": run, **asked, "protocol": protocol, "seed": seed, "device": device}.items()])
+about = {"run": run, **asked, "protocol": protocol, "seed": seed, "device": device}
+show.table(["part", "what"],
+           [[part, ", ".join(f"{k} {v}" for k, v in what.items())] if isinstance(what, dict)
+            else [part, what] for part, what in about.items()])
 
 # %% [markdown]
 # A result is never replaced: if this very run has a record already, the notebook stops here.

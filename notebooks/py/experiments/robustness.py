@@ -62,7 +62,7 @@ from pathlib import Path
 
 import torch
 
-from sagelib import catalog, datasets, models, show
+from sagelib import catalog, datasets, show
 from sagelib.bench import parameters, records, weights
 from sagelib.bench.small_run import small_run
 from sagelib.data.batches import Batches
@@ -84,16 +84,15 @@ settled = parameters.deciding("robustness", given, test=len(whole))
 test = (whole.subset(settled["images"], seed) if given["images"] else whole).to(device)
 if any(e["what"] == "robustness" and e["parameters"] == settled for e in run.get("evaluations", [])):
     raise ValueError(f"{record} holds this evaluation already; a result is never replaced: change a parameter, or stop here")
-model, width = run["model"]["name"], run["model"]["width"]
-net = catalog.load(models, model, classes=len(test.classes), **({"width": width} if width else {}))
 file = weights_file or records.path(run, networks).with_suffix(".pt")
-net, trained = weights.load(net, file).to(device).eval(), weights.record(file) or run
+net, trained = weights.network(run, file).to(device).eval(), weights.record(file) or run
 own = robustness.evaluate(net, whole.to(device), (), batch=batch)["clean"]
 again = weights.retrained(run, trained)
 weights.check_accuracy(trained, own)
 published_images = corruptions.published(published, whole) if published else None  # refused if made from other images
 show.table(["run", "method", "model", "width", "recipe", "network"],
-           [[run["run"], run["method"]["name"], model, width, run["kind"], "trained again" if again else "the record's own"]])
+           [[run["run"], run["method"]["name"], run["model"]["name"], run["model"]["width"],
+             run["kind"], "trained again" if again else "the record's own"]])
 
 # %% [markdown]
 # ## The paper's perturbations

@@ -30,20 +30,21 @@
 # compile_network True`. Other methods and options are a list and go through `-y`: `-y 'sides:
 # [[sage, {}], [sage, {fraction: 0.1}]]'`.
 #
-# The network is untrained and sees the built-in shapes; `-p classes 100` gives it as many classes as
-# CIFAR-100 has. Some methods solve a problem for each batch, and how long that takes depends on the
-# saliency maps. Their time on the maps of a trained network and on its own data is measured with
+# The network is untrained and sees the built-in shapes; `-p classes 100` gives it as many classes
+# as CIFAR-100 has. Some methods solve a problem for each batch, and how long that takes depends on
+# the saliency maps. Their time on the maps of a trained network and on its own data is measured
+# with
 #
 # ```
-# papermill notebooks/experiments/step_time.ipynb OUT.ipynb -p root DATA -p weights_file runs/networks/….pt \
-#     -y 'sides: [[puzzlemix, {}], [comixup, {}], [sage, {}]]'
+# papermill notebooks/experiments/step_time.ipynb OUT.ipynb -p root DATA \
+#     -p weights_file runs/networks/….pt -y 'sides: [[puzzlemix, {}], [comixup, {}], [sage, {}]]'
 # ```
 
 # %% tags=["parameters"]
 model = "preactresnet18"
 width = 8                # channels of the first stage, or the network's own measure of width; 0: its own value, as in the paper
 classes = 0              # of the network; 0: those of the images, 10 without a weights_file
-weights_file = ""        # of a network that the train notebook trained: it decides model, width and data set
+weights_file = ""        # of a trained network: it decides model, width and data set
 root = ""                # folder of that data set
 batch = 20               # images in a batch; the paper has 100
 sides = [["vanilla", {}], ["mixup", {}], ["cutmix", {}], ["sage", {}], ["sage", {"fraction": 1.0}],
@@ -73,34 +74,38 @@ from sagelib.saliency import saliency, smooth
 from sagelib.stored_grad import loss_with_stored_grad
 from sagelib.train import Recipe, Run, fit_together
 
-given = parameters.checked(model=model, width=width, classes=classes, weights_file=weights_file, root=root,
-                           batch=batch, sides=sides, rounds=rounds, threads=threads,
+given = parameters.checked(model=model, width=width, classes=classes, root=root,
+                           weights_file=weights_file, batch=batch, sides=sides, rounds=rounds,
+                           threads=threads,
                            precision=precision, channels_last=channels_last,
                            compile_network=compile_network, compile_options=compile_options,
                            device=device, seed=seed, results=results)
 trained = weights.record(weights_file) if weights_file else None
 if weights_file and not trained:
-    raise ValueError(f"{weights_file} does not say which run its weights are of: take a file that the train notebook wrote")
+    raise ValueError(f"{weights_file} does not say which run its weights are of: take a file that "
+                     "the train notebook wrote")
 if trained:
     given |= {"model": trained["model"]["name"], "width": trained["model"]["width"] or 0}
 dataset = trained["dataset"]["name"] if trained else "shapes"
 given = parameters.settled("step_time", given)
-sides, model, width, device = given["sides"], given["model"], given["width"], device or ("cuda" if torch.cuda.is_available() else "cpu")
+sides, model, width = given["sides"], given["model"], given["width"]
+device = device or ("cuda" if torch.cuda.is_available() else "cpu")
 torch.set_num_threads(threads)
 # the same batch again and again: with the usual learning rate the network would know it by heart
 recipe = Recipe(epochs=1, lr=1e-6, precision=precision, channels_last=channels_last,
                 compile=compile_network, compile_options=given["compile_options"])
 if trained:
-    train = catalog.load(datasets, dataset, root=root or None)[0].subset(20 * batch, seed).to(device)
+    train = catalog.load(datasets, dataset, root=root or None)[0].subset(20 * batch, seed)
 else:
-    train = catalog.load(datasets, "shapes", train=20 * batch, test=10)[0].to(device)
+    train = catalog.load(datasets, "shapes", train=20 * batch, test=10)[0]
 if classes not in (0, len(train.classes)):
     if trained or classes < len(train.classes):
         raise ValueError(f"classes is {classes}; these images have {len(train.classes)}"
                          + ("" if trained else ", so it must be 0 or more than that"))
     # the labels are those of the images, one-hot among more classes
-    train = dataclasses.replace(train, classes=[*train.classes, *(f"class {k}" for k in range(len(train.classes), classes))])
-given["classes"] = len(train.classes)
+    more = [f"class {k}" for k in range(len(train.classes), classes)]
+    train = dataclasses.replace(train, classes=[*train.classes, *more])
+train, given["classes"] = train.to(device), len(train.classes)
 
 # %% [markdown]
 # ## A step
@@ -112,7 +117,8 @@ given["classes"] = len(train.classes)
 def run_of(name, options, from_file=bool(trained)):
     """A method's training run and a function that makes one of its steps."""
     torch.manual_seed(seed)
-    net = catalog.load(models, model, classes=given["classes"], **({"width": width} if width else {}))
+    shape = {"width": width} if width else {}
+    net = catalog.load(models, model, classes=given["classes"], **shape)
     net = (weights.load(net, weights_file) if from_file else net).to(device)
     known = {k: getattr(train, k) for k in ("mean", "std") if k in catalog.defaults(methods, name)}
     method = catalog.load(methods, name, **known, **options).seed(seed, device)

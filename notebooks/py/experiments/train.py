@@ -51,7 +51,7 @@ more_seeds = []          # seeds trained beside it, step by step in turn, each w
 epochs = 0               # 0: the paper's 300, on the shapes 2
 train_images = 0         # 0: all; else so many, the same number of each class
 batch = 100
-optimizer = "sgd"        # the paper's; or "adam", "adamw", which have no momentum and want another lr
+optimizer = "sgd"        # the paper's; or "adam", "adamw", without momentum and with another lr
 lr = 0.0                 # 0: the paper's, which is 0.2, and for Co-Mixup on CIFAR-10 0.12
 momentum = 0.9
 nesterov = True
@@ -87,17 +87,19 @@ from sagelib.train import Recipe, Run, fit_together
 
 given = parameters.checked(
     dataset=dataset, root=root, method=method, settings=settings, options=options, model=model, width=width, seed=seed,
-    more_seeds=more_seeds, epochs=epochs, train_images=train_images, batch=batch, optimizer=optimizer, lr=lr,
-    momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, schedule=schedule, padding=padding, flip=flip, test_every=test_every,
-    precision=precision, channels_last=channels_last, compile_network=compile_network,
-    compile_options=compile_options, device=device, results=results, checkpoints=checkpoints,
-    networks=networks, graph=graph, progress=progress)
+    more_seeds=more_seeds, epochs=epochs, train_images=train_images, batch=batch,
+    optimizer=optimizer, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay,
+    schedule=schedule, padding=padding, flip=flip, test_every=test_every, precision=precision,
+    channels_last=channels_last, compile_network=compile_network, compile_options=compile_options,
+    device=device, results=results, checkpoints=checkpoints, networks=networks, graph=graph,
+    progress=progress)
 settled = parameters.settled("train", given)
 epochs, width, lr = settled["epochs"], settled["width"], settled["lr"]
 device = device or ("cuda" if torch.cuda.is_available() else "cpu")
 recipe = Recipe(epochs=epochs, optimizer=optimizer, lr=lr, momentum=momentum, nesterov=nesterov,
-                weight_decay=weight_decay, schedule=schedule, precision=precision, channels_last=channels_last,
-                compile=compile_network, compile_options=given["compile_options"])
+                weight_decay=weight_decay, schedule=schedule, precision=precision,
+                channels_last=channels_last, compile=compile_network,
+                compile_options=given["compile_options"])
 
 # %%
 # NBVAL_IGNORE_OUTPUT
